@@ -1,0 +1,195 @@
+"""The configuration of a run: hydra composes the YAML of configs/, the pydantic models here validate it.
+
+Everything under `scale` is the fixed recipe of the contest: overriding a value is allowed and makes the run
+unofficial. Everything under `train` and `eval` but `train.order`, `eval.suite` and `eval.tasks` only says how
+this machine does the work, and changes no result.
+"""
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError, field_validator
+
+from harness.errors import ConfigError
+from harness.files import data_dir
+from harness.records import StrictModel, digest_of, first_problem
+
+Model = TypeVar("Model", bound=StrictModel)
+Precision = Literal["fp32", "amp_bfloat16", "amp"]
+
+
+class Scale(StrictModel):
+    """The fixed recipe at one scale (DataComp paper, table 1 and appendix; facts in docs/protocol.md)."""
+
+    name: str
+    samples_seen: int = Field(gt=0)
+    """Image-text pairs fed to the model in all, repeats counted; equal to the size of the full pool."""
+    model: str
+    """open_clip model name, or the name of a JSON file in configs/model/."""
+    batch_size: int = Field(gt=1)
+    """Global batch, over all ranks and accumulation steps."""
+    lr: float = Field(gt=0)
+    """Peak learning rate of AdamW."""
+    warmup_steps: int = Field(ge=0)
+    beta1: float = Field(ge=0, lt=1)
+    beta2: float = Field(ge=0, lt=1)
+    eps: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    """Applied to parameters with two or more dimensions."""
+    precision: Precision
+    checkpoints: int = Field(ge=1)
+    """Number of checkpoints kept, after step round(i * steps / checkpoints) for i = 1…checkpoints."""
+    suite: str
+    """The task suite that scores this scale: tasks/suite_<suite>.yaml."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps: ceil(samples_seen / batch_size); the last batch holds the remainder."""
+        return -(-self.samples_seen // self.batch_size)
+
+    @property
+    def digest(self) -> str:
+        """sha256 of all values; locked in configs/scale/locked.json."""
+        return digest_of(self.model_dump())
+
+
+class MethodConfig(StrictModel):
+    """Which selection function runs, and with what."""
+
+    name: str
+    """A module of an installed method package, or `custom`."""
+    target: str | None = None
+    """`package.module:function` when name is custom."""
+    seed: int = Field(default=0, ge=0)
+    """Seed of the selection; training has its own."""
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Keyword arguments of the function."""
+
+
+class PoolConfig(StrictModel):
+    """The pool to choose from."""
+
+    path: str | None = None
+    """A folder in CommonPool's layout; None: the generated pool of scale tiny, made and cached when first used."""
+    seal_dir: str | None = None
+    """Where pool.json, uids.npy and the tar index live; None: in the pool's own folder."""
+    holdout: int = Field(default=0, ge=0)
+    """Pairs taken out of the pool, the same for every run on it, and used as a retrieval task (unofficial)."""
+
+
+class TrainConfig(StrictModel):
+    """How this machine trains; only `order` changes the result, and is locked."""
+
+    order: Literal["block_shuffle", "with_replacement"] = "block_shuffle"
+    reading: Literal["auto", "mask", "reshard"] = "auto"
+    """Read the pool's own tars with a mask, or reshard first; auto decides by the kept fraction."""
+    device: str = "auto"
+    gpus: int = Field(default=1, ge=1)
+    """Processes on this node; more than one starts torchrun."""
+    workers: int | None = Field(default=None, ge=0)
+    """Loader processes per rank; None: as many as the machine's cores allow."""
+    accumulate: int = Field(default=1, ge=1)
+    """Slices a rank's batch is computed in when memory is short; same gradients."""
+    grad_checkpointing: bool | None = None
+    """None: on for GPU scales, off at tiny."""
+    compile: bool = False
+    checkpoint_minutes: float = Field(default=10.0, gt=0)
+    """A resumable snapshot is written this often."""
+
+
+class EvalConfig(StrictModel):
+    """Which tasks are evaluated, and how this machine does it."""
+
+    data_dir: str | None = None
+    """Folder of the task data; None: the generated stand-ins of scale tiny."""
+    suite: str | None = None
+    """None: the scale's own suite; another one is unofficial."""
+    tasks: list[str] | None = None
+    """Only these task keys; None: all of the suite. A part is an incomplete entry."""
+    device: str = "auto"
+    workers: int | None = Field(default=None, ge=0)
+    batch_size: int = Field(default=256, ge=1)
+    precision: Precision = "fp32"
+
+
+class RunConfig(StrictModel):
+    """Everything a run is made from; written to run_dir/config.json and read by every later stage."""
+
+    scale: Scale
+    method: MethodConfig
+    subset: str | None = None
+    """A ready uid file instead of a method."""
+    pool: PoolConfig = PoolConfig()
+    train: TrainConfig = TrainConfig()
+    eval: EvalConfig = EvalConfig()
+    seed: int = Field(default=0, ge=0)
+    """Training seed: initial weights, order, augmentation."""
+    run_dir: str | None = None
+    dry_run: bool = False
+    wandb: Literal["off", "online", "offline"] = "off"
+    executor: Literal["local", "ray"] = "local"
+
+    @field_validator("wandb", mode="before")
+    @classmethod
+    def _yaml_off(cls, value: object) -> object:
+        return "off" if value is False else value
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that determine the result; two runs with equal identities and inputs give equal records."""
+        return {
+            "scale": self.scale.model_dump(),
+            "method": None if self.subset else self.method.model_dump(),
+            "holdout": self.pool.holdout,
+            "order": self.train.order,
+            "suite": self.eval.suite or self.scale.suite,
+            "tasks": self.eval.tasks,
+            "eval_precision": self.eval.precision,
+            "seed": self.seed,
+        }
+
+    @property
+    def unofficial(self) -> list[str]:
+        """The settings that differ from the locked protocol, by name; empty for a run that can be ranked."""
+        names = locked_differences(self.scale)
+        if self.pool.holdout:
+            names.append("pool.holdout")
+        if self.train.order != "block_shuffle":
+            names.append("train.order")
+        if self.eval.suite not in (None, self.scale.suite):
+            names.append("eval.suite")
+        if self.eval.precision != "fp32":
+            names.append("eval.precision")
+        return names
+
+
+def scale_names() -> list[str]:
+    """Names of the scales in configs/scale/."""
+    return sorted(path.stem for path in (data_dir("configs") / "scale").glob("*.yaml"))
+
+
+def load_scale(name: str) -> Scale:
+    """The locked recipe of scale `name`; ConfigError with the nearest names if there is none."""
+    import yaml
+
+    from harness.errors import unknown_name
+
+    path = data_dir("configs") / "scale" / f"{name}.yaml"
+    if name not in scale_names():
+        raise ConfigError(unknown_name("scale", name, scale_names()))
+    return validated(Scale, yaml.safe_load(path.read_text()), prefix="scale.")
+
+
+def locked_differences(scale: Scale) -> list[str]:
+    """Names `scale.x` of the values that differ from the locked recipe of that scale's name."""
+    if scale.name not in scale_names():
+        return ["scale.name"]
+    locked = load_scale(scale.name).model_dump()
+    return [f"scale.{key}" for key, value in scale.model_dump().items() if value != locked[key]]
+
+
+def validated(model: type[Model], values: Any, *, prefix: str = "") -> Model:
+    """`values` as `model`; ConfigError that names the first setting that does not fit."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"setting {prefix}{first_problem(error)}") from error

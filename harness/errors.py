@@ -1,0 +1,89 @@
+"""Every error a user can cause, and the exit code each one gives.
+
+    HarnessError
+    ├── ConfigError    2  a setting, scale, method or task that does not exist or does not fit
+    ├── PluginError    3  a participant's module does not import or its function has the wrong signature
+    ├── MethodError    4  a participant's function raised, or returned nonsense or nothing
+    ├── ArtifactError  5  a file is missing, corrupt, unsorted, or names an unknown uid
+    ├── StageError     6  a stage cannot go on (a non-finite loss, an incomplete input)
+    └── InfraError     7  disk, memory, network, permissions: retryable, never held against a method
+
+A message is one sentence that names the file or the setting and says what to do. The cause is chained
+(`raise ... from error`) for developers. Findings of the verifier are values, not errors.
+"""
+
+import difflib
+import errno
+from collections.abc import Iterable
+
+
+class HarnessError(Exception):
+    """Base of all errors that reach a user as one sentence."""
+
+    exit_code = 1
+
+
+class ConfigError(HarnessError):
+    """A setting is unknown, misspelt or has a value that does not fit."""
+
+    exit_code = 2
+
+
+class PluginError(HarnessError):
+    """A participant's module does not import or its function cannot be called as a method."""
+
+    exit_code = 3
+
+
+class MethodError(HarnessError):
+    """A participant's function raised or returned something that is not a subset."""
+
+    exit_code = 4
+
+
+class ArtifactError(HarnessError):
+    """A file is missing, corrupt or does not hold what its name promises."""
+
+    exit_code = 5
+
+
+class StageError(HarnessError):
+    """A stage cannot go on with the inputs it has."""
+
+    exit_code = 6
+
+
+class InfraError(HarnessError):
+    """The machine failed, not the method: disk, memory, network, permissions."""
+
+    exit_code = 7
+
+
+def unknown_name(noun: str, name: str, known: Iterable[str]) -> str:
+    """One sentence for a name that does not exist: the nearest names first, then all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3)
+    hint = f" (did you mean {' or '.join(repr(n) for n in near)}?)" if near else ""
+    return f"unknown {noun} {name!r}{hint}; known: {', '.join(names) or 'none'}"
+
+
+_INFRA_ERRNO = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EROFS: "the file system is read-only",
+    errno.EIO: "the device reported an input/output error",
+    errno.EMFILE: "too many open files",
+    errno.ENOMEM: "the memory is used up",
+}
+
+
+def from_os_error(error: OSError, path: object) -> HarnessError:
+    """The HarnessError that an OSError on `path` means: InfraError if the machine failed, else ArtifactError."""
+    reason = _INFRA_ERRNO.get(error.errno or 0)
+    if reason is not None:
+        return InfraError(f"{path}: {reason}; make room or choose another folder, then run the same command again")
+    if isinstance(error, FileNotFoundError):
+        return ArtifactError(f"{path}: no such file or folder")
+    return ArtifactError(f"{path}: {error.strerror or error}")

@@ -1,0 +1,135 @@
+"""Files: read anywhere (fsspec), write atomically, hash, lock, and find what ships with the package."""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, cast
+
+import fsspec
+
+from harness.errors import InfraError, from_os_error
+
+CHUNK = 1 << 20
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+    """True if `path` is a URL that fsspec opens (s3://, gs://, hf://, http://), False for a local path."""
+    return "://" in str(path) and not str(path).startswith("file://")
+
+
+def join(folder: str | os.PathLike[str], *names: str) -> str:
+    """`folder/name/…` for local paths and URLs alike."""
+    return "/".join([str(folder).rstrip("/"), *names]) if is_remote(folder) else os.path.join(folder, *names)
+
+
+def open_file(path: str | os.PathLike[str], mode: str = "rb") -> IO[Any]:
+    """Open a local path or a URL for reading; an OSError comes out as ArtifactError or InfraError."""
+    try:
+        if is_remote(path):
+            return cast("IO[Any]", fsspec.open(str(path), mode).open())
+        return open(path, mode)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def list_files(folder: str | os.PathLike[str], suffix: str) -> list[str]:
+    """Sorted paths of the files directly in `folder` whose names end in `suffix`; empty if there is no such folder."""
+    if is_remote(folder):
+        system, root = fsspec.core.url_to_fs(str(folder))
+        names = system.ls(root, detail=False) if system.exists(root) else []
+        return sorted(str(system.unstrip_protocol(name)) for name in names if name.endswith(suffix))
+    if not os.path.isdir(folder):
+        return []
+    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(suffix))
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside `path`; renamed onto it when the block ends well, removed when it does not.
+
+    The content is synced to disk before the rename, so a file that exists under its own name is whole.
+    Raises InfraError if the disk is full or the folder cannot be written.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+        os.close(handle)
+    except OSError as error:
+        raise from_os_error(error, target) from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(target)
+    except OSError as error:
+        raise from_os_error(error, target) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write `content` to the local `path`, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def sha256_file(path: str | os.PathLike[str]) -> str:
+    """sha256 (hex) of the content of a local path or URL."""
+    state = hashlib.sha256()
+    with open_file(path) as file:
+        while chunk := file.read(CHUNK):
+            state.update(chunk)
+    return state.hexdigest()
+
+
+@contextlib.contextmanager
+def lock(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
+    """Hold `folder` for this process; the operating system frees it when the process ends, however it ends.
+
+    With wait=False a folder that another process holds is an InfraError, with wait=True its end is awaited.
+    """
+    path = Path(folder) / ".lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path, "a+")  # noqa: SIM115 - closed below, after the lock is released
+    except OSError as error:
+        raise from_os_error(error, folder) from error
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise InfraError(f"{folder}: another command works in this folder; wait for it or choose another") from error
+        yield
+
+
+def require_space(folder: str | os.PathLike[str], needed: int) -> None:
+    """InfraError if the disk of `folder` has fewer than `needed` bytes free."""
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise InfraError(f"{folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room or choose another")
+
+
+def cache_dir() -> Path:
+    """The user's cache folder of this project: $DATACOMP_HARNESS_CACHE, else $XDG_CACHE_HOME or ~/.cache."""
+    chosen = os.environ.get("DATACOMP_HARNESS_CACHE")
+    if chosen:
+        return Path(chosen)
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "datacomp-harness"
+
+
+def data_dir(name: str) -> Path:
+    """The folder `configs` or `tasks` or `assets`: inside the installed package, or at the root of the checkout."""
+    installed = Path(__file__).parent / "data" / name
+    return installed if installed.is_dir() else Path(__file__).parent.parent / name
