@@ -1,0 +1,112 @@
+"""The one wrapper around every command: settings from `key=value`, errors as one sentence and an exit code."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import yaml
+from pydantic import BaseModel
+
+from harness.config import validated
+from harness.errors import ConfigError, HarnessError, InfraError, from_os_error, unknown_name
+from harness.progress import say
+from harness.records import StrictModel
+
+Model = TypeVar("Model", bound=StrictModel)
+
+
+def main(command: Callable[[list[str]], int | None]) -> NoReturn:
+    """Run `command` on the arguments and exit: 0 or what it returns, or the code of the error it raises.
+
+    The user sees one sentence; with HARNESS_TRACEBACK=1 the whole chain follows.
+    """
+    logging.captureWarnings(True)
+    try:
+        code = command(sys.argv[1:]) or 0
+    except HarnessError as error:
+        code = _report(error)
+    except OSError as error:
+        code = _report(from_os_error(error, error.filename or "the file system"))
+    except MemoryError:
+        code = _report(InfraError("the memory of this machine is used up; use fewer workers or a larger machine"))
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on from here")
+        code = 130
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _report(error: HarnessError) -> int:
+    for note in getattr(error, "__notes__", []):
+        sys.stderr.write(note.rstrip("\n") + "\n")
+    sys.stderr.write(f"error: {error}\n")
+    if os.environ.get("HARNESS_TRACEBACK"):
+        import traceback
+
+        traceback.print_exception(error)
+    return error.exit_code
+
+
+def settings(argv: list[str], model: type[Model]) -> Model:
+    """The `key=value` arguments as `model`; dots reach into nested models, values are YAML.
+
+    `--help` prints the model's settings with their defaults. Raises ConfigError for anything that is not a setting.
+    """
+    if any(argument in ("-h", "--help") for argument in argv):
+        sys.stdout.write(_help(model))
+        sys.exit(0)
+    values: dict[str, Any] = {}
+    for argument in argv:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            raise ConfigError(f"argument {argument!r} is not of the form setting=value")
+        _check_known(key, model)
+        place = values
+        *folders, last = key.split(".")
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        if last in place:
+            raise ConfigError(f"setting {key!r} is given twice")
+        place[last] = parse_value(text)
+    return validated(model, values)
+
+
+def parse_value(text: str) -> Any:
+    """A command-line value as YAML reads it (numbers, true/false, null, lists); anything else is the text itself."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _nested(annotation: object) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+
+
+def _flat(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, field in model.model_fields.items():
+        inner = _nested(field.annotation)
+        if inner is None:
+            flat[prefix + name] = field
+        else:
+            flat |= _flat(inner, f"{prefix}{name}.")
+    return flat
+
+
+def _check_known(key: str, model: type[BaseModel]) -> None:
+    known = _flat(model)
+    # A free-form mapping (method.params) takes any key below it.
+    if key not in known and not any(key.startswith(f"{name}.") and "dict" in str(field.annotation)
+                                    for name, field in known.items()):
+        raise ConfigError(unknown_name("setting", key, known))
+
+
+def _help(model: type[BaseModel]) -> str:
+    lines = [(model.__doc__ or "").strip().split("\n")[0], "", "settings (key=value):"]
+    for name, field in _flat(model).items():
+        default = "required" if field.is_required() else f"default {field.get_default(call_default_factory=True)!r}"
+        lines.append(f"  {name:28} {field.description or ''} ({default})")
+    return "\n".join(lines) + "\n"
