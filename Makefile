@@ -1,0 +1,42 @@
+# make tiny   environment, generated pool, one whole contest round     make test   every test without GPU and network
+# make lint   ruff, mypy, import-linter                                make verify-entries   entries changed here
+.PHONY: tiny test test-fast lint format board verify-entries site vectors clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.installed
+
+$(DONE): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $(DONE)
+
+tiny: $(DONE)
+	$(BIN)/python -m harness.run scale=tiny method=clip_score method.arch=l14 method.fraction=0.3 $(ARGS)
+
+test: $(DONE)
+	$(BIN)/python -m pytest -m "not gpu and not network" $(ARGS)
+
+test-fast: $(DONE)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DONE)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(DONE)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+verify-entries: $(DONE)
+	$(BIN)/python -m leaderboard verify --changed-since $${BASE:-origin/main}
+
+site: $(DONE)
+	$(BIN)/python -m leaderboard build --out site
+
+clean:
+	rm -rf runs site build dist

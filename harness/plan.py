@@ -1,0 +1,121 @@
+"""What a run would do, before it does it: uids, repeats, steps, bytes, time. Pure arithmetic and formatting."""
+
+import json
+from dataclasses import dataclass
+
+from harness.config import RunConfig, Scale
+from harness.files import data_dir
+
+# GMACs of one image-text forward pass: the table of the DataComp paper (compute / samples seen).
+GMACS = {"ViT-B-32": 7.4, "ViT-B-16": 20.4, "ViT-L-14": 87.7}
+FORWARD_AND_BACKWARD = 3
+# Sustained FLOP/s in training, about 40 % of a GPU's dense bf16 peak; a CPU core does about 25 GFLOP/s in fp32.
+SUSTAINED = {"H200": 400e12, "H100": 400e12, "A100": 125e12, "cuda": 60e12, "cpu": 25e9}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """The size of a run."""
+
+    config: RunConfig
+    pool_size: int
+    """Pairs in the effective pool."""
+    subset_size: int
+    """Uids chosen, repeats counted."""
+    subset_distinct: int
+    shard_bytes: int
+    """Bytes of the pool's tars."""
+    missing_tasks: list[str]
+    """Task keys whose data are not in eval.data_dir."""
+    device: str
+    """Name of the device that would train."""
+    cores: int
+    reshard: bool
+
+    @property
+    def repeats(self) -> float:
+        """How often a chosen pair is seen on average."""
+        return self.config.scale.samples_seen / max(self.subset_size, 1)
+
+    @property
+    def pass_bytes(self) -> int:
+        """Bytes read in one pass over the subset, by the mean size of a pair in the pool."""
+        return int(self.shard_bytes * self.subset_distinct / max(self.pool_size, 1))
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes written: resharded tars, kept checkpoints with one resumable snapshot, predictions."""
+        weights = parameters(self.config.scale) * 4
+        return (self.pass_bytes if self.reshard else 0) + weights * (self.config.scale.checkpoints + 4) + (50 << 20)
+
+    @property
+    def train_seconds(self) -> float:
+        """Rough time of training, from the model's FLOPs and what such a device sustains."""
+        rate = next((rate for name, rate in SUSTAINED.items() if name in self.device), SUSTAINED["cuda"])
+        devices = self.cores if self.device == "cpu" else self.config.train.gpus
+        flops = 2 * forward_macs(self.config.scale) * FORWARD_AND_BACKWARD * self.config.scale.samples_seen
+        return flops / (rate * devices)
+
+    def lines(self) -> list[str]:
+        """The plan as a person reads it."""
+        scale = self.config.scale
+        where = f"{self.cores} cores" if self.device == "cpu" else f"{self.config.train.gpus} x {self.device}"
+        last = scale.samples_seen - (scale.steps - 1) * scale.batch_size
+        tasks = "all there" if not self.missing_tasks else f"{len(self.missing_tasks)} missing: {', '.join(self.missing_tasks)}"
+        official = ", ".join(self.config.unofficial)
+        return [
+            f"pool      {self.pool_size:,} pairs",
+            f"subset    {self.subset_size:,} uids ({self.subset_distinct:,} distinct), seen {self.repeats:.2f} times each",
+            f"training  {scale.steps:,} steps of {scale.batch_size:,} (last {last:,}), {scale.samples_seen:,} samples seen, "
+            f"{scale.model} {scale.precision}; about {duration(self.train_seconds)} on {where}",
+            f"reading   {'resharded tars' if self.reshard else 'the pool through a mask'}, "
+            f"{self.pass_bytes / 1e9:.2f} GB a pass",
+            f"disk      {self.disk_bytes / 1e9:.2f} GB written",
+            f"tasks     {tasks}",
+            f"protocol  {'unofficial: ' + official if official else 'official'}",
+        ]
+
+
+def duration(seconds: float) -> str:
+    """`4 min`, `3.2 h`: one unit, two digits."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _model_json(name: str) -> dict[str, dict[str, int]] | None:
+    path = data_dir("configs") / "model" / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _tower(width: int, layers: int, tokens: int) -> float:
+    # 12 width² weights a layer and token (attention 4, MLP 8) and the two attention products.
+    return layers * tokens * (12 * width**2 + 2 * tokens * width)
+
+
+def forward_macs(scale: Scale) -> float:
+    """Multiply-accumulates of one image-text pair through both towers."""
+    known = GMACS.get(scale.model)
+    if known is not None:
+        return known * 1e9
+    model = _model_json(scale.model)
+    if model is None:
+        return GMACS["ViT-B-32"] * 1e9
+    vision, text = model["vision_cfg"], model["text_cfg"]
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2 + 1
+    return _tower(vision["width"], vision["layers"], patches) + _tower(
+        text["width"], text["layers"], text["context_length"]
+    )
+
+
+def parameters(scale: Scale) -> int:
+    """Weights of the model, roughly."""
+    known = {"ViT-B-32": 151_277_313, "ViT-B-16": 149_620_737, "ViT-L-14": 427_616_513}
+    model = _model_json(scale.model)
+    if model is None:
+        return known.get(scale.model, 151_277_313)
+    vision, text = model["vision_cfg"], model["text_cfg"]
+    return (
+        12 * (vision["width"] ** 2 * vision["layers"] + text["width"] ** 2 * text["layers"])
+        + text["vocab_size"] * text["width"]
+    )
