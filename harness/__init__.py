@@ -68,8 +68,15 @@ def run(*overrides: str) -> "RunResult":
     return run_stages(*overrides)
 
 
-def evaluate(*, model: str, checkpoint: str, data_dir: str | None = None, suite: str = "tiny", out: str,
-             tasks: list[str] | None = None) -> dict[str, Any]:
+def evaluate(
+    *,
+    model: str,
+    checkpoint: str,
+    data_dir: str | None = None,
+    suite: str = "tiny",
+    out: str,
+    tasks: list[str] | None = None,
+) -> dict[str, Any]:
     """Score a checkpoint on a suite, as `python -m harness.eval` does it.
 
     `checkpoint` is a file (safetensors, or a state dict that loads with weights_only) or an open_clip tag;

@@ -42,16 +42,28 @@ def draw_loss(log: str | os.PathLike[str], out: str | os.PathLike[str], *, title
     _save(figure, Path(out))
 
 
-def draw_scores(scores: Mapping[str, float | None], chance: Mapping[str, float | None],
-                groups: Mapping[str, str], out: str | os.PathLike[str], *, title: str) -> None:
+def draw_scores(
+    scores: Mapping[str, float | None],
+    chance: Mapping[str, float | None],
+    groups: Mapping[str, str],
+    out: str | os.PathLike[str],
+    *,
+    title: str,
+) -> None:
     """Draw main metrics in [0, 1] by task key as bars, grouped and sorted, chance as a tick on each bar."""
     order = sorted(scores, key=lambda key: (groups.get(key, "-"), -(scores[key] or 0.0)))
-    colours = dict(zip(sorted(set(groups.values())), (GREY, BLUE, ORANGE, "#4d9a6a", "#8a63b0", "#b5534e"), strict=False))
+    colours = dict(
+        zip(sorted(set(groups.values())), (GREY, BLUE, ORANGE, "#4d9a6a", "#8a63b0", "#b5534e"), strict=False)
+    )
     figure = _figure(7.5, 0.21 * len(order) + 1.1)
     axes = figure.subplots()
     places = range(len(order))
-    axes.barh(places, [scores[key] or 0.0 for key in order], height=0.7,
-              color=[colours.get(groups.get(key, "-"), GREY) for key in order])
+    axes.barh(
+        places,
+        [scores[key] or 0.0 for key in order],
+        height=0.7,
+        color=[colours.get(groups.get(key, "-"), GREY) for key in order],
+    )
     for place, key in zip(places, order, strict=True):
         expected = chance.get(key)
         if expected is not None:
@@ -64,6 +76,9 @@ def draw_scores(scores: Mapping[str, float | None], chance: Mapping[str, float |
     axes.spines[["top", "right"]].set_visible(False)
     from matplotlib.patches import Patch
 
-    axes.legend(handles=[Patch(color=colour, label="other" if name == "-" else name) for name, colour in colours.items()],
-                fontsize=7, loc="lower right")
+    axes.legend(
+        handles=[Patch(color=colour, label="other" if name == "-" else name) for name, colour in colours.items()],
+        fontsize=7,
+        loc="lower right",
+    )
     _save(figure, Path(out))

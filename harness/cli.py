@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
@@ -39,14 +40,17 @@ def main(command: Callable[[list[str]], int | None]) -> NoReturn:
 
 
 def _report(error: HarnessError) -> int:
+    say_error(error)
+    if os.environ.get("HARNESS_TRACEBACK"):
+        traceback.print_exception(error)
+    return error.exit_code
+
+
+def say_error(error: HarnessError) -> None:
+    """The error as the user sees it: its notes (a participant's own traceback), then one sentence."""
     for note in getattr(error, "__notes__", []):
         sys.stderr.write(note.rstrip("\n") + "\n")
     sys.stderr.write(f"error: {error}\n")
-    if os.environ.get("HARNESS_TRACEBACK"):
-        import traceback
-
-        traceback.print_exception(error)
-    return error.exit_code
 
 
 def settings(argv: list[str], model: type[Model]) -> Model:
@@ -99,8 +103,9 @@ def _flat(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
 def _check_known(key: str, model: type[BaseModel]) -> None:
     known = _flat(model)
     # A free-form mapping (method.params) takes any key below it.
-    if key not in known and not any(key.startswith(f"{name}.") and "dict" in str(field.annotation)
-                                    for name, field in known.items()):
+    if key not in known and not any(
+        key.startswith(f"{name}.") and "dict" in str(field.annotation) for name, field in known.items()
+    ):
         raise ConfigError(unknown_name("setting", key, known))
 
 

@@ -3,39 +3,353 @@
 An entry is one uid file trained with one or more seeds. Its folder:
 
     entry.json                     record of kind "entry": what people read, and the digest of everything below
-    subset.json  pool.json         what was chosen, from which sealed pool
-    realised.npy                   one bit a uid of the pool's sorted uid list: was it on disk?
+    subset.json  pool/pool.json    what was chosen, and from which sealed pool
+    realised.npy                   one bit a uid of the full pool's sorted uid list: is it in the sealed pool?
     bootstrap.npy                  aggregates under resampled test samples, for ranks with intervals
     data-card.md                   how the data were chosen, by people for people
     seed-N/config.json  seed-N/train/{train,ledger}.json  seed-N/eval/{evaluation,TASK}.json
-    uids.npy  seed-N/eval/predictions/TASK.parquet        in the folder at tiny, elsewhere by URL above it
-    seed-N/train/checkpoint.safetensors                   always elsewhere
+    uids.npy  seed-N/eval/predictions/TASK.parquet                        in the folder at tiny, by URL above it
+    pool/{uids,shards}.npy  seed-N/train/checkpoint.safetensors           always elsewhere
 
 `entry.json` is written last. Its `inputs` name every other file: records by record digest, the rest by sha256.
 """
 
 import argparse
-import os
-import re
 import shutil
 import statistics
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field, ValidationError, field_validator
+import numpy.typing as npt
 
-from harness import cli, files, uid
-from harness.config import load_scale
+from harness import bootstrap, cli, files, uid
+from harness.config import validated
+from harness.entry_schema import (
+    About,
+    Aggregate,
+    Elsewhere,
+    EntryPayload,
+    PoolSummary,
+    SeedSummary,
+    SubsetSummary,
+    TaskScore,
+    load_entry,
+)
 from harness.errors import ArtifactError, ConfigError
+from harness.eval import predictions
+from harness.eval import suite as suites
+from harness.finished import Run, read_run
+from harness.pool.sealed import SealedPool, read_pool_record
 from harness.provenance import provenance
-from harness.records import Json, Record, StrictModel, first_problem, read_json, read_record, write_record
+from harness.records import Record, write_record
+from harness.uid import Uids
 
-ENTRY_FORMAT = 1
-AGGREGATES = ("imagenet", "shifts", "vtab", "retrieval", "average")
-MAX_TEXT = 20_000
+__all__ = ["load_entry", "read_run", "sources_of", "write_entry"]
+
 IN_FOLDER_SCALES = ("tiny",)
 """Scales whose uid files and predictions are small enough to stand in the entry's folder."""
+POOL_FILES = ("uids.npy", "shards.npy")
 
-Score = float | None
+
+def write_entry(
+    run_dirs: Sequence[str | Path],
+    out: str | Path,
+    *,
+    about: About | None = None,
+    card: str | Path | None = None,
+    pool: str | Path | None = None,
+    pool_list: str | Path | None = None,
+) -> Record:
+    """Write the entry of finished runs of one uid file, one a seed, into the folder `out`; its record.
+
+    `card` is a data card in Markdown, `pool` the folder of pool.json (default: where the run found it), `pool_list`
+    the sorted uids of the full pool (npy). An entry of the same runs and words that is there already stays as it is.
+    Raises ArtifactError for a run that is not finished, ConfigError for runs that do not belong in one entry.
+    """
+    folder = Path(out)
+    runs = sorted((read_run(Path(run)) for run in run_dirs), key=lambda run: run.seed)
+    _check_siblings(runs)
+    about = about or About(name=_default_name(runs[0]))
+    sealed = _sealed(runs[0], pool)
+    sources = sources_of(runs, pool) | ({"data-card.md": Path(card)} if card is not None else {})
+    inputs = _records(runs, sealed) | {name: files.sha256_file(path) for name, path in sources.items()}
+    old = _finished(folder, inputs, about)
+    if old is not None:
+        return old
+
+    for name, path in _copied(runs, sealed, sources).items():
+        with files.atomic_path(folder / name) as temporary:
+            shutil.copyfile(path, temporary)
+    replicates = _replicates(runs)
+    if replicates:
+        inputs["bootstrap.npy"] = _save(folder / "bootstrap.npy", bootstrap.aggregate(runs[0].suite, replicates))
+    listed: dict[str, Any] = {}
+    if pool_list is not None:
+        full = uid.load(pool_list)
+        listed = {"listed": len(full), "listed_uids": uid.digest(full)}
+        inputs["realised.npy"] = _save(folder / "realised.npy", _realised(full, sealed))
+    payload = EntryPayload(
+        about=about,
+        scale=runs[0].config.payload["scale"]["name"],
+        suite=runs[0].suite.name,
+        unofficial=runs[0].config.payload["unofficial"],
+        method=runs[0].config.payload["method"],
+        pool=PoolSummary(
+            digest=sealed.digest,
+            samples=len(sealed),
+            left_out=read_pool_record(sealed.seal_dir).payload["left_out"]["count"],
+            **listed,
+        ),
+        subset=_subset_summary(runs[0]),
+        runs=[
+            SeedSummary(
+                seed=run.seed,
+                samples_seen=run.train.payload["samples_seen"],
+                checkpoint=run.train.payload["checkpoint"],
+                ledger=run.train.payload["ledger"],
+            )
+            for run in runs
+        ],
+        tasks=[
+            _task_score(task, runs, replicates.get(task.key))
+            for task in runs[0].suite.tasks.values()
+            if all(task.key in run.tasks for run in runs)
+        ],
+        missing=[key for key in runs[0].suite.tasks if not all(key in run.tasks for run in runs)],
+        aggregates=_aggregates(runs),
+        elsewhere={
+            name: Elsewhere(bytes=path.stat().st_size)
+            for name, path in sources.items()
+            if not _in_folder(name, runs[0])
+        },
+    )
+    record = Record(
+        kind="entry",
+        inputs=inputs,
+        payload=payload.model_dump(),
+        provenance=provenance(
+            selection=runs[0].subset.provenance,
+            training=[run.train.provenance for run in runs],
+            evaluation=[run.evaluation.provenance for run in runs],
+        ),
+    )
+    write_record(folder / "entry.json", record)
+    return record
+
+
+def _check_siblings(runs: Sequence[Run]) -> None:
+    """ConfigError unless the runs differ in their training seed only."""
+    if not runs:
+        raise ConfigError("pack: name at least one run directory")
+    first = runs[0]
+    for run in runs[1:]:
+        if run.subset.payload["uids"] != first.subset.payload["uids"]:
+            raise ConfigError(f"{run.folder}: was trained on other uids than {first.folder}; an entry has one uid file")
+        for name, value in first.config.payload.items():
+            if name != "seed" and run.config.payload.get(name) != value:
+                raise ConfigError(
+                    f"{run.folder}: setting {name} differs from {first.folder}; an entry differs in seeds only"
+                )
+        if run.config.inputs.get("pool") != first.config.inputs.get("pool"):
+            raise ConfigError(f"{run.folder}: was trained on another pool than {first.folder}")
+    seeds = [run.seed for run in runs]
+    if len(set(seeds)) != len(seeds):
+        raise ConfigError(f"pack: training seeds {seeds} are not distinct; give each seed's run directory once")
+
+
+def _default_name(run: Run) -> str:
+    method = run.config.payload["method"]
+    if method is None:
+        return "uid file"
+    words = [str(method.get("target") or method["name"])]
+    words += [f"{key} {value}" for key, value in sorted(method["params"].items()) if value is not None]
+    return " ".join(words)[:120]
+
+
+def _sealed(run: Run, pool: str | Path | None) -> SealedPool:
+    """The pool that the run was trained on: in the folder `pool`, or where the run found it."""
+    there = run.train.provenance.get("pool", {})
+    sealed = SealedPool.open(str(pool or there.get("path")), None if pool else there.get("seal_dir"))
+    if sealed.digest != run.train.inputs["pool"]:
+        raise ArtifactError(
+            f"{sealed.seal_dir}: not the sealed pool that {run.folder} was trained on; name its folder with --pool"
+        )
+    return sealed
+
+
+def _records(runs: Sequence[Run], sealed: SealedPool) -> dict[str, str]:
+    """Path in the entry to digest, of every record."""
+    shared = {"subset.json": runs[0].subset.digest, "pool/pool.json": sealed.digest}
+    return shared | {f"seed-{run.seed}/{path}": digest for run in runs for path, digest in run.files.items()}
+
+
+def sources_of(runs: Sequence[Run], pool: str | Path | None = None) -> dict[str, Path]:
+    """Path in the entry to where it lies now, of every file of the runs and their pool that is not a record."""
+    sealed = _sealed(runs[0], pool)
+    found = {"uids.npy": runs[0].folder / "uids.npy"}
+    found |= {f"pool/{name}": Path(sealed.seal_dir) / name for name in POOL_FILES}
+    for run in runs:
+        found[f"seed-{run.seed}/train/checkpoint.safetensors"] = run.folder / "train" / "checkpoint.safetensors"
+        found |= {f"seed-{run.seed}/eval/predictions/{path.name}": path for path in run.predictions.values()}
+    return found
+
+
+def _in_folder(name: str, run: Run) -> bool:
+    if name.startswith("pool/") or name.endswith(".safetensors"):
+        return False
+    return name == "data-card.md" or run.config.payload["scale"]["name"] in IN_FOLDER_SCALES
+
+
+def _copied(runs: Sequence[Run], sealed: SealedPool, sources: Mapping[str, Path]) -> dict[str, Path]:
+    """Path in the entry to the file that is copied there."""
+    found = {"subset.json": runs[0].folder / "subset.json", "pool/pool.json": Path(sealed.seal_dir) / "pool.json"}
+    found |= {f"seed-{run.seed}/{path}": run.folder / path for run in runs for path in run.files}
+    return found | {name: path for name, path in sources.items() if _in_folder(name, runs[0])}
+
+
+def _finished(folder: Path, inputs: Mapping[str, str], about: About) -> Record | None:
+    """The entry in `folder` if it was written from these inputs and words."""
+    if not (folder / "entry.json").exists():
+        return None
+    try:
+        entry = load_entry(folder)
+    except ArtifactError:
+        return None
+    made_here = {"bootstrap.npy", "realised.npy"}
+    same = {name: digest for name, digest in entry.record.inputs.items() if name not in made_here} == dict(inputs)
+    return entry.record if same and entry.payload.about == about else None
+
+
+def _save(path: Path, array: npt.NDArray[Any]) -> str:
+    """Write `array` as npy, atomically; the sha256 (hex) of the file."""
+    with files.atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    return files.sha256_file(path)
+
+
+def _realised(full: Uids, sealed: SealedPool) -> npt.NDArray[np.uint8]:
+    """One bit (little-endian) a uid of the sorted list `full`: is it in the sealed pool?"""
+    if not uid.is_sorted(full):
+        raise ArtifactError("pool_list: the uids are not sorted; `python -m harness.subset convert` sorts them")
+    at = uid.find(full, np.asarray(sealed.uids))
+    if (at < 0).any():
+        raise ArtifactError(f"pool_list: {int((at < 0).sum()):,} uids of the sealed pool are not in the list")
+    there = np.zeros(len(full), dtype=bool)
+    there[at] = True
+    return np.packbits(there, bitorder="little")
+
+
+def _subset_summary(run: Run) -> SubsetSummary:
+    payload = run.subset.payload
+    return SubsetSummary(
+        uids=payload["uids"],
+        size=payload["size"],
+        distinct=payload["distinct"],
+        max_count=payload["max_count"],
+        mean_repeats=round(run.config.payload["scale"]["samples_seen"] / payload["size"], 6),
+    )
+
+
+def _replicates(runs: Sequence[Run]) -> dict[str, npt.NDArray[np.float64]]:
+    """Replicates (S, B) of every scored task by key; empty if a task is missing."""
+    if any(task.key not in run.tasks for run in runs for task in run.suite.scored):
+        return {}
+    return {
+        task.key: bootstrap.task_replicates(task, [predictions.read(run.predictions[task.key])[1] for run in runs])
+        for task in runs[0].suite.scored
+    }
+
+
+def _score(run: Run, task: suites.Task) -> float | None:
+    record = run.tasks.get(task.key)
+    return None if record is None else record.payload["score"]
+
+
+def _task_score(task: suites.Task, runs: Sequence[Run], replicates: npt.NDArray[np.float64] | None) -> TaskScore:
+    seeds = [_score(run, task) for run in runs]
+    mean = _mean(seeds)
+    low, high = (
+        (None, None) if mean is None or replicates is None else bootstrap.interval(replicates.mean(axis=0), mean)
+    )
+    return TaskScore(
+        key=task.key,
+        metric=task.main_metric,
+        score=mean,
+        low=low,
+        high=high,
+        seeds=seeds,
+        samples=runs[0].tasks[task.key].payload["samples"],
+    )
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if len(known) == len(values) else None
+
+
+def _aggregates(runs: Sequence[Run]) -> dict[Any, Aggregate]:
+    by_seed = [run.suite.aggregate({task.key: _score(run, task) for task in run.suite.scored}) for run in runs]
+    found = {}
+    for name in suites.AGGREGATES:
+        seeds = [values[name] for values in by_seed]
+        mean = _mean(seeds)
+        known = [value for value in seeds if value is not None]
+        std = None if mean is None or len(seeds) < 2 else statistics.stdev(known)
+        found[name] = Aggregate(mean=mean, std=std, seeds=seeds)
+    return found
+
+
+def command(argv: list[str]) -> None:
+    """`pack` run directories into an entry, or `publish` an entry's large files on the hub."""
+    parser = argparse.ArgumentParser(prog="python -m harness.entry", description=command.__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    pack = commands.add_parser("pack", help="write an entry from finished runs of one uid file")
+    pack.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
+    pack.add_argument("--out", required=True, help="folder of the entry, e.g. leaderboard/entries/tiny/my-filter")
+    pack.add_argument("--name", required=True, help="name of the method on the board")
+    pack.add_argument("--authors", default="", help="comma-separated")
+    pack.add_argument("--link", help="http(s) address of a paper or of code")
+    pack.add_argument("--description", default="", help="what the method does, in a few sentences")
+    pack.add_argument("--track", choices=("filtering", "byod"), default="filtering")
+    pack.add_argument("--external-data", action="append", default=[], help="data outside the pool that were used")
+    pack.add_argument("--external-model", action="append", default=[], help="a model that was used")
+    pack.add_argument("--card", help="data card in Markdown (docs/data-card-template.md)")
+    pack.add_argument("--pool", help="folder of pool.json; default: where the run found it")
+    pack.add_argument(
+        "--pool-list", help="npy file of the full pool's sorted uids, for the bitmap of what was realised"
+    )
+    publish = commands.add_parser("publish", help="upload an entry's large files to the hub and write their addresses")
+    publish.add_argument("entry", metavar="ENTRY_DIR")
+    publish.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
+    publish.add_argument("--repo", required=True, help="owner/name of a data set repository on the hub")
+    options = parser.parse_args(argv)
+    if options.command == "publish":
+        from harness.publish import publish as upload
+
+        upload(options.entry, options.run_dirs, repo=options.repo)
+        return
+    values = {
+        "name": options.name,
+        "authors": [a.strip() for a in options.authors.split(",") if a.strip()],
+        "link": options.link,
+        "description": options.description,
+        "track": options.track,
+        "external_data": options.external_data,
+        "external_models": options.external_model,
+    }
+    record = write_entry(
+        options.run_dirs,
+        options.out,
+        about=validated(About, values, prefix="--"),
+        card=options.card,
+        pool=options.pool,
+        pool_list=options.pool_list,
+    )
+    sys.stdout.write(f"{Path(options.out) / 'entry.json'}  {record.digest}\n")
+
+
+if __name__ == "__main__":
+    cli.main(command)

@@ -106,7 +106,9 @@ def lock(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise InfraError(f"{folder}: another command works in this folder; wait for it or choose another") from error
+            raise InfraError(
+                f"{folder}: another command works in this folder; wait for it or choose another"
+            ) from error
         yield
 
 
@@ -117,7 +119,9 @@ def require_space(folder: str | os.PathLike[str], needed: int) -> None:
         existing = existing.parent
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise InfraError(f"{folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room or choose another")
+        raise InfraError(
+            f"{folder}: {needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free; make room or choose another"
+        )
 
 
 def cache_dir() -> Path:
@@ -132,4 +136,15 @@ def cache_dir() -> Path:
 def data_dir(name: str) -> Path:
     """The folder `configs` or `tasks` or `assets`: inside the installed package, or at the root of the checkout."""
     installed = Path(__file__).parent / "data" / name
-    return installed if installed.is_dir() else Path(__file__).parent.parent / name
+    return installed if installed.is_dir() else checkout() / name
+
+
+def checkout() -> Path:
+    """The folder that holds the package: the root of the project where it runs from a checkout."""
+    return Path(__file__).parent.parent
+
+
+def remove_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Delete the temporary files that killed commands left below `folder`; its lock must be held."""
+    for path in Path(folder).rglob(".*.tmp"):
+        path.unlink(missing_ok=True)

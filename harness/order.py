@@ -8,7 +8,7 @@ subset again and again: position p lies in epoch p // n, n being the size of the
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal, Protocol
 
 import numpy as np
@@ -51,8 +51,13 @@ def permutation(n: int, *, what: str, seed: int) -> Rows:
     return np.argsort(raw(n, what=what, seed=seed), kind="stable").astype(np.int64, copy=False)
 
 
+def protocol(order: OrderName) -> str:
+    """The protocol that a run in this order belongs to; only the default order is ranked."""
+    return PROTOCOL if order == "block_shuffle" else f"{PROTOCOL}-{order}"
+
+
 class Sampler(Protocol):
-    """Turns positions into indices of the subset's samples in pool order."""
+    """A rule that says which sample stands at which position."""
 
     def take(self, start: int, stop: int) -> Rows:
         """Pool rows (stop - start,) of the samples at positions start…stop-1."""
@@ -91,7 +96,10 @@ class Order:
         """Samples of one epoch, repeats counted."""
         if not self.size:
             raise ArtifactError("the subset holds no sample of the pool; there is nothing to train on")
-        samplers = {"block_shuffle": _BlockShuffle, "with_replacement": _WithReplacement}
+        samplers: dict[str, Callable[[Order], Sampler]] = {
+            "block_shuffle": _BlockShuffle,
+            "with_replacement": _WithReplacement,
+        }
         if order not in samplers:
             raise ConfigError(f"train.order={order!r} is not one of {', '.join(samplers)}")
         self._sampler: Sampler = samplers[order](self)
@@ -126,7 +134,7 @@ class Order:
 
     def distinct(self) -> tuple[Rows, Rows]:
         """Pool rows (D,) of the distinct samples, ascending, and their counts (D,)."""
-        rows = np.concatenate([self.shard_rows(s) for s in np.flatnonzero(self.totals)])
+        rows = np.concatenate([self.shard_rows(s) for s in np.flatnonzero(self.totals).tolist()])
         distinct, counts = np.unique(rows, return_counts=True)
         return distinct, counts.astype(np.int64, copy=False)
 
@@ -286,6 +294,12 @@ class _Loader:
                 buffer[at], buffer[-1] = buffer[-1], buffer[at]
                 out.append(buffer.pop())
         return np.array(out, dtype=np.int64)
+
+
+SAMPLERS: dict[str, Callable[[Order], Sampler]] = {
+    "block_shuffle": _BlockShuffle,
+    "with_replacement": _WithReplacement,
+}
 
 
 def batch_digest(uids: Uids) -> str:

@@ -61,13 +61,19 @@ class Plan:
         scale = self.config.scale
         where = f"{self.cores} cores" if self.device == "cpu" else f"{self.config.train.gpus} x {self.device}"
         last = scale.samples_seen - (scale.steps - 1) * scale.batch_size
-        tasks = "all there" if not self.missing_tasks else f"{len(self.missing_tasks)} missing: {', '.join(self.missing_tasks)}"
+        tasks = (
+            "all there"
+            if not self.missing_tasks
+            else f"{len(self.missing_tasks)} missing: {', '.join(self.missing_tasks)}"
+        )
         official = ", ".join(self.config.unofficial)
         return [
             f"pool      {self.pool_size:,} pairs",
-            f"subset    {self.subset_size:,} uids ({self.subset_distinct:,} distinct), seen {self.repeats:.2f} times each",
-            f"training  {scale.steps:,} steps of {scale.batch_size:,} (last {last:,}), {scale.samples_seen:,} samples seen, "
-            f"{scale.model} {scale.precision}; about {duration(self.train_seconds)} on {where}",
+            f"subset    {self.subset_size:,} uids ({self.subset_distinct:,} distinct), "
+            f"seen {self.repeats:.2f} times each",
+            f"training  {scale.steps:,} steps of {scale.batch_size:,} (last {last:,}), "
+            f"{scale.samples_seen:,} samples seen, {scale.model} {scale.precision}; "
+            f"about {duration(self.train_seconds)} on {where}",
             f"reading   {'resharded tars' if self.reshard else 'the pool through a mask'}, "
             f"{self.pass_bytes / 1e9:.2f} GB a pass",
             f"disk      {self.disk_bytes / 1e9:.2f} GB written",

@@ -25,9 +25,14 @@ class Progress:
         self.started = self._said = time.monotonic()
         if sys.stderr.isatty():
             self._bar = RichProgress(
-                TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-                console=console, transient=True,
+                TextColumn("{task.description:>10}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+                transient=True,
             )
             self._bar.start()
             self._task = self._bar.add_task(self.name, total=self.total, rate="", note="")
@@ -53,10 +58,14 @@ class Progress:
             left = (self.total - self.done) / max(self.rate, 1e-9)
             console.print(
                 f"{self.name}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, "
-                f"{left:,.0f} s left {note}", highlight=False, soft_wrap=True,
+                f"{left:,.0f} s left {note}",
+                highlight=False,
+                soft_wrap=True,
             )
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()
 

@@ -8,8 +8,17 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("datacomp-harness", "torch", "torchvision", "open_clip_torch", "numpy", "pyarrow", "pillow", "webdataset",
-            "img2dataset")
+PACKAGES = (
+    "datacomp-harness",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "numpy",
+    "pyarrow",
+    "pillow",
+    "webdataset",
+    "img2dataset",
+)
 
 
 def _git(*arguments: str) -> str | None:

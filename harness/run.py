@@ -5,12 +5,13 @@ Arguments are hydra overrides; `-m` sweeps over comma-separated values, `dry_run
 
 import os
 import sys
+from types import ModuleType
 from typing import Any
 
 from harness import cli
-from harness.config import check_override, data_dir, from_hydra, hydra_sentence, register_methods
+from harness.compose import check_override, from_hydra, hydra_sentence, method_options
 from harness.errors import ConfigError, HarnessError
-from harness.selection import plugins
+from harness.files import data_dir
 
 
 def command(argv: list[str]) -> None:
@@ -18,8 +19,7 @@ def command(argv: list[str]) -> None:
     import hydra
     from hydra.errors import HydraException
 
-    methods = plugins.names()
-    register_methods(methods)
+    methods = method_options()
     # A participant's module lies where the command is typed.
     sys.path.insert(0, os.getcwd())
     # hydra would print errors itself and exit with 1; this hands them to cli.main.
@@ -27,22 +27,40 @@ def command(argv: list[str]) -> None:
     sweep = any(a in ("-m", "--multirun") for a in argv)
     sys.argv[1:] = [a if a.startswith("-") else check_override(a, methods=methods) for a in argv]
 
+    failed: list[HarnessError] = []
+
     def job(values: Any) -> None:
         from harness.stages import run_config
 
+        # An error is kept rather than raised: hydra would print it in its own words, and end a sweep at once.
         try:
             run_config(from_hydra(values))
         except HarnessError as error:
-            if sweep:  # the other jobs go on, so this one speaks now
+            failed.append(error)
+            if sweep:
                 cli.say_error(error)
-            raise
 
     entry = hydra.main(version_base="1.3", config_path=str(data_dir("configs").absolute()), config_name="config")
     try:
         entry(job)()
     except HydraException as error:
         raise ConfigError(hydra_sentence(error)) from error
+    if failed and sweep:
+        raise type(failed[0])(f"{len(failed)} of the sweep's runs failed; the first said: {failed[0]}") from failed[0]
+    if failed:
+        raise failed[0]
 
+
+class _CallableModule(ModuleType):
+    """Whoever imports this module by name still finds the function in `harness.run`."""
+
+    def __call__(self, *overrides: str) -> Any:
+        from harness.stages import run
+
+        return run(*overrides)
+
+
+sys.modules[__name__].__class__ = _CallableModule
 
 if __name__ == "__main__":
     cli.main(command)

@@ -4,6 +4,8 @@ Each stage writes a record last and does nothing where a record of the same inpu
 the same command again goes on where it was stopped. A run folder is locked while a command works in it.
 """
 
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -12,18 +14,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from harness import charts, files, holdout
 from harness import executor as executors
-from harness import files
-from harness.config import RunConfig, compose
-from harness.errors import ArtifactError, ConfigError
+from harness.board import print_tables, shown
+from harness.compose import compose
+from harness.config import RunConfig
+from harness.entry import write_entry
+from harness.errors import ArtifactError, ConfigError, StageError
+from harness.eval import suite as suites
+from harness.plan import Plan
+from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
 from harness.pool.view import Pool
 from harness.progress import say
 from harness.provenance import provenance
 from harness.records import Record, digest_of, read_record, write_record
+from harness.reshard import ReshardedPool, reshard
+from harness.selection import plugins
+from harness.selection import run as selecting
 from harness.subset import Subset
+from harness.tiny import cache as tiny
 
 MASK_ABOVE = 0.1
 """Kept fraction from which the pool's own tars are read through a mask: below it, reading skips so much that
@@ -57,4 +67,296 @@ class _Clock:
 
 def run(*overrides: str) -> RunResult:
     """One contest round from hydra overrides (see harness.run)."""
-    return run_config(compose(overrides))
+    result = run_config(compose(overrides))
+    if result is None:
+        raise ConfigError("setting dry_run: `run` gives back a result; use `python -m harness.run … dry_run=true`")
+    return result
+
+
+def run_config(config: RunConfig) -> RunResult | None:
+    """One contest round; None after a dry run. Raises the HarnessError of the stage that cannot go on."""
+    config, method = bind(config)
+    suite = suites.load(config.eval.suite or config.scale.suite)
+    keys = suite.select(config.eval.tasks)
+    executor = executors.get(config.executor)
+    if config.dry_run:
+        for line in plan(config, keys, executor).lines():
+            sys.stdout.write(line + "\n")
+        return None
+
+    run_dir = Path(config.run_dir or default_run_dir(config))
+    clock = _Clock()
+    with files.lock(run_dir):
+        files.remove_leftovers(run_dir)
+        with clock.stage("pool") as done:
+            sealed = open_sealed(config, executor)
+            done(f"{len(sealed.uids):,} pairs sealed, digest {sealed.digest[:8]}")
+        settle(run_dir, config, sealed, method)
+        with clock.stage("select") as done:
+            subset = select(config, run_dir, sealed, method, executor)
+            done(f"{method.label if method else config.subset}: {len(subset):,} uids")
+        with clock.stage("shards") as done:
+            resharded = shards(config, run_dir, sealed, subset, executor)
+            kept = subset.distinct / max(len(sealed.uids), 1)
+            done(f"{'resharded' if resharded else 'masked reading'} ({kept:.0%} kept)")
+        with clock.stage("train") as done:
+            trained = train(config, run_dir, sealed, subset, resharded)
+            done(f"{config.scale.name}, {config.scale.samples_seen:,} samples, {config.scale.steps:,} steps")
+        with clock.stage("eval") as done:
+            evaluation = evaluate_run(config, run_dir, sealed, trained)
+            average = shown(evaluation.payload["aggregates"]["average"])
+            done(f"{len(evaluation.payload['scores'])} tasks, average {average}")
+        with clock.stage("entry") as done:
+            entry = write_entry([run_dir], run_dir / "entry", pool=sealed.seal_dir)
+            done(str(run_dir / "entry" / "entry.json"))
+        draw(run_dir, config, suite, evaluation)
+    print_tables(clock.rows, scale=config.scale.name, entry=entry, run_dir=run_dir)
+    return RunResult(run_dir=run_dir, entry=entry, aggregates=evaluation.payload["aggregates"])
+
+
+def bind(config: RunConfig) -> tuple[RunConfig, plugins.Method | None]:
+    """`config` with the method's parameters bound to its signature, defaults filled in; the method itself.
+
+    A ready uid file is looked at instead, so that a bad one is refused before any work.
+    """
+    if config.subset is not None:
+        Subset.load(config.subset)
+        return config, None
+    method = plugins.resolve(config.method)
+    params = plugins.bind(method, config.method.params)
+    return config.model_copy(update={"method": config.method.model_copy(update={"params": params})}), method
+
+
+def default_run_dir(config: RunConfig) -> str:
+    """`runs/<scale>-<method>[-<digest>]-seed<seed>`; the digest is of what differs from the defaults."""
+    if config.subset is not None:
+        name = Path(config.subset).stem
+    else:
+        name = config.method.name if config.method.target is None else config.method.target.split(":")[0].split(".")[-1]
+    plain = compose([f"scale={config.scale.name}"]).identity
+    changed = {key: value for key, value in config.identity.items() if key != "seed" and value != plain[key]}
+    method = changed.get("method")
+    if method is not None and config.method.target is None:
+        default, _ = bind(compose([f"method={config.method.name}"]))
+        if default.method == config.method:
+            del changed["method"]
+    if config.pool.path is not None:
+        changed["pool"] = str(Path(config.pool.path).absolute())
+    if config.subset is not None:
+        changed["subset"] = str(Path(config.subset).absolute())
+    mark = f"-{digest_of(changed)[:8]}" if changed else ""
+    return f"runs/{config.scale.name}-{name}{mark}-seed{config.seed}"
+
+
+def open_sealed(config: RunConfig, executor: executors.Executor) -> SealedPool:
+    """The sealed pool of `config`; sealed now if it is not yet. Scale tiny has a generated pool of its own."""
+    if config.pool.path is None:
+        if config.scale.name != "tiny":
+            raise ConfigError(f"setting pool.path: scale {config.scale.name} needs pool.path=DIR, a downloaded pool")
+        return seal(tiny.ensure_pool(), executor=executor)
+    return seal(config.pool.path, seal_dir=config.pool.seal_dir, executor=executor)
+
+
+def settle(run_dir: Path, config: RunConfig, sealed: SealedPool, method: plugins.Method | None) -> None:
+    """Write run_dir/config.json, or check that the one there was made with the same settings and inputs.
+
+    Raises ConfigError that names the first setting that differs.
+    """
+    inputs = {"pool": sealed.digest}
+    if method is not None:
+        inputs["method"] = method.source_digest
+    else:
+        inputs["subset"] = files.sha256_file(str(config.subset))
+    record = Record(
+        kind="config",
+        inputs=inputs,
+        payload={**config.identity, "unofficial": config.unofficial},
+        provenance=provenance(settings=config.model_dump()),
+    )
+    path = run_dir / "config.json"
+    if not path.exists():
+        write_record(path, record)
+        return
+    old = read_record(path, "config")
+    for name, before, now in _differences(
+        {"payload": old.payload, "inputs": old.inputs}, {"payload": record.payload, "inputs": record.inputs}
+    ):
+        raise ConfigError(
+            f"{run_dir}: made with {name}={before}, asked now for {name}={now}; "
+            "choose another run_dir, or take the old setting to go on"
+        )
+
+
+_INPUT_NAMES = {
+    "inputs.pool": "pool.path (digest)",
+    "inputs.method": "method.target (source)",
+    "inputs.subset": "subset",
+}
+
+
+def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
+    elif old != new:
+        yield _INPUT_NAMES.get(path, path.removeprefix("payload.")), _brief(old), _brief(new)
+
+
+def _brief(value: Any) -> Any:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else value
+
+
+def select(
+    config: RunConfig, run_dir: Path, sealed: SealedPool, method: plugins.Method | None, executor: executors.Executor
+) -> Subset:
+    """The subset of the run, chosen by its method or taken from its uid file; uids.npy and subset.json are written."""
+    pool = Pool.open(sealed.path, sealed=sealed, holdout=config.pool.holdout, executor=executor)
+    if method is None:
+        return selecting.adopt(str(config.subset), pool=pool, out=run_dir)
+    return selecting.select(method, config.method, pool=pool, scale=config.scale, out=run_dir, executor=executor)
+
+
+def shards(
+    config: RunConfig, run_dir: Path, sealed: SealedPool, subset: Subset, executor: executors.Executor
+) -> ReshardedPool | None:
+    """Resharded tars of the subset, or None where the pool's tars are read through a mask."""
+    if not wants_reshard(config, subset.distinct, len(sealed.uids)):
+        return None
+    return reshard(sealed, subset, out=run_dir / "shards", executor=executor)
+
+
+def wants_reshard(config: RunConfig, kept: int, of: int) -> bool:
+    """True if the subset is copied before training; `train.reading=auto` decides by the kept fraction."""
+    if config.train.reading == "auto":
+        return kept < MASK_ABOVE * of
+    return config.train.reading == "reshard"
+
+
+def train(
+    config: RunConfig, run_dir: Path, sealed: SealedPool, subset: Subset, resharded: ReshardedPool | None
+) -> Record:
+    """The training record of the run; trained now if it is not yet."""
+    from harness.train.run import train as train_model
+
+    return train_model(
+        config,
+        sealed=sealed,
+        subset=subset,
+        resharded=resharded,
+        out=run_dir / "train",
+        exclude=sealed.holdout(config.pool.holdout),
+    )
+
+
+def evaluate_run(config: RunConfig, run_dir: Path, sealed: SealedPool, trained: Record) -> Record:
+    """The evaluation record of the run's final checkpoint; tasks whose results are there are not done again."""
+    from harness.eval.run import evaluate as evaluate_suite
+
+    suite = suites.load(config.eval.suite or config.scale.suite)
+    out = run_dir / "eval"
+    checkpoint = run_dir / "train" / "checkpoint.safetensors"
+    settings = config.eval
+    record = evaluate_suite(
+        model=config.scale.model,
+        checkpoint=checkpoint,
+        suite=suite,
+        data_dir=eval_data_dir(config),
+        out=out,
+        tasks=settings.tasks,
+        device=settings.device,
+        workers=settings.workers,
+        batch_size=settings.batch_size,
+        precision=settings.precision,
+    )
+    if config.pool.holdout:
+        folder = run_dir / "holdout"
+        holdout.write(sealed, config.pool.holdout, folder)
+        evaluate_suite(
+            model=config.scale.model,
+            checkpoint=checkpoint,
+            suite=holdout.suite(config.pool.holdout),
+            data_dir=folder,
+            out=folder / "eval",
+            device=settings.device,
+            workers=settings.workers,
+            batch_size=settings.batch_size,
+            precision=settings.precision,
+        )
+        metrics = read_record(folder / "eval" / f"{holdout.KEY}.json", "task").payload["metrics"]
+        say("holdout   " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
+    return record
+
+
+def eval_data_dir(config: RunConfig) -> Path:
+    """Where the task sets lie; scale tiny's stand-ins are made on first use."""
+    if config.eval.data_dir is not None:
+        return Path(config.eval.data_dir)
+    if (config.eval.suite or config.scale.suite) != "tiny":
+        raise ConfigError(
+            "setting eval.data_dir: the tasks of this scale need eval.data_dir=DIR; "
+            "`python -m harness.download_tasks out=DIR` fetches them"
+        )
+    return tiny.ensure_tasks()
+
+
+def evaluate(
+    *, model: str, checkpoint: str, data_dir: str | None, suite: str, out: str, tasks: list[str] | None
+) -> dict[str, Any]:
+    """Payload of the evaluation record of any checkpoint on a suite (see harness.evaluate)."""
+    from harness.eval.run import evaluate as evaluate_suite
+
+    folder = Path(data_dir) if data_dir is not None else tiny.ensure_tasks() if suite == "tiny" else None
+    if folder is None:
+        raise ConfigError(f"data_dir: suite {suite} needs the folder of its task sets")
+    record = evaluate_suite(
+        model=model, checkpoint=checkpoint, suite=suites.load(suite), data_dir=folder, out=Path(out), tasks=tasks
+    )
+    return record.payload
+
+
+def plan(config: RunConfig, keys: list[suites.Task], executor: executors.Executor) -> Plan:
+    """What `run_config` would do. Selects into a temporary folder and writes nothing else."""
+    from harness.pool import sealed as sealed_pools
+
+    path = config.pool.path or str(tiny.pool_dir())
+    try:
+        sealed = sealed_pools.SealedPool.open(path, config.pool.seal_dir)
+    except ArtifactError as error:
+        raise StageError(
+            f"{path}: not sealed yet, so its size is unknown; run `python -m harness.pool seal {path}`"
+        ) from error
+    _, method = bind(config)
+    with tempfile.TemporaryDirectory() as folder:
+        subset = select(config, Path(folder), sealed, method, executor)
+    data_dir = config.eval.data_dir or str(tiny.tasks_dir())
+    return Plan(
+        config=config,
+        pool_size=len(sealed.uids) - config.pool.holdout,
+        subset_size=len(subset),
+        subset_distinct=subset.distinct,
+        shard_bytes=sum(os.path.getsize(shard) for shard in sealed.shards),
+        missing_tasks=[task.key for task in keys if not (Path(data_dir) / task.folder).is_dir()],
+        device=_device_name(config.train.device),
+        cores=os.cpu_count() or 1,
+        reshard=wants_reshard(config, subset.distinct, len(sealed.uids)),
+    )
+
+
+def _device_name(device: str) -> str:
+    from harness.model import device_name
+
+    return device_name(device)
+
+
+def draw(run_dir: Path, config: RunConfig, suite: suites.Suite, evaluation: Record) -> None:
+    """The two pictures of the run folder."""
+    title = run_dir.name
+    charts.draw_loss(run_dir / "train" / "log.jsonl", run_dir / "loss.png", title=title)
+    scored = {task.key: task for task in suite.scored}
+    charts.draw_scores(
+        {key: score for key, score in evaluation.payload["scores"].items() if key in scored},
+        {key: task.chance for key, task in scored.items()},
+        {key: task.group or "-" for key, task in scored.items()},
+        run_dir / "scores.png",
+        title=title,
+    )

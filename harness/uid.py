@@ -2,14 +2,19 @@
 
 A uid is 32 lower-case hex characters in metadata and a pair of unsigned 64-bit words, most significant
 first, in arrays: dtype "u8,u8", `(int(uid[:16], 16), int(uid[16:], 16))`. Arrays of uids are compared
-lexicographically. This module is pure NumPy apart from `load` and `save`.
+lexicographically. This module is pure NumPy apart from `load`, `save` and `merge`.
+
+Sorting and searching work on the high word alone, where NumPy is fast, and mend the few places where high
+words are equal; the result is exact for any input.
 """
 
+import bisect
 import hashlib
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,21 +26,51 @@ UID_DTYPE = np.dtype("u8,u8")
 Uids = npt.NDArray[np.void]
 """Shape (N,), dtype UID_DTYPE."""
 
+BLOCK = 1 << 18
+"""Rows worked on at once: their words fit the processor's cache."""
+SORT_BLOCK = 1 << 23
+"""Rows sorted at once where an array is sorted in place or merged."""
+
 
 def from_hex(values: Sequence[str]) -> Uids:
     """Array (N,) of uids from N strings of 32 lower-case hex characters.
 
     Raises ArtifactError naming the first string that is not one.
     """
-    out = np.empty(len(values), dtype=UID_DTYPE)
-    for i, value in enumerate(values):
-        if len(value) != 32 or value != value.lower():
-            raise ArtifactError(f"row {i}: {value!r} is not a uid of 32 lower-case hex characters")
-        try:
-            out[i] = (int(value[:16], 16), int(value[16:], 16))
-        except ValueError as error:
-            raise ArtifactError(f"row {i}: {value!r} is not a uid of 32 lower-case hex characters") from error
-    return out
+    joined = "".join(values)
+    if joined.isascii() and all(len(value) == 32 for value in values):
+        uids, wrong = from_characters(np.frombuffer(joined.encode(), np.uint8))
+    else:
+        uids, wrong = (
+            np.empty(0, UID_DTYPE),
+            next(i for i, value in enumerate(values) if len(value) != 32 or not value.isascii()),
+        )
+    if wrong >= 0:
+        raise ArtifactError(f"row {wrong}: {values[wrong]!r} is not a uid of 32 lower-case hex characters")
+    return uids
+
+
+def from_characters(characters: npt.NDArray[np.uint8]) -> tuple[Uids, int]:
+    """Array (N,) of uids from 32 * N ASCII codes, and the row of the first that is not lower-case hex, or -1."""
+    words = np.ascontiguousarray(characters).view("<u8")
+    out = np.empty(len(words) // 2, dtype="u8")
+    for start in range(0, len(words), 4 << 13):
+        part = words[start : start + (4 << 13)]
+        codes = part.view(np.uint8)
+        if not bool(np.all(((codes - np.uint8(48)) < 10) | ((codes - np.uint8(97)) < 6))):
+            bad = ~(((codes - np.uint8(48)) < 10) | ((codes - np.uint8(97)) < 6))
+            return np.empty(0, UID_DTYPE), start // 4 + int(np.argmax(bad)) // 32
+        # Eight characters a word: each becomes its digit, then digits are packed by pairs, fours and eights.
+        digits = (part & _word(0x0F)) + ((part >> np.uint64(6)) & _word(0x01)) * np.uint64(9)
+        digits = ((digits << np.uint64(4)) | (digits >> np.uint64(8))) & np.uint64(0x00FF00FF00FF00FF)
+        digits = (digits | (digits >> np.uint64(8))) & np.uint64(0x0000FFFF0000FFFF)
+        packed = (digits | (digits >> np.uint64(16))).astype("<u4")
+        out[start // 2 : start // 2 + len(part) // 2] = packed.view(">u8")
+    return out.view(UID_DTYPE), -1
+
+
+def _word(byte: int) -> np.uint64:
+    return np.uint64(int.from_bytes(bytes([byte] * 8), "little"))
 
 
 def to_hex(uids: Uids) -> list[str]:
@@ -45,7 +80,22 @@ def to_hex(uids: Uids) -> list[str]:
 
 def argsort(uids: Uids) -> npt.NDArray[np.int64]:
     """Stable order (N,) that sorts `uids` lexicographically."""
-    return np.lexsort((uids["f1"], uids["f0"])).astype(np.int64, copy=False)
+    bits = np.uint64(max(len(uids) - 1, 0).bit_length())
+    # The leading bits of the high word with the row in the trailing bits: one sort of plain words.
+    keys = (uids["f0"] >> bits) << bits
+    keys |= np.arange(len(uids), dtype=np.uint64)
+    keys.sort()
+    leading = keys >> bits
+    same = leading[1:] == leading[:-1]
+    keys &= (np.uint64(1) << bits) - np.uint64(1)
+    order = keys.view(np.int64)
+    if same.any():
+        tied = np.zeros(len(uids), dtype=bool)
+        tied[1:] |= same
+        tied[:-1] |= same
+        rows = order[tied]
+        order[tied] = rows[np.lexsort((uids["f1"][rows], uids["f0"][rows]))]
+    return order
 
 
 def sort(uids: Uids) -> Uids:
@@ -55,29 +105,121 @@ def sort(uids: Uids) -> Uids:
 
 def is_sorted(uids: Uids) -> bool:
     """True if `uids` (N,) never decreases (repeats are allowed)."""
-    high, low = uids["f0"], uids["f1"]
-    rises = high[1:] > high[:-1]
-    level = (high[1:] == high[:-1]) & (low[1:] >= low[:-1])
-    return bool(np.all(rises | level))
+    return first_unsorted(uids) < 0
+
+
+def first_unsorted(uids: Uids) -> int:
+    """Row of the first uid that is smaller than the one before it, or -1 where there is none."""
+    for start in range(0, len(uids) - 1, BLOCK):
+        part = uids[start : start + BLOCK + 1]
+        high = np.ascontiguousarray(part["f0"])
+        rises = high[1:] > high[:-1]
+        if not rises.all():
+            rises |= (high[1:] == high[:-1]) & (part["f1"][1:] >= part["f1"][:-1])
+            if not rises.all():
+                return start + 1 + int(np.argmin(rises))
+    return -1
 
 
 def find(table: Uids, queries: Uids) -> npt.NDArray[np.int64]:
     """Index (M,) into the sorted `table` (N,) of the first element equal to each query (M,), -1 where there is none."""
-    position = np.searchsorted(table["f0"], queries["f0"], side="left").astype(np.int64)
+    if not is_sorted(queries):
+        order = argsort(queries)
+        found = np.empty(len(queries), dtype=np.int64)
+        found[order] = find(table, queries[order])
+        return found
     found = np.full(len(queries), -1, dtype=np.int64)
-    todo = np.arange(len(queries))
-    while len(todo):
-        at = position[todo]
-        inside = at < len(table)
-        todo, at = todo[inside], at[inside]
-        same_high = table["f0"][at] == queries["f0"][todo]
-        todo, at = todo[same_high], at[same_high]
-        equal = table["f1"][at] == queries["f1"][todo]
-        found[todo[equal]] = at[equal]
-        later = table["f1"][at] < queries["f1"][todo]
-        todo = todo[later]
-        position[todo] += 1
+    for start in range(0, len(queries), BLOCK):
+        _find_block(table, queries[start : start + BLOCK], found[start : start + BLOCK])
     return found
+
+
+def _find_block(table: Uids, queries: Uids, found: npt.NDArray[np.int64]) -> None:
+    """Fill `found` for one block of sorted `queries`; only the stretch of `table` that can hold them is read."""
+    wanted = np.ascontiguousarray(queries["f0"])
+    start = bisect.bisect_left(table["f0"], wanted[0])
+    stop = bisect.bisect_right(table["f0"], wanted[-1])
+    done = 0
+    while start < stop and done < len(wanted):
+        high = np.ascontiguousarray(table["f0"][start : min(start + BLOCK, stop)])
+        last = start + len(high) >= stop
+        # Queries up to this block's last high word have their leftmost match here; the others further on.
+        upto = len(wanted) if last else int(np.searchsorted(wanted, high[-1], side="right"))
+        part = wanted[done:upto]
+        left = np.searchsorted(high, part, side="left")
+        hit = np.flatnonzero(high[np.minimum(left, len(high) - 1)] == part)
+        position = start + left[hit]
+        low = queries["f1"][done:upto][hit]
+        at = table["f1"][position]
+        equal = at == low
+        found[done + hit[equal]] = position[equal]
+        if (at < low).any():
+            later = at < low
+            found[done + hit[later]] = _find_low(table, part[hit[later]], low[later], position[later])
+        done = upto
+        start += len(high)
+
+
+def _find_low(
+    table: Uids, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], first: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    """Binary search by low word, for queries whose high word stands several times in `table` from row `first` on."""
+    left, right = first.copy(), np.full(len(first), len(table), dtype=np.int64)
+    while True:
+        open_ = left < right
+        if not open_.any():
+            break
+        middle = (left + right) // 2
+        at = table[np.minimum(middle, len(table) - 1)]
+        less = open_ & ((at["f0"] < high) | ((at["f0"] == high) & (at["f1"] < low)))
+        left = np.where(less, middle + 1, left)
+        right = np.where(open_ & ~less, middle, right)
+    at = table[np.minimum(left, len(table) - 1)]
+    return np.where((left < len(table)) & (at["f0"] == high) & (at["f1"] == low), left, -1)
+
+
+def blocks(uids: Uids) -> Iterator[Uids]:
+    """`uids` in stretches of SORT_BLOCK rows, for `sort_to_file`."""
+    return (uids[start : start + SORT_BLOCK] for start in range(0, len(uids), SORT_BLOCK))
+
+
+def merged(runs: Sequence[Uids], *, block: int = SORT_BLOCK) -> Iterator[Uids]:
+    """The sorted multiset union of sorted arrays, in sorted pieces of about `block` rows.
+
+    The arrays may be memory-mapped and together larger than memory: about three times `block` rows are held.
+    """
+    rests = [run for run in runs if len(run)]
+    while rests:
+        share = max(block // len(rests), 256)
+        heads = [rest[:share] for rest in rests]
+        open_ends = [head[-1].item() for head, rest in zip(heads, rests, strict=True) if len(head) < len(rest)]
+        if open_ends:
+            high, low = min(open_ends)
+            heads = [head[: upto(head, high, low)] for head in heads]
+        yield sort(np.concatenate(heads)) if len(heads) > 1 else np.asarray(heads[0])
+        rests = [rest[len(head) :] for rest, head in zip(rests, heads, strict=True) if len(head) < len(rest)]
+
+
+def sort_to_file(parts: Iterable[Uids], path: str | os.PathLike[str]) -> int:
+    """Write the sorted multiset union of `parts`, in any order, to `path` as npy; the number of rows.
+
+    Each part is sorted in memory and waits in a temporary folder beside `path`, so all together may exceed memory.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".sorting-", dir=Path(path).parent) as folder:
+        runs = []
+        for number, part in enumerate(parts):
+            run = Path(folder) / f"{number}.npy"
+            save_pieces(run, [sort(part)])
+            runs.append(load(run))
+        return save_pieces(path, merged(runs))
+
+
+def upto(uids: Uids, high: int, low: int) -> int:
+    """How many of the sorted `uids` are at most (high, low)."""
+    start = bisect.bisect_left(uids["f0"], high)
+    stop = bisect.bisect_right(uids["f0"], high)
+    return start + bisect.bisect_right(uids["f1"][start:stop], low)
 
 
 def digest(uids: Uids) -> str:
@@ -90,8 +232,27 @@ def digest(uids: Uids) -> str:
 
 def save(path: str | os.PathLike[str], uids: Uids) -> None:
     """Write `uids` (N,) to `path` as npy, atomically."""
+    save_pieces(path, [uids])
+
+
+def save_pieces(path: str | os.PathLike[str], pieces: Iterable[Uids]) -> int:
+    """Write the concatenation of `pieces` to `path` as npy, atomically and piece by piece; its number of rows."""
+    total = 0
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(uids.astype(UID_DTYPE, copy=False)), allow_pickle=False)
+        _write_header(file, total)
+        for piece in pieces:
+            total += len(piece)
+            for start in range(0, len(piece), 1 << 20):
+                np.ascontiguousarray(piece[start : start + (1 << 20)].astype(UID_DTYPE, copy=False)).tofile(file)
+        # NumPy pads the header so that a larger first dimension fits in its place.
+        file.seek(0)
+        _write_header(file, total)
+    return total
+
+
+def _write_header(file: IO[bytes], rows: int) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(UID_DTYPE), "fortran_order": False, "shape": (rows,)}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def load(path: str | os.PathLike[str]) -> Uids:

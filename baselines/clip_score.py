@@ -1,0 +1,32 @@
+"""The pairs whose CLIP similarity score is high (DataComp, baselines/apply_filter.py, clip_score)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from harness import ConfigError, Pool, SelectionContext
+from harness.uid import Uids
+
+
+def select(
+    pool: Pool,
+    /,
+    *,
+    ctx: SelectionContext,
+    arch: Literal["b32", "l14"] = "l14",
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None,
+    threshold: float | None = None,
+) -> Uids:
+    """Keep the scores >= threshold, or the best fraction (0.3 if neither is given) with all ties at its border.
+
+    The border of a fraction is the score at 0-based index int(n * fraction) in descending order, NaN last, so at
+    least int(n * fraction) + 1 pairs are kept. fraction=1 keeps everything.
+    """
+    if fraction is not None and threshold is not None:
+        raise ConfigError("method clip_score: give either method.fraction or method.threshold, not both")
+    if threshold is None:
+        fraction = 0.3 if fraction is None else fraction
+        if fraction == 1:
+            return pool.uids()
+        threshold = pool.threshold(f"clip_{arch}_similarity_score", keep=fraction)
+    return pool.filter(within={f"clip_{arch}_similarity_score": (threshold, None)})

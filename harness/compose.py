@@ -1,0 +1,98 @@
+"""Composing a run's configuration: hydra's overrides in, a validated RunConfig out.
+
+hydra is imported here and in run.py only. Unknown settings, scales and methods are answered with the nearest names
+before hydra sees them; parameters of a method pass through, since its signature is what checks them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.config import RunConfig, scale_names, setting_names, validated
+from harness.errors import ConfigError, unknown_name
+from harness.files import data_dir
+from harness.selection import plugins
+
+METHOD_KEYS = ("name", "target", "seed")
+
+
+def check_override(text: str, *, methods: Sequence[str], extra: Sequence[str] = ()) -> str:
+    """One command-line override as hydra takes it; parameters of the method are let through (`++method.x=…`).
+
+    Raises ConfigError with the nearest names for a setting, scale or method that does not exist.
+    """
+    key, equals, value = text.partition("=")
+    bare = key.lstrip("+~")
+    if not equals and not key.startswith("~"):
+        raise ConfigError(f"argument {text!r} is not of the form setting=value")
+    if bare.startswith("hydra") or bare in extra:
+        return text
+    if bare == "scale":
+        _check_choices("scale", value, scale_names())
+    elif bare == "method":
+        _check_choices("method", value, methods)
+    elif bare.startswith("method.") and bare.count(".") >= 1:
+        return f"++{bare}={value}"
+    elif bare not in setting_names():
+        raise ConfigError(unknown_name("setting", bare, [*setting_names(), *extra]))
+    return text
+
+
+def _check_choices(noun: str, value: str, known: Sequence[str]) -> None:
+    # A sweep lists its choices with commas; anything with brackets is hydra's own syntax and checked by it.
+    if "(" not in value:
+        for choice in value.split(","):
+            if choice.strip() not in known:
+                raise ConfigError(unknown_name(noun, choice.strip(), known))
+
+
+def method_options() -> list[str]:
+    """Names of the installed methods, and `custom`; each is made an option of hydra's group `method`."""
+    from hydra.core.config_store import ConfigStore
+
+    options = [*plugins.names(), "custom"]
+    for name in options:
+        ConfigStore.instance().store(group="method", name=name, node={"name": name, "target": None, "seed": 0})
+    return options
+
+
+def from_hydra(values: Any) -> RunConfig:
+    """The composed OmegaConf tree as a validated RunConfig."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        tree: dict[str, Any] = OmegaConf.to_container(values, resolve=True)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"configuration: {error}") from error
+    tree.pop("hydra", None)
+    method = tree.get("method") or {}
+    params = {key: value for key, value in method.items() if key not in METHOD_KEYS}
+    tree["method"] = {key: method[key] for key in METHOD_KEYS if key in method} | {"params": params}
+    config = validated(RunConfig, tree)
+    if config.method.name == "custom" and config.method.target is None:
+        raise ConfigError("setting method.target: method=custom needs method.target=package.module:function")
+    if config.method.name != "custom" and config.method.target is not None:
+        raise ConfigError(f"setting method.target: only method=custom has a target, not method={config.method.name}")
+    return config
+
+
+def compose(overrides: Sequence[str]) -> RunConfig:
+    """The configuration that `python -m harness.run OVERRIDES` would run with."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    methods = method_options()
+    checked = [check_override(text, methods=methods) for text in overrides]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(version_base="1.3", config_dir=str(data_dir("configs").absolute())):
+            return from_hydra(hydra_compose("config", checked))
+    except HydraException as error:
+        raise ConfigError(hydra_sentence(error)) from error
+
+
+def hydra_sentence(error: Exception) -> str:
+    """hydra's message on one line."""
+    return "configuration: " + " ".join(str(error).split())

@@ -1,0 +1,97 @@
+"""`python -m harness.eval`: score a checkpoint on the tasks of a suite.
+
+    python -m harness.eval model=ViT-B-32 checkpoint=FILE suite=v1 eval.data_dir=DIR out=DIR
+    python -m harness.eval run_dir=runs/tiny-clip_score-seed0
+
+`checkpoint` is a safetensors file, a state dict that loads with weights_only, or an open_clip tag. With `run_dir`,
+model, checkpoint and suite are those of the finished run.
+"""
+
+import sys
+from pathlib import Path
+
+from pydantic import Field
+
+from harness import cli, files
+from harness.config import EvalConfig, RunConfig, validated
+from harness.errors import ConfigError, StageError
+from harness.eval import report, suite
+from harness.records import StrictModel, read_record
+
+
+class Settings(StrictModel):
+    """Score a checkpoint on the tasks of a suite."""
+
+    run_dir: str | None = Field(default=None, description="a finished run, instead of model, checkpoint and out")
+    model: str | None = Field(default=None, description="open_clip name, or a file of configs/model/")
+    checkpoint: str | None = Field(default=None, description="safetensors, a plain state dict, or an open_clip tag")
+    suite: str | None = Field(default=None, description="v1 or tiny")
+    tasks: list[str] | None = Field(default=None, description="only these keys")
+    out: str | None = Field(default=None, description="folder of the results")
+    eval: EvalConfig = EvalConfig()
+
+
+def command(argv: list[str]) -> None:
+    """Evaluate and print the scores."""
+    settings = cli.settings(argv, Settings)
+    if settings.run_dir is not None:
+        settings = _of_run(settings, Path(settings.run_dir))
+    if settings.model is None or settings.checkpoint is None or settings.out is None:
+        missing = next(name for name in ("model", "checkpoint", "out") if getattr(settings, name) is None)
+        raise ConfigError(f"setting {missing}: needed, or run_dir=DIR of a finished run")
+    chosen = suite.load(settings.suite or settings.eval.suite or "tiny")
+    tasks = settings.tasks or settings.eval.tasks
+    chosen.select(tasks)  # a misspelt key answers before torch is imported
+    out = Path(settings.out)
+    how = settings.eval
+    with files.lock(settings.run_dir or out):
+        from harness.eval.run import evaluate
+
+        try:
+            evaluate(
+                model=settings.model,
+                checkpoint=settings.checkpoint,
+                suite=chosen,
+                data_dir=_data_dir(how, chosen.name),
+                out=out,
+                tasks=tasks,
+                device=how.device,
+                workers=how.workers,
+                batch_size=how.batch_size,
+                precision=how.precision,
+            )
+        except StageError:
+            sys.stdout.write(report.table(out, chosen))
+            raise
+    sys.stdout.write(report.table(out, chosen))
+
+
+def _of_run(settings: Settings, run_dir: Path) -> Settings:
+    """The settings with what the run's own record says."""
+    given = [name for name in ("model", "checkpoint", "out") if getattr(settings, name) is not None]
+    if given:
+        raise ConfigError(f"setting {given[0]}: run_dir says it already; give one of the two")
+    run = validated(RunConfig, read_record(run_dir / "config.json", "config").provenance.get("settings"))
+    read_record(run_dir / "train" / "train.json", "train")  # ArtifactError if training has not ended
+    return settings.model_copy(update={
+        "model": run.scale.model, "checkpoint": str(run_dir / "train" / "checkpoint.safetensors"),
+        "suite": settings.suite or run.eval.suite or run.scale.suite, "out": str(run_dir / "eval"),
+        "tasks": settings.tasks or run.eval.tasks,
+        "eval": settings.eval.model_copy(update={"data_dir": settings.eval.data_dir or run.eval.data_dir}),
+    })  # fmt: skip
+
+
+def _data_dir(how: EvalConfig, suite_name: str) -> str:
+    if how.data_dir is not None:
+        return how.data_dir
+    if suite_name != "tiny":
+        raise ConfigError(
+            "setting eval.data_dir: the folder of the task data; `python -m harness.download_tasks out=DIR` fetches it"
+        )
+    from harness import tiny
+
+    return str(tiny.ensure_tasks())
+
+
+if __name__ == "__main__":
+    cli.main(command)

@@ -1,0 +1,237 @@
+"""The data of a task: its folder, the index of its tars, and samples read, decoded and checked. No torch.
+
+A task's folder holds one or more parts, each a folder with nshards.txt and 0.tar … (n-1).tar:
+
+    classification, wilds, fairness   test/    KEY.(webp|png|jpg|jpeg), KEY.cls, KEY.npy
+    retrieval                         test/    KEY.jpg, KEY.json {"captions": […]}
+    winogavil                         test/    KEY.json {"cue", "candidates", "associations"};  images/  KEY.jpg
+
+and, where there are classes, classnames.txt and zeroshot_classification_templates.txt. What does not fit is an
+ArtifactError for that task alone.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import tars
+from harness.errors import ArtifactError
+from harness.eval import digests
+from harness.eval.pictures import BrokenPictureError, square
+from harness.eval.suite import Task
+
+CLASSNAMES = "classnames.txt"
+TEMPLATES = "zeroshot_classification_templates.txt"
+IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")
+"""In the order in which the reference looks for them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """A folder of tars in a task's folder, and what each sample in it holds."""
+
+    folder: str
+    needs: tuple[str, ...]
+    """Of image, cls, npy, json."""
+    rgb_first: bool = True
+    """See pictures.square."""
+
+
+class Entry(NamedTuple):
+    """A sample in a tar."""
+
+    key: str
+    members: dict[str, tuple[int, int]]
+    """Offset and size of the content of image, cls, npy and json, as far as the part needs them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardIndex:
+    """What a tar holds."""
+
+    sha256: str
+    entries: list[Entry]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    """Some adjacent samples of a tar, decoded."""
+
+    keys: list[str]
+    images: npt.NDArray[np.uint8] | None = None
+    """(N, S, S, 3)"""
+    labels: npt.NDArray[np.int64] | None = None
+    """(N,)"""
+    metadata: npt.NDArray[np.int64] | None = None
+    """(N, F)"""
+    documents: list[dict[str, Any]] = field(default_factory=list)
+    """Of the json members."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Words:
+    """Class names and prompt templates of a task; the line number is the class."""
+
+    classnames: tuple[str, ...]
+    templates: tuple[str, ...]
+
+    def prompts(self) -> list[list[str]]:
+        """The texts of each class: every template with the class name at `{c}`."""
+        try:
+            return [[template.format(c=name) for template in self.templates] for name in self.classnames]
+        except (IndexError, KeyError, ValueError) as error:
+            raise ArtifactError(f"{TEMPLATES}: a template does not take a class name at {{c}}: {error!r}") from error
+
+    def of_objective(self, objective: str) -> "Words":
+        """Those of the lines `objective:text`, split at the first colon (the face tasks)."""
+        return Words(classnames=_of(objective, self.classnames), templates=_of(objective, self.templates))
+
+
+def _of(objective: str, lines: Sequence[str]) -> tuple[str, ...]:
+    pairs = [line.partition(":") for line in lines]
+    chosen = tuple(text for name, _, text in pairs if name == objective)
+    if not chosen:
+        raise ArtifactError(f"{CLASSNAMES} or {TEMPLATES}: no line begins with '{objective}:'")
+    return chosen
+
+
+def read_lines(path: Path) -> tuple[str, ...]:
+    """The lines of a text file, stripped; blank lines count."""
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: no such file; download the task again") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: not readable as UTF-8 text: {error}") from error
+
+
+def read_words(folder: Path, task: Task) -> Words:
+    """Class names and templates; ArtifactError if the class list is not as long as the task says."""
+    words = Words(classnames=read_lines(folder / CLASSNAMES), templates=read_lines(folder / TEMPLATES))
+    if task.classes is not None and len(words.classnames) != task.classes:
+        raise ArtifactError(
+            f"{folder / CLASSNAMES}: {len(words.classnames)} lines, but task {task.key} has {task.classes} classes"
+        )
+    if not words.templates:
+        raise ArtifactError(f"{folder / TEMPLATES}: empty")
+    return words
+
+
+def shards(folder: Path, part: Part) -> list[Path]:
+    """Paths of the part's tars in order; ArtifactError if nshards.txt is missing, no number, or does not fit."""
+    where = folder / part.folder
+    count = where / "nshards.txt"
+    if not where.is_dir():
+        raise ArtifactError(f"{where}: no such folder; `python -m harness.download_tasks` fetches the task")
+    text = "".join(read_lines(count))
+    if not text.isdecimal() or int(text) < 1:
+        raise ArtifactError(f"{count}: {text!r} is not a number of tars")
+    paths = [where / f"{index}.tar" for index in range(int(text))]
+    for path in paths:
+        if not path.is_file():
+            raise ArtifactError(f"{path}: no such tar, but {count} says {text}")
+    extra = len(list(where.glob("*.tar"))) - len(paths)
+    if extra:
+        raise ArtifactError(f"{where}: {extra} more tars than {count} says; one of the two is wrong")
+    return paths
+
+
+def index_shard(path: Path, part: Part) -> ShardIndex:
+    """The samples of a tar and its sha256; ArtifactError if it is cut short or a sample lacks a member."""
+    entries: dict[str, dict[str, tuple[int, int]]] = {}
+    last = ""
+    try:
+        with tars.Reader(path) as reader:
+            for member in tars.members(reader):
+                key, extension = tars.split_name(member.name)
+                if key.rpartition("/")[2].startswith("__") or not extension:
+                    continue
+                if key in entries and key != last:
+                    raise ArtifactError(f"{path}: key {key!r} stands twice")
+                found, last = entries.setdefault(key, {}), key
+                if extension in found:
+                    raise ArtifactError(f"{path}: member {member.name!r} stands twice")
+                found[extension] = (member.content, member.size)
+    except tars.BrokenTarError as error:
+        raise ArtifactError(f"{path}: {error}; download it again") from error
+    return ShardIndex(
+        sha256=digests.sha256(path),
+        entries=[Entry(key, _needed(path, key, found, part)) for key, found in entries.items()],
+    )
+
+
+def _needed(path: Path, key: str, found: Mapping[str, tuple[int, int]], part: Part) -> dict[str, tuple[int, int]]:
+    members: dict[str, tuple[int, int]] = {}
+    for need in part.needs:
+        names = IMAGE_EXTENSIONS if need == "image" else (need,)
+        place = next((found[name] for name in names if name in found), None)
+        if place is None:
+            raise ArtifactError(f"{path}: sample {key!r} has no {need} member")
+        members[need] = place
+    return members
+
+
+def load_chunk(path: Path, part: Part, entries: Sequence[Entry], size: int) -> Chunk:
+    """Read and decode `entries` of a tar, pictures to `size` pixels; ArtifactError names the sample that does not."""
+    images = np.empty((len(entries), size, size, 3), dtype=np.uint8) if "image" in part.needs else None
+    labels = np.empty(len(entries), dtype=np.int64) if "cls" in part.needs else None
+    metadata: list[npt.NDArray[np.int64]] = []
+    documents: list[dict[str, Any]] = []
+    with tars.Reader(path) as reader:
+        for row, entry in enumerate(entries):
+            content = {need: reader.exactly(*place) for need, place in entry.members.items()}
+            try:
+                if images is not None:
+                    images[row] = square(content["image"], size, rgb_first=part.rgb_first)
+                if labels is not None:
+                    labels[row] = int(content["cls"])
+                if "npy" in content:
+                    metadata.append(_vector(content["npy"]))
+                if "json" in content:
+                    documents.append(_document(content["json"]))
+            except (BrokenPictureError, ValueError) as error:
+                raise ArtifactError(f"{path}: sample {entry.key!r}: {error}") from error
+    if len({len(vector) for vector in metadata}) > 1:
+        raise ArtifactError(f"{path}: npy members of different lengths")
+    return Chunk(
+        keys=[entry.key for entry in entries], images=images, labels=labels,
+        metadata=np.stack(metadata) if metadata else None, documents=documents,
+    )  # fmt: skip
+
+
+def _vector(content: bytes) -> npt.NDArray[np.int64]:
+    array = np.load(io.BytesIO(content), allow_pickle=False)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"npy member of shape {array.shape} and dtype {array.dtype}, expected a vector of integers")
+    return np.asarray(array, dtype=np.int64)
+
+
+def _document(content: bytes) -> dict[str, Any]:
+    value = json.loads(content)
+    if not isinstance(value, dict):
+        raise ValueError("json member is not an object")
+    return value
+
+
+def check_range(values: npt.NDArray[np.int64], size: int, what: str, keys: Sequence[str]) -> None:
+    """ArtifactError that names the first sample whose value (N,) is not in 0 … size - 1."""
+    wrong = np.flatnonzero((values < 0) | (values >= size))
+    if len(wrong):
+        raise ArtifactError(
+            f"sample {keys[wrong[0]]!r}: {what} is {values[wrong[0]]}, allowed is 0 to {size - 1} ({len(wrong)} such)"
+        )
+
+
+def text_files(folder: Path, parts: Sequence[Part]) -> list[Path]:
+    """The small files of a task's folder whose digests belong to its data."""
+    named = [folder / CLASSNAMES, folder / TEMPLATES, *(folder / part.folder / "nshards.txt" for part in parts)]
+    return [path for path in named if path.exists()]

@@ -1,0 +1,131 @@
+"""The folder of an evaluation: a record and a table of predictions a task, and evaluation.json over them. No torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import bootstrap
+from harness.errors import ArtifactError
+from harness.eval import digests, metrics, predictions
+from harness.eval.source import TaskSource
+from harness.eval.suite import Suite, Task
+from harness.records import PROTOCOL, Json, Record, digest_of, read_record, write_record
+
+EVALUATION = "evaluation.json"
+
+
+def score(task: Task, columns: metrics.Columns) -> dict[str, Json]:
+    """What predictions alone say about a task: the part of its record that `harness.rescore` recomputes."""
+    values, counts = metrics.evaluate(task.metrics, columns)
+    main = None if task.main_metric is None else values[task.main_metric]
+    interval = None
+    if main is not None:
+        interval = list(bootstrap.interval(bootstrap.task_replicates(task, [columns])[0], main))
+    return {
+        "key": task.key, "version": task.version, "samples": task.samples, "main_metric": task.main_metric,
+        "score": main, "interval": interval, "metrics": values, "counts": counts,
+    }  # fmt: skip
+
+
+def record_place(folder: Path, task: Task) -> Path:
+    """Where the record of a task lies."""
+    return folder / f"{task.slug}.json"
+
+
+def predictions_place(folder: Path, task: Task) -> Path:
+    """Where the predictions of a task lie."""
+    return folder / "predictions" / f"{task.slug}.parquet"
+
+
+def read(folder: Path) -> tuple[Record, dict[str, Record]]:
+    """The evaluation's record and those of its tasks by key; ArtifactError if one is not what the evaluation names."""
+    evaluation = read_record(folder / EVALUATION, "evaluation")
+    found: dict[str, Record] = {}
+    for key, digest in evaluation.payload["results"].items():
+        place = folder / f"{key.replace('/', '-')}.json"
+        found[key] = read_record(place, "task")
+        if found[key].digest != digest:
+            raise ArtifactError(f"{place}: not the result that {EVALUATION} names; run the evaluation again")
+    return evaluation, found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Results:
+    """The results of one checkpoint in a folder."""
+
+    folder: Path
+    checkpoint: str
+    """sha256 of the checkpoint."""
+    model: str
+    precision: str
+
+    def _inputs(self, source: TaskSource) -> dict[str, str]:
+        return {"checkpoint": self.checkpoint, "data": source.digest, "task": source.task.digest}
+
+    def exists(self, task: Task) -> bool:
+        """Whether there is a result of the task, of whatever."""
+        return record_place(self.folder, task).exists()
+
+    def known(self, source: TaskSource) -> Record | None:
+        """The record in the folder if everything it was made from is the same today, and its predictions are whole."""
+        if not self.exists(source.task):
+            return None
+        try:
+            record = read_record(record_place(self.folder, source.task), "task")
+            keys, columns = predictions.read(predictions_place(self.folder, source.task))
+        except ArtifactError:
+            return None  # broken results are made again
+        source.digest = source.data_digest([digests.sha256(path) for _, path in source.shards])
+        same = (
+            record.protocol == PROTOCOL
+            and record.inputs == self._inputs(source)
+            and record.payload["model"] == self.model
+            and record.payload["precision"] == self.precision
+            and record.payload["predictions"] == predictions.digest(keys, columns)
+        )
+        return record if same else None
+
+    def write(
+        self, source: TaskSource, keys: list[str], columns: metrics.Columns, *, provenance: dict[str, Any]
+    ) -> Record:
+        """Write the predictions of a task, then its record."""
+        task, words = source.task, source.words
+        predictions.write(predictions_place(self.folder, task), keys, columns)
+        payload: dict[str, Json] = {
+            **score(task, columns),
+            "model": self.model,
+            "precision": self.precision,
+            "classes": task.classes,
+            "classnames": digest_of(words.classnames) if words else None,
+            "templates": digest_of(words.templates) if words else None,
+            "predictions": predictions.digest(keys, columns),
+        }
+        record = Record(kind="task", inputs=self._inputs(source), payload=payload, provenance=provenance)
+        write_record(record_place(self.folder, task), record)
+        return record
+
+    def summary(self, suite: Suite, records: dict[str, Record], *, provenance: dict[str, Any]) -> Record:
+        """Write evaluation.json over `records` by task key; it is complete if no task of the suite is missing."""
+        scores = {key: record.payload["score"] for key, record in sorted(records.items())}
+        missing = [key for key in suite.tasks if key not in records]
+        payload: dict[str, Json] = {
+            "suite": suite.name,
+            "model": self.model,
+            "precision": self.precision,
+            "scores": scores,
+            "aggregates": suite.aggregate(scores),
+            "complete": not missing,
+            "missing": missing,
+            "results": {key: record.digest for key, record in sorted(records.items())},
+        }
+        inputs = {"checkpoint": self.checkpoint, "suite": suite.digest}
+        record = Record(kind="evaluation", inputs=inputs, payload=payload, provenance=provenance)
+        if not self._holds(record):
+            write_record(self.folder / EVALUATION, record)
+        return record
+
+    def _holds(self, record: Record) -> bool:
+        try:
+            return read_record(self.folder / EVALUATION, record.kind).digest == record.digest
+        except ArtifactError:
+            return False

@@ -1,0 +1,196 @@
+"""Evaluate one checkpoint on the tasks of a suite: one model, one stream of pictures over all tasks.
+
+Each finished task leaves `<slug>.json` (record of kind "task") and `predictions/<slug>.parquet` in the folder; a task
+whose record agrees with checkpoint, data, task and protocol is not done again. `evaluation.json` comes last. A task
+whose data do not fit fails alone: the others go on, and the evaluation is incomplete and says so.
+"""
+
+import io
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.config import Precision
+from harness.errors import ArtifactError, StageError
+from harness.eval import data, digests, kinds
+from harness.eval.board import Board
+from harness.eval.encoder import Encoder, Floats
+from harness.eval.results import EVALUATION, Results
+from harness.eval.source import TaskSource, attempt, load_job
+from harness.eval.suite import Suite, load
+from harness.executor import Executor, local
+from harness.files import write_bytes
+from harness.provenance import provenance
+from harness.records import Record, digest_of
+
+CHUNK_BYTES = 16 << 20
+"""Decoded pictures that travel together from a worker; bounds the memory of what waits."""
+
+
+def evaluate(
+    *,
+    model: str,
+    checkpoint: str | Path,
+    suite: Suite | str,
+    data_dir: str | Path,
+    out: str | Path,
+    tasks: Sequence[str] | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    batch_size: int = 256,
+    precision: Precision = "fp32",
+) -> Record:
+    """Score `checkpoint` on the tasks of `suite` whose data lie in `data_dir`; the record of evaluation.json.
+
+    `tasks` are keys (None: all). Results go to `out`; those already there that still hold are kept. Raises
+    ConfigError for unknown tasks, ArtifactError for a checkpoint that cannot be read, StageError if tasks failed
+    (after the others are done and evaluation.json says that it is incomplete).
+    """
+    started = time.monotonic()
+    suite = load(suite) if isinstance(suite, str) else suite
+    chosen = {task.key for task in suite.select(tasks)}
+    model_of = _Lazy(partial(Encoder, model, checkpoint, device=device, precision=precision))
+    path = Path(checkpoint)
+    digest = digests.sha256(path) if path.is_file() else model_of().digest
+    results = Results(folder=Path(out), checkpoint=digest, model=model, precision=precision)
+
+    records: dict[str, Record] = {}
+    failed: dict[str, str] = {}
+    sources: list[TaskSource] = []
+    for task in suite.tasks.values():
+        if task.key not in chosen and not results.exists(task):
+            continue
+        try:
+            source = TaskSource.open(task, Path(data_dir))
+            known = results.known(source)
+        except ArtifactError as error:
+            if task.key in chosen:
+                failed[task.key] = str(error)
+            continue
+        if known is not None:
+            records[task.key] = known
+        if task.key in chosen:
+            sources.append(source)
+    with Board(suite.select(tasks), records, failed) as board:
+        evaluation = _Evaluation(results=results, encoder=model_of, board=board, batch_size=batch_size)
+        if any(source.task.key not in records for source in sources):
+            executor = local(workers or None)
+            try:
+                evaluation.run(sources, executor)
+            finally:
+                executor.close()
+    record = results.summary(suite, records, provenance=provenance(seconds=time.monotonic() - started, failed=failed))
+    if failed:
+        reasons = "; ".join(f"{key}: {reason}" for key, reason in failed.items())
+        raise StageError(
+            f"{len(failed)} of {len(chosen)} tasks failed, {results.folder / EVALUATION} is incomplete: {reasons}"
+        )
+    if record.payload["complete"]:
+        for leftover in results.folder.glob(".classifiers-*.npy"):
+            leftover.unlink()
+    return record
+
+
+class _Lazy:
+    """The model, loaded when first needed: an evaluation that is done already does not need it."""
+
+    def __init__(self, make: Callable[[], Encoder]) -> None:
+        self._make = make
+        self._made: Encoder | None = None
+
+    def __call__(self) -> Encoder:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+
+class _Evaluation:
+    """The tasks of one evaluation that are still to be done."""
+
+    def __init__(self, *, results: Results, encoder: _Lazy, board: Board, batch_size: int) -> None:
+        self.results, self.encoder, self.board, self.batch_size = results, encoder, board, batch_size
+        self.provenance = provenance()
+
+    def run(self, sources: list[TaskSource], executor: Executor) -> None:
+        """Evaluate those of `sources` that have no record yet; records and failures go to the board."""
+        pending = self._index([s for s in sources if s.task.key not in self.board.records], executor)
+        # Of all tasks, done or not: prompts share batches, and a resumed run must not differ in the last bit.
+        classifiers = self._classifiers([s for s in sources if s.task.key not in self.board.failed])
+        size = self.encoder().image_size
+        most = max(1, min(self.batch_size, CHUNK_BYTES // (3 * size * size)))
+        jobs = [job for source in pending for job in source.jobs(size, most)]
+        left = Counter(job.task for job in jobs)
+        states = {s.task.key: (s, kinds.scorer(s.task, classifiers[s.task.key])) for s in pending}
+        seconds = dict.fromkeys(states, 0.0)
+        chunks = executor.stream(load_job, jobs, name="eval", unit="samples", weights=[job.samples for job in jobs])
+        for job, chunk in zip(jobs, chunks, strict=True):
+            if job.task in self.board.failed:
+                continue
+            started = time.monotonic()
+            source, scorer = states[job.task]
+            try:
+                if isinstance(chunk, ArtifactError):
+                    raise chunk
+                self.board.running(job.task, job.samples)
+                scorer.add(job.part, chunk, None if chunk.images is None else self.encoder().images(chunk.images))
+                left[job.task] -= 1
+                if not left[job.task]:
+                    keys, columns = scorer.finish(self.encoder().texts)
+                    seconds[job.task] += time.monotonic() - started
+                    how = {
+                        **self.provenance,
+                        "seconds": round(seconds[job.task], 3),
+                        "device": self.encoder().device.type,
+                    }
+                    self.board.done(
+                        job.task, self.results.write(source, keys, columns, provenance={**self.provenance, **how})
+                    )
+                    del states[job.task]  # and the embeddings it holds
+            except ArtifactError as error:
+                self.board.fail(job.task, error)
+            seconds[job.task] += time.monotonic() - started
+
+    def _index(self, pending: list[TaskSource], executor: Executor) -> list[TaskSource]:
+        """Read what the tars of the pending tasks hold; those that fit."""
+        work = [partial(data.index_shard, path, s.parts[part]) for s in pending for part, path in s.shards]
+        indices = iter(executor.map(attempt, work, name="index", unit="tars"))
+        good = []
+        for source in pending:
+            found = [next(indices) for _ in source.shards]
+            fault = next((index for index in found if isinstance(index, ArtifactError)), None)
+            try:
+                if fault is not None:
+                    raise fault
+                source.take([index for index in found if not isinstance(index, ArtifactError)])
+                good.append(source)
+            except ArtifactError as error:
+                self.board.fail(source.task.key, error)
+        return good
+
+    def _classifiers(self, sources: Sequence[TaskSource]) -> dict[str, list[Floats]]:
+        """The class embeddings of each task; kept in the folder until the evaluation is complete."""
+        words = {s.task.key: kinds.objectives(s.task, s.words) for s in sources}
+        flat = [one for several in words.values() for one in several]
+        if not flat:
+            return {key: [] for key in words}
+        made_of = [self.results.checkpoint, self.results.model, self.results.precision]
+        key = digest_of([*made_of, [[one.classnames, one.templates] for one in flat]])
+        place = self.results.folder / f".classifiers-{key[:16]}.npy"
+        if place.exists():
+            rows = np.load(place, allow_pickle=False)
+        else:
+            rows = np.concatenate(self.encoder().classifiers(flat))
+            write_bytes(place, _npy(rows))
+        split = iter(np.split(rows, np.cumsum([len(one.classnames) for one in flat])[:-1]))
+        return {key: [next(split) for _ in several] for key, several in words.items()}
+
+
+def _npy(rows: Any) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, rows, allow_pickle=False)
+    return buffer.getvalue()

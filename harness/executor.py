@@ -1,0 +1,237 @@
+"""One way to do a list of work: `executor.map(fn, items)`, on this machine's cores or on a Ray cluster.
+
+Results come in the order of the items, whatever finished first, so nothing downstream depends on the number
+of workers. Functions travel by value (cloudpickle), so a function written in a script or notebook works.
+This is the only module that knows Ray.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+import types
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import cloudpickle  # type: ignore[import-untyped]
+
+from harness.errors import ConfigError, InfraError
+from harness.progress import Progress
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+AHEAD = 4
+"""Items handed out per worker beyond what is read back: bounds what waits in memory."""
+RETRIES = 2
+"""How often the items that a dying worker took with it are tried again."""
+
+
+class Executor(ABC):
+    """Runs a function over items in parallel."""
+
+    workers: int
+
+    def map(
+        self,
+        fn: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        name: str,
+        unit: str = "files",
+        weights: Sequence[int] | None = None,
+        threads: bool = False,
+    ) -> list[Result]:
+        """`[fn(item) for item in items]`, in parallel.
+
+        `weights` are units of progress per item (rows, bytes); `unit` is their name. With `threads` the caller
+        says that `fn` spends its time outside the interpreter lock (NumPy, pyarrow, input and output), so that
+        threads of this process do where there is one machine.
+
+        An exception in `fn` is raised here. Raises InfraError if workers keep dying.
+        """
+        return list(self.stream(fn, items, name=name, unit=unit, weights=weights, threads=threads))
+
+    def stream(
+        self,
+        fn: Callable[[Item], Result],
+        items: Sequence[Item],
+        *,
+        name: str,
+        unit: str = "files",
+        weights: Sequence[int] | None = None,
+        threads: bool = False,
+    ) -> Iterator[Result]:
+        """Like `map`, but results are handed over one by one; work goes on only as far as they are taken."""
+        sizes = [1] * len(items) if weights is None else list(weights)
+        with Progress(name, total=sum(sizes), unit=unit) as bar:
+            for size, result in zip(sizes, self._results(fn, items, name, threads), strict=True):
+                bar.advance(size)
+                yield result
+
+    @abstractmethod
+    def _results(
+        self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: bool
+    ) -> Iterator[Result]: ...
+
+    def close(self) -> None:  # noqa: B027 - not every executor has workers of its own
+        """End the workers; the next `map` starts new ones."""
+
+
+class LocalExecutor(Executor):
+    """Processes of this machine, started when first needed."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self._pool: ProcessPoolExecutor | None = None
+
+    def _results(
+        self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: bool
+    ) -> Iterator[Result]:
+        if self.workers == 1 or len(items) <= 1:
+            yield from map(fn, items)
+        elif threads:
+            with ThreadPoolExecutor(self.workers) as pool:
+                yield from self._in_order(lambda item: pool.submit(fn, item), items)
+        else:
+            yield from self._in_processes(cloudpickle.dumps(fn), items, name)
+
+    def _in_processes(self, function: bytes, items: Sequence[Any], name: str) -> Iterator[Any]:
+        done = 0
+        for attempt in range(RETRIES + 1):
+            try:
+                for result in self._in_order(lambda item: self._submit(function, item), items[done:]):
+                    yield cloudpickle.loads(result)
+                    done += 1
+                return
+            except BrokenProcessPool as error:
+                self.close()
+                if attempt == RETRIES:
+                    raise InfraError(
+                        f"{name}: worker processes keep ending suddenly (often the memory is used up); "
+                        "run the same command again with more memory or fewer workers"
+                    ) from error
+
+    def _in_order(self, submit: Callable[[Any], "Future[Any]"], items: Sequence[Any]) -> Iterator[Any]:
+        waiting: deque[Future[Any]] = deque()
+        todo = iter(items)
+        try:
+            for item in todo:
+                waiting.append(submit(item))
+                if len(waiting) >= AHEAD * self.workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def _submit(self, function: bytes, item: Any) -> "Future[bytes]":
+        if self._pool is None:
+            threads = max(len(os.sched_getaffinity(0)) // self.workers, 1)
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, context, _start_worker, (threads,))
+        with _hidden_main():
+            return self._pool.submit(_call_bytes, function, cloudpickle.dumps(item))
+
+    def close(self) -> None:
+        """End the workers; the next `map` starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+
+@contextmanager
+def _hidden_main() -> Iterator[None]:
+    """Keep new processes from importing the caller's script: all travels by value, so it needs no main guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def _start_worker(threads: int) -> None:
+    """First thing in a worker: its share of the cores, and an end when the caller ends, however that ends."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
+
+
+def _call_bytes(function: bytes, item: bytes) -> bytes:
+    return bytes(cloudpickle.dumps(_call(function, cloudpickle.loads(item))))
+
+
+def _call(function: bytes, item: Any) -> Any:
+    try:
+        return cloudpickle.loads(function)(item)
+    except Exception as error:
+        try:
+            cloudpickle.loads(cloudpickle.dumps(error))
+        except Exception:  # noqa: BLE001 - an exception of a stranger may fail in any way when it is copied
+            raise RuntimeError(f"{type(error).__name__}: {error}") from None
+        raise
+
+
+class RayExecutor(Executor):
+    """Tasks on a Ray cluster: the one of $RAY_ADDRESS, or one on this machine. Needs the extra `ray`."""
+
+    def __init__(self) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ConfigError("executor=ray needs the extra ray: pip install 'datacomp-harness[ray]'") from error
+        self._ray = ray
+        if not ray.is_initialized():
+            ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
+        self.workers = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+
+    def _results(
+        self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: bool
+    ) -> Iterator[Result]:
+        ray = self._ray
+        function = ray.put(cloudpickle.dumps(fn))
+        # Ray starts a task again when its worker or node dies; exceptions of the function are not tried again.
+        task = ray.remote(_call).options(max_retries=RETRIES, retry_exceptions=False)
+        waiting: deque[Any] = deque()
+        try:
+            for item in items:
+                waiting.append(task.remote(function, item))
+                if len(waiting) >= AHEAD * self.workers:
+                    yield ray.get(waiting.popleft())
+            while waiting:
+                yield ray.get(waiting.popleft())
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            raise InfraError(f"{name}: the Ray cluster failed: {str(error).splitlines()[0]}") from error
+        finally:
+            for reference in waiting:
+                ray.cancel(reference, force=False)
+
+
+def local(workers: int | None = None) -> LocalExecutor:
+    """Processes of this machine, one per usable core unless `workers` says otherwise."""
+    return LocalExecutor(workers)
+
+
+def get(name: str) -> Executor:
+    """The executor of that name: `local` or `ray`."""
+    if name == "local":
+        return local()
+    if name == "ray":
+        return RayExecutor()
+    raise ConfigError(f"setting executor: {name!r} is neither 'local' nor 'ray'")

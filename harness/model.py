@@ -1,0 +1,202 @@
+"""The CLIP model that training, evaluation and scoring share: open_clip's model, tokenizer and transforms.
+
+Names are open_clip's own (`ViT-B-32`) or those of the JSON files in configs/model/ (`clip-tiny`).
+"""
+
+import contextlib
+import html
+import logging
+import os
+import pickle
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from open_clip.tokenizer import SimpleTokenizer
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from harness.errors import ArtifactError, ConfigError, InfraError, unknown_name
+from harness.files import atomic_path, data_dir
+
+MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
+STD: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD
+
+WORDS_KEPT = 200_000
+"""Words whose tokens a tokenizer remembers: some 50 MB, however long it runs."""
+
+open_clip.add_model_config(data_dir("configs") / "model")
+
+
+def config(name: str) -> dict[str, Any]:
+    """The architecture of model `name`; ConfigError with the nearest names if there is none."""
+    found = open_clip.get_model_config(name)
+    if found is None:
+        raise ConfigError(unknown_name("model", name, open_clip.list_models()))
+    return dict(found)
+
+
+def image_size(name: str) -> int:
+    """Side in pixels of the pictures that model `name` takes."""
+    return int(config(name)["vision_cfg"]["image_size"])
+
+
+def context_length(name: str) -> int:
+    """Tokens that model `name` reads of a caption."""
+    return int(config(name)["text_cfg"]["context_length"])
+
+
+def create(name: str, *, seed: int = 0) -> Any:
+    """A new open_clip model on the CPU in fp32, its weights a function of `seed` alone.
+
+    The same weights as open_clip_train draws for that seed on its first rank. The caller's random state is kept.
+    """
+    config(name)
+    with torch.random.fork_rng(devices=[]), _untroubled():
+        torch.manual_seed(seed)
+        return open_clip.create_model(name, output_dict=True)
+
+
+@contextlib.contextmanager
+def _untroubled() -> Iterator[None]:
+    """Keep open_clip from warning that the new weights are random, which is what we want."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "initialized randomly" not in record.getMessage()
+
+    logging.getLogger().addFilter(other)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(other)
+
+
+def load(name: str, checkpoint: str | os.PathLike[str]) -> Any:
+    """Model `name` on the CPU in evaluation mode with the weights of `checkpoint`.
+
+    `checkpoint` is a safetensors file, a state dict that torch loads with weights_only (`.pt`; open_clip_train's
+    checkpoints too), or an open_clip tag of pretrained weights. Raises ArtifactError if it is missing, needs a
+    pickle, or does not fit the model.
+    """
+    path = Path(checkpoint)
+    config(name)
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if not path.exists() and str(checkpoint) in tags:
+        return open_clip.create_model(name, pretrained=str(checkpoint), output_dict=True).eval()
+    if not path.is_file():
+        raise ArtifactError(f"{checkpoint}: no such checkpoint file, nor a tag of {name} ({', '.join(tags) or 'none'})")
+    model = create(name)
+    weights = _read_weights(path)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ArtifactError(f"{path}: its weights do not fit model {name}; name the model they come from") from error
+    return model.eval()
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ArtifactError(
+            f"{path}: holds more than tensors, so reading it could run code; save its state dict as safetensors"
+        ) from error
+    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        raise ArtifactError(f"{path}: not a readable checkpoint: {error}") from error
+    if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
+        value = value["state_dict"]
+    if not isinstance(value, dict) or not all(isinstance(v, torch.Tensor) for v in value.values()):
+        raise ArtifactError(f"{path}: holds no state dict; save the model's state_dict() as safetensors")
+    return {key.removeprefix("module."): tensor for key, tensor in value.items()}
+
+
+def save_safetensors(
+    path: str | os.PathLike[str], weights: dict[str, torch.Tensor], *, header: dict[str, str] | None = None
+) -> None:
+    """Write a state dict to `path`, atomically; equal weights (and header) give equal bytes.
+
+    Raises InfraError if the disk is full or the folder cannot be written.
+    """
+    tensors = {name: weights[name].detach().cpu().contiguous() for name in sorted(weights)}
+    with atomic_path(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=header)
+        except SafetensorError as error:  # it hides the OSError
+            raise InfraError(f"{path}: cannot be written ({error}); make room or choose another folder") from error
+
+
+def eval_transform(name: str, *, rgb_first: bool = True) -> Callable[[Any], torch.Tensor]:
+    """PIL image to float tensor (3, S, S): shortest side to S (bicubic, antialias), centre crop, OpenAI mean and std.
+
+    `rgb_first` converts to RGB before resizing, as the reference does for its own task sets; False resizes in the
+    picture's own mode first, as it does for retrieval and WinoGAViL.
+    """
+    transform = open_clip.image_transform(image_size(name), is_train=False, mean=MEAN, std=STD)
+    if not rgb_first:
+        return transform  # type: ignore[no-any-return]
+    return lambda image: transform(image.convert("RGB"))
+
+
+_PLAIN = re.compile(r"[ -%'-~]*")  # printable ASCII but "&"
+
+
+def _clean(text: str) -> str:
+    # ftfy and html.unescape change nothing in such text, and most captions are such.
+    if _PLAIN.fullmatch(text):
+        return " ".join(text.split()).lower()
+    import ftfy
+
+    text = html.unescape(html.unescape(ftfy.fix_text(text)))
+    return " ".join(text.split()).lower()
+
+
+class Tokenizer:
+    """open_clip's tokenizer, several times as fast: the tokens of a word are looked up, plain text is not mended."""
+
+    def __init__(self, length: int) -> None:
+        self._slow = SimpleTokenizer(context_length=length)
+        self._special = dict(self._slow.cache)
+        self._known: dict[str, list[int]] = {}
+        self.length = length
+
+    def __call__(self, texts: Sequence[str]) -> torch.Tensor:
+        """Tokens (N, length), int64, of N texts: start, words, end, then zeros; a long text keeps its end token."""
+        result = torch.zeros((len(texts), self.length), dtype=torch.int64)
+        start, end = self._slow.sot_token_id, self._slow.eot_token_id
+        for row, text in zip(result.numpy(), texts, strict=True):
+            tokens = [start, *self._encode(text)[: self.length - 2], end]
+            row[: len(tokens)] = tokens
+        return result
+
+    def _encode(self, text: str) -> list[int]:
+        tokens: list[int] = []
+        for word in self._slow.pat.findall(_clean(text)):
+            known = self._known.get(word)
+            tokens += self._learn(word) if known is None else known
+        return tokens
+
+    def _learn(self, word: str) -> list[int]:
+        if len(self._known) >= WORDS_KEPT:
+            self._known.clear()
+            self._slow.cache = dict(self._special)
+        slow = self._slow
+        letters = "".join(slow.byte_encoder[byte] for byte in word.encode())
+        self._known[word] = [slow.encoder[part] for part in slow.bpe(letters).split(" ")]
+        return self._known[word]
+
+
+def tokenizer(name: str) -> Tokenizer:
+    """The tokenizer of model `name`."""
+    return Tokenizer(context_length(name))
+
+
+def device_name(device: str) -> str:
+    """`cpu`, or the name of the GPU that `device` (auto, cpu, cuda, cuda:N) means on this machine."""
+    if device == "cpu" or (device == "auto" and not torch.cuda.is_available()):
+        return "cpu"
+    return torch.cuda.get_device_name("cuda" if device == "auto" else device)

@@ -1,0 +1,74 @@
+"""What a pass over the pool keeps: results of single files for a run that is resumed, and uids beyond memory."""
+
+import io
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import uid
+from harness.files import write_bytes
+from harness.pool.reading import MetadataFile
+from harness.uid import Uids
+
+SPILL_ROWS = 1 << 25
+"""Uids collected in memory (512 MB) before they are sorted and, where there is a folder, written to it."""
+
+
+def resumable(folder: str, work: Callable[[MetadataFile], list[Any]], file: MetadataFile) -> list[Any]:
+    """work(file), or what an earlier run left of it in `folder`. Only results that are arrays are left."""
+    path = Path(folder) / f"{os.path.basename(file.path)}.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as done:
+            return [done[f"arr_{place}"] for place in range(len(done.files))]
+    results = work(file)
+    if all(isinstance(result, np.ndarray) and not result.dtype.hasobject for result in results):
+        content = io.BytesIO()
+        np.savez(content, *results)
+        write_bytes(path, content.getvalue())
+    return results
+
+
+def gathered(parts: Iterable[Uids], folder: Path | None) -> Uids:
+    """The sorted multiset union of `parts`, read-only.
+
+    What exceeds SPILL_ROWS is kept in `folder` as sorted files, and the result is a memory-mapped file there;
+    without a folder all of it stays in memory.
+    """
+    runs: list[Uids] = []
+    waiting: list[Uids] = []
+    size = 0
+    for part in parts:
+        waiting.append(part)
+        size += len(part)
+        if size > SPILL_ROWS:
+            runs.append(_run(waiting, folder, len(runs)))
+            waiting, size = [], 0
+    if not runs or folder is None:
+        result = uid.sort(_joined(waiting))
+        if runs:
+            result = _joined(uid.merged([*runs, result]))
+    else:
+        if size:
+            runs.append(_run(waiting, folder, len(runs)))
+        uid.save_pieces(folder / "merged.npy", uid.merged(runs))
+        for number in range(len(runs)):
+            (folder / f"run-{number}.npy").unlink()
+        result = uid.load(folder / "merged.npy")
+    if result.flags.writeable:
+        result.flags.writeable = False
+    return result
+
+
+def _joined(parts: Iterable[Uids]) -> Uids:
+    return np.concatenate([np.empty(0, uid.UID_DTYPE), *parts])
+
+
+def _run(parts: list[Uids], folder: Path | None, number: int) -> Uids:
+    run = uid.sort(_joined(parts))
+    if folder is None:
+        return run
+    uid.save(folder / f"run-{number}.npy", run)
+    return uid.load(folder / f"run-{number}.npy")

@@ -1,0 +1,244 @@
+"""Sealing a pool: verify every shard once, and fix which samples the pool holds and in which order.
+
+The result is the same for any number of workers and for any interruption; a shard that has not changed is not
+looked at again. What cannot be used is left out by name, with the reason, in left_out.json.
+"""
+
+import collections
+import contextlib
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import uid
+from harness.errors import ArtifactError, ConfigError, InfraError
+from harness.files import atomic_path, is_remote, join, lock
+from harness.pool import shards as pool_shards
+from harness.pool.quarantine import repair
+from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_index, read_pool_record, save_array
+from harness.pool.shards import NO_TAR, Job, Sealed, Shard
+from harness.progress import say
+from harness.provenance import provenance
+from harness.records import Record, digest_of, write_record
+from harness.uid import UID_DTYPE, Uids
+
+if TYPE_CHECKING:
+    from harness.executor import Executor
+
+_BUCKET = 1 << 25
+"""Uids compared at once when looking for repeats: half a gigabyte."""
+
+
+def seal(path: str, *, seal_dir: str | None = None, executor: "Executor", quarantine: bool = False) -> SealedPool:
+    """Verify the pool in `path` and open it; returns at once if nothing has changed since it was sealed.
+
+    `seal_dir` is where the sealed files go (None: the pool's folder; required for a URL). With `quarantine` every
+    shard with unusable samples is rewritten without them and its original moved to `<pool>/quarantine`.
+    Raises ArtifactError if there are no shards or nothing readable in them, InfraError if `seal_dir` cannot be
+    written, ConfigError if settings do not fit.
+    """
+    if is_remote(path) and (seal_dir is None or quarantine):
+        setting = "--quarantine cannot repair it there" if quarantine else "give pool.seal_dir=DIR, a local folder"
+        raise ConfigError(f"pool.path={path} is not a local folder: {setting}")
+    where = str(seal_dir or path)
+    listed, others, seen = _list(path)
+    if not quarantine and (sealed := _still_sealed(path, where, seen)):
+        return sealed
+    _require_writable(where)
+    with patient_lock(where):
+        if not quarantine and (sealed := _still_sealed(path, where, seen)):
+            return sealed
+        jobs, found = _seal_all(path, where, listed, others, seen, executor)
+        if quarantine and repair(path, jobs, found, _strays(listed, others)):
+            listed, others, seen = _list(path)
+            _seal_all(path, where, listed, others, seen, executor)
+    return SealedPool.open(path, seal_dir)
+
+
+def _list(path: str) -> tuple[list[Shard], set[str], str]:
+    """The tars of a pool, the names of the other files beside them, and a digest of what was seen."""
+    listed, others = pool_shards.list_shards(path)
+    return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others))
+
+
+def _still_sealed(path: str, where: str, seen: str) -> SealedPool | None:
+    try:
+        if read_pool_record(where).provenance.get("seen") == seen:
+            return SealedPool.open(path, where)
+    except ArtifactError:
+        return None
+    return None
+
+
+def _require_writable(where: str) -> None:
+    try:
+        Path(where).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=where):
+            pass
+    except OSError as error:
+        raise InfraError(
+            f"{where}: cannot be written ({error.strerror}), so the pool cannot be sealed there; "
+            "give pool.seal_dir=DIR, a folder that can"
+        ) from error
+
+
+@contextlib.contextmanager
+def patient_lock(folder: str) -> Iterator[None]:
+    """`files.lock` that says so when it has to wait for another command in `folder`."""
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(lock(folder))
+        except InfraError as error:
+            if not isinstance(error.__cause__, BlockingIOError):
+                raise
+            say(f"{folder}: another command works in this folder; waiting for it to end")
+            held.enter_context(lock(folder, wait=True))
+        yield
+
+
+def _seal_all(
+    path: str, where: str, listed: list[Shard], others: set[str], seen: str, executor: "Executor"
+) -> tuple[list[Job], list[Sealed]]:
+    """Seal every shard that needs it and write the pool's files, pool.json last."""
+    started = time.monotonic()
+    # The old record goes first: a pool.json that stands always fits the files beside it.
+    Path(where, "pool.json").unlink(missing_ok=True)
+    jobs = [Job(s, join(path, "shards", f"{s.name}.tar"), os.path.join(where, "index", s.name)) for s in listed]
+    for folder in {os.path.dirname(job.index) for job in jobs}:
+        os.makedirs(folder, exist_ok=True)
+    done = [pool_shards.read_done(job) for job in jobs]
+    todo = [job for job, before in zip(jobs, done, strict=True) if before is None]
+    fresh = iter(
+        executor.map(
+            pool_shards.seal_shard, todo, name="seal", unit="MB", weights=[max(job.shard.size >> 20, 1) for job in todo]
+        )
+    )
+    found = [before if before is not None else next(fresh) for before in done]
+    found = _write_uids(where, jobs, found)
+    left_out, remarks = _left_out(found, listed, others)
+    if not any(sealed.samples for sealed in found):
+        raise ArtifactError(f"{path}/shards: no tar holds a usable sample; the first fault is {left_out[0]}")
+    write_record(
+        os.path.join(where, "left_out.json"),
+        Record(kind="left_out", payload={"left_out": left_out, "remarks": remarks}),
+    )
+    table = _table(found)
+    save_array(os.path.join(where, "shards.npy"), table)
+    reasons = collections.Counter(reason for _, _, _, reason in left_out)
+    payload = {
+        "samples": sum(sealed.samples for sealed in found),
+        "shards": len(found),
+        "table": digest_array(table),
+        "left_out": {"count": len(left_out), "reasons": dict(sorted(reasons.items()))},
+        "uids": uid.digest(uid.load(os.path.join(where, "uids.npy"))),
+    }
+    facts: dict[str, Any] = {"seen": seen, "remarks": len(remarks)}
+    record = Record(kind="pool", payload=payload, provenance=provenance(seconds=time.monotonic() - started, **facts))
+    write_record(os.path.join(where, "pool.json"), record)
+    _tell(path, where, record, remarks)
+    return jobs, found
+
+
+def _strays(listed: list[Shard], others: set[str]) -> list[str]:
+    """The shards of which the stats.json is there and the tar is not."""
+    stats = {name.removesuffix("_stats.json") for name in others if name.endswith("_stats.json")}
+    return sorted(stats - {shard.name for shard in listed})
+
+
+def _tell(path: str, where: str, record: Record, remarks: list[list[str]]) -> None:
+    payload = record.payload
+    say(f"{path}: {payload['samples']:,} samples in {payload['shards']:,} shards sealed, digest {record.digest[:12]}…")
+    if payload["left_out"]["count"]:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in payload["left_out"]["reasons"].items())
+        say(f"warning: {payload['left_out']['count']:,} left out ({reasons}); by name in {where}/left_out.json")
+    if remarks:
+        say(f"{len(remarks):,} remarks on what is odd but usable in {where}/left_out.json")
+
+
+def _table(found: list[Sealed]) -> npt.NDArray[np.void]:
+    names = [sealed.name.encode() for sealed in found]
+    table = np.zeros(len(found), dtype=[("name", f"S{max(map(len, names))}"), *SHARD_FIELDS])
+    for row, sealed in enumerate(found):
+        table[row] = (names[row], sealed.samples, sealed.size, sealed.index.encode())
+    return table
+
+
+def _left_out(found: list[Sealed], listed: list[Shard], others: set[str]) -> tuple[list[list[str]], list[list[str]]]:
+    """Rows [shard, name, uid, reason] and [shard, name, remark] of the whole pool, in shard order."""
+    left_out = [[sealed.name, *fault] for sealed in found for fault in sealed.left_out]
+    left_out += [[name, "", "", NO_TAR] for name in _strays(listed, others)]
+    remarks = [[sealed.name, name, remark] for sealed in found for name, remark in sealed.remarks]
+    names = {shard.name for shard in listed}
+    for suffix in ("_stats.json", ".parquet"):
+        beside = {name.removesuffix(suffix) for name in others if name.endswith(suffix)}
+        # A pool without any such files was not written by img2dataset, and lacks nothing.
+        remarks += [[name, "", f"tar without {suffix.lstrip('_.')}"] for name in sorted(names - beside) if beside]
+    return left_out, remarks + [[name, "", "gap in the numbering: no such shard"] for name in _gaps(names)]
+
+
+def _gaps(names: set[str]) -> list[str]:
+    """The numbers that are missing before the last of a folder's numbered shards."""
+    folders: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
+    for name in names:
+        folder, slash, number = name.rpartition("/")
+        if number.isdigit():
+            folders[folder + slash, len(number)].append(int(number))
+    return sorted(
+        f"{folder}{number:0{width}d}"
+        for (folder, width), present in folders.items()
+        for number in sorted(set(range(max(present))) - set(present))
+    )
+
+
+def _write_uids(where: str, jobs: list[Job], found: list[Sealed]) -> list[Sealed]:
+    """Write uids.npy; of samples with one uid only the first in pool order stays, here and in the shards' indexes."""
+    target = os.path.join(where, "uids.npy")
+    borders = np.concatenate([[0], np.cumsum([sealed.samples for sealed in found])]).astype(np.int64)
+    with atomic_path(target) as temporary:
+        uids = (
+            np.lib.format.open_memmap(temporary, mode="w+", dtype=UID_DTYPE, shape=(int(borders[-1]),))
+            if borders[-1]
+            else None
+        )
+        if uids is None:
+            with open(temporary, "wb") as file:
+                np.lib.format.write_array(file, np.empty(0, UID_DTYPE), allow_pickle=False)
+            return found
+        for job, start, end in zip(jobs, borders[:-1], borders[1:], strict=True):
+            uids[start:end] = load_index(f"{job.index}.npy")["uid"]
+        twice = repeats(uids)
+        uids.flush()
+        if not len(twice):
+            return found
+        found = list(found)
+        for shard in np.unique(np.searchsorted(borders, twice, side="right") - 1).tolist():
+            rows = twice[(twice >= borders[shard]) & (twice < borders[shard + 1])] - borders[shard]
+            found[shard] = pool_shards.drop_twice(jobs[shard], found[shard], rows)
+        save_array(str(temporary), np.delete(np.asarray(uids), twice))
+    return found
+
+
+def repeats(uids: Uids) -> npt.NDArray[np.int64]:
+    """Ascending rows of `uids` (N,) whose uid stands in an earlier row."""
+    bits = max(0, (len(uids) // _BUCKET).bit_length())
+    found = [np.empty(0, np.int64)]
+    for bucket in range(1 << bits):
+        high = uids["f0"]
+        rows = np.flatnonzero((high >> np.uint64(64 - bits)) == bucket) if bits else np.arange(len(uids))
+        order = rows[np.argsort(high[rows], kind="stable")]
+        equal = high[order[1:]] == high[order[:-1]]
+        if not equal.any():
+            continue
+        # Equal high words are nearly always equal uids; only these are compared in full.
+        suspects = np.sort(order[np.concatenate([[False], equal]) | np.concatenate([equal, [False]])])
+        suspects = suspects[uid.argsort(np.asarray(uids[suspects]))]
+        same = uids[suspects[1:]] == uids[suspects[:-1]]
+        found.append(suspects[1:][same])
+    return np.sort(np.concatenate(found))

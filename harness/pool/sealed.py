@@ -1,0 +1,174 @@
+"""A sealed pool: which samples are really there, in which order, and where each lies.
+
+`python -m harness.pool seal` writes `pool.json`, `uids.npy` (pool order: shard by shard, row by row),
+`shards.npy`, `left_out.json` and one index per shard; everything after it reads only these and the tars' bytes.
+NumPy only.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from typing import Any, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import uid
+from harness.errors import ArtifactError, ConfigError
+from harness.files import atomic_path, join
+from harness.records import Record, read_json, read_record
+from harness.tars import SAMPLE_DTYPE, Samples
+from harness.uid import UID_DTYPE, Uids
+
+SHARD_FIELDS = [("samples", "<i8"), ("bytes", "<i8"), ("index", "S64")]
+"""Beside the name: effective samples, size of the tar, sha256 (hex) of its index file's array."""
+
+_CHUNK = 1 << 20
+_MAX_LEFT_OUT = 8 << 30
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SealedPool:
+    """Read-only view of a pool that `seal` has verified."""
+
+    path: str
+    """The pool's folder or URL."""
+    seal_dir: str
+    """Local folder of the sealed files."""
+    digest: str
+    """Digest of the record pool.json: what every later result is traced to."""
+    uids: Uids
+    """(N,) in pool order, memory-mapped; no uid stands twice."""
+    borders: npt.NDArray[np.int64]
+    """(S + 1,): shard s holds the pool rows borders[s] to borders[s + 1]."""
+    shards: tuple[str, ...]
+    """Paths or URLs of the S tars, in pool order."""
+
+    @classmethod
+    def open(cls, path: str, seal_dir: str | None = None) -> Self:
+        """The sealed pool in `path`; ArtifactError if it is not sealed or its files do not fit together."""
+        where = str(seal_dir or path)
+        record = read_pool_record(where)
+        table = load_table(where)
+        uids = uid.load(join(where, "uids.npy"))
+        borders = np.concatenate([np.zeros(1, np.int64), np.cumsum(table["samples"], dtype=np.int64)])
+        if len(uids) != borders[-1] or record.payload["samples"] != len(uids) or record.payload["shards"] != len(table):
+            raise ArtifactError(f"{where}/pool.json: does not fit uids.npy and shards.npy beside it; {_AGAIN}")
+        shards = tuple(join(path, "shards", f"{name.decode()}.tar") for name in table["name"].tolist())
+        return cls(path=str(path), seal_dir=where, digest=record.digest, uids=uids, borders=borders, shards=shards)
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Name of each shard: its path below shards/ without the extension."""
+        return tuple(name.decode() for name in load_table(self.seal_dir)["name"].tolist())
+
+    def index(self, shard: int) -> Samples:
+        """Memory-mapped (n,) of SAMPLE_DTYPE: the samples of shard number `shard`, in the order of `uids`."""
+        samples = load_index(join(self.seal_dir, "index", f"{self.names[shard]}.npy"))
+        if len(samples) != self.borders[shard + 1] - self.borders[shard]:
+            raise ArtifactError(f"{self.seal_dir}/index/{self.names[shard]}.npy: does not fit pool.json; {_AGAIN}")
+        return samples
+
+    def sorted_uids(self) -> Uids:
+        """(N,) sorted copy in memory."""
+        return uid.sort(np.asarray(self.uids))
+
+    def left_out(self) -> list[dict[str, str]]:
+        """What `seal` found unusable: shard, name (key in the tar, or empty), uid (or empty) and reason of each."""
+        rows = load_left_out(self.seal_dir)["left_out"]
+        return [dict(zip(("shard", "name", "uid", "reason"), row, strict=True)) for row in rows]
+
+    def holdout(self, n: int) -> npt.NDArray[np.int64]:
+        """(n,) ascending pool rows to keep out of training: a choice that depends on the uids alone.
+
+        Raises ConfigError unless the pool has more than `n` samples.
+        """
+        if not 0 <= n < max(len(self), 1):
+            raise ConfigError(f"pool.holdout={n} does not fit a pool of {len(self)} samples")
+        rows, keys = np.empty(0, np.int64), np.empty(0, UID_DTYPE)
+        for start in range(0, len(self) if n else 0, _CHUNK):
+            chunk = mixed(np.asarray(self.uids[start : start + _CHUNK]))
+            rows = np.concatenate([rows, np.arange(start, start + len(chunk))])
+            keys = np.concatenate([keys, chunk])
+            order = np.lexsort((keys["f1"], keys["f0"]))[:n]
+            rows, keys = rows[order], keys[order]
+        return np.sort(rows)
+
+
+_AGAIN = "seal the pool again with `python -m harness.pool seal`"
+
+
+def read_pool_record(seal_dir: str) -> Record:
+    """The record pool.json of a sealed pool; ArtifactError if there is none."""
+    try:
+        return read_record(join(seal_dir, "pool.json"), "pool")
+    except ArtifactError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise ArtifactError(
+                f"{seal_dir}: the pool is not sealed; run `python -m harness.pool seal` on its folder first"
+            ) from error
+        raise
+
+
+def load_left_out(seal_dir: str) -> dict[str, list[list[str]]]:
+    """`left_out`: [shard, name, uid, reason] of all that is not used; `remarks`: [shard, name, remark] of what is."""
+    content = read_json(join(seal_dir, "left_out.json"), limit=_MAX_LEFT_OUT)
+    return cast("dict[str, list[list[str]]]", content["payload"])
+
+
+def load_table(seal_dir: str) -> npt.NDArray[np.void]:
+    """(S,) with the fields name, samples, bytes and index of every shard, in pool order."""
+    table = load_array(join(seal_dir, "shards.npy"))
+    if table.dtype.names is None or table.dtype.names != ("name", *(name for name, _ in SHARD_FIELDS)):
+        raise ArtifactError(f"{seal_dir}/shards.npy: not a table of shards; {_AGAIN}")
+    return table
+
+
+def load_index(path: str) -> Samples:
+    """Memory-mapped array of SAMPLE_DTYPE from an index file."""
+    samples = load_array(path)
+    if samples.dtype != SAMPLE_DTYPE:
+        raise ArtifactError(f"{path}: not an index of samples; {_AGAIN}")
+    return samples
+
+
+def load_array(path: str) -> npt.NDArray[Any]:
+    """Memory-mapped array from a local npy file; ArtifactError if it is missing or not whole."""
+    try:
+        try:
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        except ValueError:  # an empty array cannot be mapped
+            array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ArtifactError(f"{path}: missing or not a whole npy file; {_AGAIN}") from error
+    return cast("npt.NDArray[Any]", array)
+
+
+def save_array(path: str, array: npt.NDArray[Any]) -> None:
+    """Write `array` to the local `path` as npy, atomically."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def digest_array(array: npt.NDArray[Any]) -> str:
+    """sha256 (hex) of the bytes of `array`."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def mixed(uids: Uids) -> Uids:
+    """(N,) an invertible scrambling of uids, so that an order by it is unrelated to how uids were made."""
+    low = _scramble(uids["f1"])
+    out = np.empty(len(uids), dtype=UID_DTYPE)
+    out["f0"], out["f1"] = _scramble(uids["f0"] ^ low), low
+    return out
+
+
+def _scramble(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """SplitMix64's finaliser (Steele, Lea, Flood 2014): a bijection of 64-bit words."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))

@@ -1,0 +1,329 @@
+"""The pool as methods see it: metadata and embeddings, read-only, never more than one file per worker in memory."""
+
+import copy
+import hashlib
+import os
+import traceback
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import executor as executors
+from harness import uid
+from harness.errors import ArtifactError, HarnessError, MethodError
+from harness.executor import Executor
+from harness.files import join, list_files, open_file
+from harness.pool import reading, scanning
+from harness.pool.keeping import gathered, resumable
+from harness.pool.ranking import nth_largest
+from harness.pool.reading import MetadataFile, Ranges, Stretch, stretches
+from harness.pool.sealed import SealedPool
+from harness.uid import Uids
+
+CHUNK = 1 << 17
+"""File rows that `filter` hands to a function at once."""
+INLINE_ROWS = 200_000
+"""Pools up to this size are worked on in this process: starting workers takes longer."""
+SORT_IN_MEMORY = 1 << 27
+"""Sealed pools up to this size are sorted in memory (2 GB), larger ones into a file beside the seal."""
+
+Array = npt.NDArray[Any]
+
+
+class Pool:
+    """A read-only view of a pool in CommonPool's layout: `<path>/metadata/*.parquet` with `.npz` beside them.
+
+    `path` may be local or a URL that fsspec opens. Of a sealed pool only the realised pairs are visible, without
+    those held out. Rows keep the order of the files (by name) and of the rows in them. Arrays of uids that a pool
+    gives are read-only.
+    """
+
+    def __init__(self, path: str, *, sealed: SealedPool | None, holdout: int, executor: Executor) -> None:
+        self.path = path
+        self.sealed = sealed
+        self.executor = executor
+        self._holdout = uid.sort(sealed.uids[sealed.holdout(holdout)]) if sealed and holdout else uid.from_hex([])
+        self._scratch: Path | None = None
+        self._passes = 0
+        self._given: weakref.WeakValueDictionary[int, Uids] = weakref.WeakValueDictionary()
+        self.files = list_files(join(path, "metadata"), ".parquet")
+        if not self.files:
+            raise ArtifactError(f"{join(path, 'metadata')}: no parquet file; pool.path is the folder above metadata/")
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        sealed: SealedPool | None = None,
+        holdout: int = 0,
+        executor: Executor | None = None,
+    ) -> "Pool":
+        """The pool in the folder `path`. Raises ArtifactError if it has no metadata."""
+        return cls(str(path), sealed=sealed, holdout=holdout, executor=executor or executors.local())
+
+    def resuming(self, scratch: Path) -> "Pool":
+        """This pool, keeping what each pass over it has finished in `scratch`, for the same passes of a later run."""
+        other = copy.copy(self)
+        other._scratch, other._passes = scratch, 0
+        return other
+
+    def __len__(self) -> int:
+        return sum(file.count for file in self._files)
+
+    def count(self) -> int:
+        """Number of visible rows."""
+        return len(self)
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Names of the metadata columns that every file has."""
+        names = [reading.open_parquet(path).schema_arrow.names for path in self.files]
+        return [name for name in names[0] if all(name in other for other in names)]
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 (hex) that names the pool: the sealed pool's, else one of the metadata's file names and rows."""
+        if self.sealed is not None:
+            return self.sealed.digest
+        state = hashlib.sha256()
+        for file in self._plain_files:
+            state.update(f"{file.path.rsplit('/', 1)[-1]} {file.rows}\n".encode())
+        return state.hexdigest()
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *,
+        columns: Sequence[str] = (),
+        features: Sequence[str] = (),
+        rows: int | None = None,
+        name: str = "map",
+    ) -> list[Any]:
+        """`fn(table)`, or `fn(table, features)`, for every metadata file, in parallel; the results in pool order.
+
+        `table` is a pyarrow table of `columns`, one chunk a column, null captions as "". `features` are names of
+        embeddings (b32_img, b32_txt, l14_img, l14_txt); `fn` then gets a dict of arrays (rows, width) in the same
+        row order. With `rows`, files are cut into stretches of at most that many rows, one result each. Stretches
+        without a visible row are left out.
+
+        Raises ArtifactError naming the file where a column or an embedding is missing, MethodError where `fn` raises.
+        """
+        work = partial(_map_file, fn, {"columns": columns, "features": features, "rows": rows})
+        return [result for part in self._pass(work, name=name) for result in part]
+
+    def filter(
+        self,
+        fn: Callable[..., Any] | None = None,
+        *,
+        columns: Sequence[str] = (),
+        features: Sequence[str] = (),
+        within: Ranges | None = None,
+        name: str = "filter",
+    ) -> Uids:
+        """Sorted uids of the rows that are `within` the ranges and where `fn(table[, features])` is true.
+
+        `fn` gets stretches of at most 131,072 file rows as in `map` and returns one boolean a row; True = keep.
+        `within` maps a column of numbers to (least, greatest), both included, None for open; rows outside never
+        reach `fn`, and row groups that cannot hold one inside are not read. Limits are rounded to the column's own
+        precision; NaN and null are outside. One of `fn` and `within` may be left out.
+        """
+        what = {"columns": ["uid", *columns], "features": features, "within": within, "rows": CHUNK}
+        work = partial(_filter_file, fn, what) if fn else partial(_scan_uids, within or {})
+        parts = (part[0] for part in self._pass(work, name=name, threads=fn is None))
+        return self._gathered(parts)
+
+    def uids(self) -> Uids:
+        """Sorted uids of all visible rows; one that stands in several rows stands as often here."""
+        return self.filter(name="uids")
+
+    def threshold(self, column: str, *, keep: float) -> float:
+        """The value that the reference cuts `column` at to keep the fraction `keep` of the pool: keep rows >= it.
+
+        It is the element at 0-based index int(n * keep) of the n values in descending order, NaN and null last; so
+        more than int(n * keep) rows pass, with all ties. keep=1 gives -inf. (DataComp, baselines/apply_filter.py)
+        """
+        if not 0 <= keep <= 1:
+            raise MethodError(f"pool.threshold: keep={keep} is not a fraction between 0 and 1")
+        if keep == 1:
+            return -np.inf
+        return nth_largest(partial(self._visit, column), int(len(self) * keep))
+
+    def _visit(self, column: str, fn: Callable[[Array], Any]) -> list[Any]:
+        """fn(values) of every file's `column`."""
+        work = partial(_visit_file, column, fn)
+        return [result for part in self._pass(work, name=column, threads=True) for result in part]
+
+    def sample(self, n: int, *, rng: np.random.Generator) -> Uids:
+        """Sorted uids of `n` different visible rows, every choice of rows equally likely; all of them if n >= count."""
+        counts = [file.count for file in self._files]
+        rows = _choose(sum(counts), min(n, sum(counts)), rng)
+        borders = np.concatenate([[0], np.cumsum(counts)])
+        cuts = np.searchsorted(rows, borders)
+        picks = [rows[cuts[i] : cuts[i + 1]] - borders[i] for i in range(len(counts))]
+        items = list(zip(self._files, picks, strict=True))
+        return self._gathered(
+            self.executor.stream(_pick_rows, items, name="sample", unit="rows", weights=counts, threads=True)
+        )
+
+    def features(self, name: str) -> Iterator[Array]:
+        """The embeddings `name` of all visible rows in pool order, as arrays (at most 131,072 rows, width)."""
+        for file in self._files:
+            for stretch in stretches(file, features=(name,), rows=CHUNK):
+                yield stretch.features[name]
+
+    def targets(self, name: str) -> dict[str, Array]:
+        """The arrays of `<path>/targets/<name>.npz`: what is offered to methods beside the pool, such as a train split.
+
+        `train` holds b32_img and l14_img (rows, width) and label (rows,) where the pool's maker offers them.
+        """
+        path = join(self.path, "targets", f"{name}.npz")
+        with open_file(path) as file:
+            try:
+                with np.load(file, allow_pickle=False) as arrays:
+                    return {key: arrays[key] for key in arrays.files}
+            except (ValueError, OSError) as error:
+                raise ArtifactError(f"{path}: not a readable npz file: {error}") from error
+
+    def target_texts(self) -> list[str]:
+        """The lines of `<path>/targets/texts.txt`: captions like those that evaluation wants."""
+        with open_file(join(self.path, "targets", "texts.txt")) as file:
+            return str(file.read().decode()).splitlines()
+
+    def trusted(self) -> "Pool":
+        """The small pool of right pairs in `<path>/targets/trusted`, if this one offers it."""
+        return Pool.open(join(self.path, "targets", "trusted"), executor=self.executor)
+
+    def contains(self, uids: Uids) -> npt.NDArray[np.bool_]:
+        """Which of `uids` (N,) are visible, (N,)."""
+        inside = uid.find(self._realised, uids) >= 0
+        if len(self._holdout):
+            inside &= uid.find(self._holdout, uids) < 0
+        return inside
+
+    def gave(self, uids: Uids) -> bool:
+        """True if `uids` is, unchanged, an array that this pool has given."""
+        return self._given.get(id(uids)) is uids and not uids.flags.writeable
+
+    @cached_property
+    def _realised(self) -> Uids:
+        if self.sealed is None:
+            return self.uids()
+        if len(self.sealed.uids) <= SORT_IN_MEMORY:
+            return self.sealed.sorted_uids()
+        path = Path(self.sealed.seal_dir) / f"sorted-{self.sealed.digest[:16]}.npy"
+        if not path.exists():
+            uid.sort_to_file(uid.blocks(self.sealed.uids), path)
+        return uid.load(path)
+
+    def _gathered(self, parts: Iterable[Uids]) -> Uids:
+        folder = None if self._scratch is None else self._scratch / f"uids-{self._passes}"
+        uids = gathered(parts, folder)
+        self._given[id(uids)] = uids
+        return uids
+
+    def _pass(
+        self, work: Callable[[MetadataFile], list[Any]], *, name: str, threads: bool = False
+    ) -> Iterator[list[Any]]:
+        """work(file) of every file. Without `threads` (a method's own function) what is finished is kept."""
+        files = self._files
+        rows = [file.rows for file in files]
+        self._passes += 1
+        executor = self.executor
+        if sum(rows) <= INLINE_ROWS:
+            executor = executors.local(1)
+        elif self._scratch is not None and not threads:
+            work = partial(resumable, str(self._scratch / f"pass-{self._passes}"), work)
+        return executor.stream(work, files, name=name, unit="rows", weights=rows, threads=threads)
+
+    @cached_property
+    def _plain_files(self) -> list[MetadataFile]:
+        return [MetadataFile(path, reading.open_parquet(path).metadata.num_rows) for path in self.files]
+
+    @cached_property
+    def _files(self) -> list[MetadataFile]:
+        """The metadata files with their masks; no masks where all rows are visible."""
+        if self.sealed is None:
+            return self._plain_files
+        rows = [file.rows for file in self._plain_files]
+        _ = self._realised
+        return self.executor.map(
+            self._masked, self._plain_files, name="realised", unit="rows", weights=rows, threads=True
+        )
+
+    def _masked(self, file: MetadataFile) -> MetadataFile:
+        visible = self.contains(scanning.uids(file, {}))
+        return file if visible.all() else replace(file, mask=np.packbits(visible).tobytes())
+
+
+def _map_file(fn: Callable[..., Any], what: dict[str, Any], file: MetadataFile) -> list[Any]:
+    return [_apply(fn, stretch, bool(what["features"])) for stretch in stretches(file, **what)]
+
+
+def _scan_uids(within: Ranges, file: MetadataFile) -> list[Uids]:
+    return [scanning.uids(file, within)]
+
+
+def _filter_file(fn: Callable[..., Any], what: dict[str, Any], file: MetadataFile) -> list[Uids]:
+    given = bool(what["features"])
+    kept = [stretch.uids(_as_mask(_apply(fn, stretch, given), stretch)) for stretch in stretches(file, **what)]
+    return [np.concatenate([np.empty(0, uid.UID_DTYPE), *kept])]
+
+
+def _visit_file(column: str, fn: Callable[[Array], Any], file: MetadataFile) -> list[Any]:
+    return [fn(scanning.values(file, column))]
+
+
+def _pick_rows(item: tuple[MetadataFile, npt.NDArray[np.int64]]) -> Uids:
+    file, rows = item
+    kept = [np.empty(0, uid.UID_DTYPE)]
+    done = 0
+    for stretch in stretches(file, columns=("uid",), rows=CHUNK) if len(rows) else ():
+        here = rows[np.searchsorted(rows, done) : np.searchsorted(rows, done + stretch.table.num_rows)] - done
+        keep = np.zeros(stretch.table.num_rows, dtype=bool)
+        keep[here] = True
+        kept.append(stretch.uids(keep))
+        done += len(keep)
+    return np.concatenate(kept)
+
+
+def _apply(fn: Callable[..., Any], stretch: Stretch, with_features: bool) -> Any:
+    try:
+        return fn(stretch.table, stretch.features) if with_features else fn(stretch.table)
+    except HarnessError:
+        raise
+    except Exception as error:
+        wrapped = MethodError(f"{stretch.file.path}: the function raised {type(error).__name__}: {error}")
+        wrapped.add_note(traceback.format_exc())
+        raise wrapped from error
+
+
+def _as_mask(answer: Any, stretch: Stretch) -> npt.NDArray[np.bool_]:
+    mask = np.asarray(answer)
+    rows = stretch.table.num_rows
+    if mask.dtype != np.bool_ or mask.shape != (rows,):
+        raise MethodError(
+            f"{stretch.file.path}: the function given to pool.filter returned {type(answer).__name__} of dtype "
+            f"{mask.dtype} and shape {mask.shape}; it must return one boolean for each of its {rows} rows"
+        )
+    return mask
+
+
+def _choose(total: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """`n` different numbers of range(total), sorted; memory grows with n, not with total."""
+    if n > total // 2:
+        left_out = _choose(total, total - n, rng)
+        return np.delete(np.arange(total, dtype=np.int64), left_out)
+    chosen = np.empty(0, dtype=np.int64)
+    while len(chosen) < n:
+        more = rng.integers(0, total, size=int((n - len(chosen)) * 1.1) + 16)
+        new = np.setdiff1d(more, chosen)
+        # What is too many is dropped at random, never from one end.
+        chosen = np.union1d(chosen, new[rng.permutation(len(new))[: n - len(chosen)]])
+    return chosen

@@ -1,0 +1,221 @@
+"""Finding methods: by name among installed packages, or by `package.module:function`.
+
+A package with methods declares one entry point of the group `datacomp_harness.methods` that names it; every
+public module directly in it is a method, and its function `select` is what runs. Listing names reads no module.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+import traceback
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
+
+from harness.config import MethodConfig
+from harness.errors import ConfigError, HarnessError, PluginError, unknown_name
+
+GROUP = "datacomp_harness.methods"
+FUNCTION = "select"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A selection function that was found and can be called as one."""
+
+    name: str
+    """Module name, or the target of a custom method."""
+    function: Callable[..., Any]
+    parameters: dict[str, inspect.Parameter]
+    """What it takes beside `pool` and `ctx`."""
+    source_digest: str
+    """sha256 (hex) of the source files of its package."""
+
+    @property
+    def label(self) -> str:
+        """The name as sentences use it."""
+        return self.name
+
+    @property
+    def doc(self) -> str:
+        """First line of its docstring."""
+        return (inspect.getdoc(self.function) or "").split("\n")[0]
+
+
+def sources() -> dict[str, tuple[str, str]]:
+    """Name of every installed method: (module, file), without importing the modules.
+
+    Raises PluginError for a package that is declared and not there, ConfigError for a name that two packages offer.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    for entry in sorted(metadata.entry_points(group=GROUP), key=lambda entry: (entry.name, entry.value)):
+        for name, origin in _modules(entry):
+            module = f"{entry.value}.{name}"
+            if found.get(name, (module,))[0] != module:
+                raise ConfigError(
+                    f"method {name!r} is offered twice, by {found[name][0]} and by {module}; uninstall one of them"
+                )
+            found[name] = (module, origin)
+    return dict(sorted(found.items()))
+
+
+def _modules(entry: metadata.EntryPoint) -> list[tuple[str, str]]:
+    try:
+        spec = importlib.util.find_spec(entry.value)
+    except Exception as error:
+        raise PluginError(f"{_origin(entry)}: importing package {entry.value!r} raised {error!r}") from error
+    if spec is None or spec.submodule_search_locations is None:
+        raise PluginError(f"{_origin(entry)}: there is no package {entry.value!r}; mend it or uninstall it")
+    modules = []
+    for info in pkgutil.iter_modules(spec.submodule_search_locations):
+        if not info.name.startswith("_"):
+            module = info.module_finder.find_spec(info.name, None)
+            modules.append((info.name, str(module.origin if module else "")))
+    return modules
+
+
+def _origin(entry: metadata.EntryPoint) -> str:
+    return f"entry point {entry.name!r} of {entry.dist.name if entry.dist else 'an unknown distribution'}"
+
+
+def names() -> list[str]:
+    """Names of the installed methods, sorted; none of their modules is imported."""
+    return list(sources())
+
+
+def resolve(config: MethodConfig) -> Method:
+    """The method that `config` names. Its module is imported.
+
+    Raises ConfigError for an unknown name, PluginError if the module does not import or has no fitting function.
+    """
+    if config.name == "custom":
+        module, colon, function = (config.target or "").partition(":")
+        if not (module and colon and function):
+            raise ConfigError(f"setting method.target: {config.target!r} is not of the form package.module:function")
+        return _load(str(config.target), module, function)
+    known = sources()
+    if config.name not in known:
+        raise ConfigError(unknown_name("method", config.name, [*known, "custom"]))
+    return _load(config.name, known[config.name][0], FUNCTION)
+
+
+def _load(name: str, module_name: str, function_name: str) -> Method:
+    try:
+        module = importlib.import_module(module_name)
+    except HarnessError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        wrapped = PluginError(f"method {name}: module {module_name} does not import: {type(error).__name__}: {error}")
+        if not (isinstance(error, ModuleNotFoundError) and error.name == module_name):
+            wrapped.add_note(traceback.format_exc())
+        raise wrapped from error
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        near = difflib.get_close_matches(function_name, [n for n in dir(module) if not n.startswith("_")], n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise PluginError(
+            f"method {name}: module {module_name} ({module.__file__}) has no function {function_name!r}{hint}"
+        )
+    return Method(
+        name=name,
+        function=function,
+        parameters=_parameters(name, function),
+        source_digest=_source_digest(module_name, module.__file__),
+    )
+
+
+def _parameters(name: str, function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters beside `pool` and `ctx`; PluginError if the function cannot be called as a method."""
+    wanted = "def select(pool, /, *, ctx, **parameters)"
+    try:
+        signature = inspect.signature(function, eval_str=False)
+    except (TypeError, ValueError) as error:
+        raise PluginError(f"method {name}: its function has no signature; a method is `{wanted}`") from error
+    parameters = list(signature.parameters.values())
+    kinds = inspect.Parameter
+    if not parameters or parameters[0].kind not in (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD):
+        raise PluginError(f"method {name}: its function takes no pool as first argument; a method is `{wanted}`")
+    rest = {p.name: p for p in parameters[1:]}
+    catches_all = any(p.kind is kinds.VAR_KEYWORD for p in rest.values())
+    if "ctx" not in rest and not catches_all:
+        raise PluginError(f"method {name}: its function takes no argument `ctx`; a method is `{wanted}`")
+    for parameter in rest.values():
+        if parameter.kind is kinds.POSITIONAL_ONLY or (parameter.kind is kinds.VAR_POSITIONAL):
+            raise PluginError(
+                f"method {name}: argument {parameter.name!r} cannot be given by name; a method is `{wanted}`"
+            )
+    rest.pop("ctx", None)
+    return rest
+
+
+def _source_digest(module_name: str, file: str | None) -> str:
+    """sha256 over the source files of the top package that `module_name` belongs to, or of its one file."""
+    state = hashlib.sha256()
+    top = module_name.split(".")[0]
+    package = getattr(sys.modules.get(top), "__path__", None) if "." in module_name else None
+    roots = [Path(root) for root in package] if package else []
+    files = [(path.relative_to(root).as_posix(), path) for root in roots for path in sorted(root.rglob("*.py"))]
+    if not files and file:
+        files = [(Path(file).name, Path(file))]
+    for name, path in files:
+        state.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return state.hexdigest()
+
+
+def bind(method: Method, params: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of `method` beside pool and ctx: `params` checked against its annotations, and its defaults.
+
+    Raises ConfigError that names the parameter: unknown (with the nearest names), missing, or of the wrong type.
+    """
+    known = {name: p for name, p in method.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    catches_all = len(known) < len(method.parameters)
+    for name in params:
+        if name not in known and not catches_all:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else f"; it has {', '.join(known) or 'none'}"
+            raise ConfigError(f"method {method.name} has no parameter {name!r}{hint}")
+    types = _types(method.function)
+    bound: dict[str, Any] = {}
+    for name, parameter in known.items():
+        if name in params:
+            bound[name] = _checked(method, name, params[name], types.get(name))
+        elif parameter.default is inspect.Parameter.empty:
+            raise ConfigError(f"method {method.name} needs parameter {name!r}: give method.{name}=VALUE")
+        else:
+            bound[name] = parameter.default
+    return bound | {name: value for name, value in params.items() if name not in known}
+
+
+def _types(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except Exception:  # noqa: BLE001 - annotations of a stranger may name anything; then types are not checked
+        return {}
+
+
+def _checked(method: Method, name: str, value: Any, annotation: Any) -> Any:
+    if annotation is None:
+        return value
+    try:
+        adapter = TypeAdapter(annotation)
+    except (PydanticUserError, TypeError):
+        return value
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(
+            str(part) for part in (name, *problem["loc"]) if not str(part).startswith(("function-", "list["))
+        )
+        raise ConfigError(f"method {method.name}, parameter {where}={value!r}: {problem['msg']}") from error

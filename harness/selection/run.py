@@ -1,0 +1,202 @@
+"""Running a method on a pool, and taking a ready uid file: both give uids.npy and subset.json."""
+
+import shutil
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness import uid
+from harness.config import MethodConfig, Scale
+from harness.errors import ArtifactError, HarnessError, MethodError, from_os_error
+from harness.executor import Executor
+from harness.pool.view import Pool
+from harness.progress import say
+from harness.provenance import provenance
+from harness.records import Record, digest_of, read_record, write_record
+from harness.selection import plugins
+from harness.selection.context import SelectionContext
+from harness.selection.plugins import Method
+from harness.subset import Subset
+from harness.uid import UID_DTYPE, Uids
+
+
+def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, out: Path, executor: Executor) -> Subset:
+    """The subset that `method` chooses from `pool`; out/uids.npy and, last, out/subset.json are written.
+
+    A finished selection with the same method, source, parameters, seed and pool is taken as it is.
+    Raises ConfigError before any work if a parameter does not fit, MethodError if the function raises or returns
+    something that is not a subset of the pool.
+    """
+    params = plugins.bind(method, config.params)
+    settings = {"name": config.name, "target": config.target, "seed": config.seed, "params": _plain(params)}
+    work = digest_of({"method": settings, "source": method.source_digest, "pool": pool.digest})
+    done = _finished(out, work)
+    if done is not None:
+        return done
+    started = time.monotonic()
+    scratch = _scratch(out / "scratch", work)
+    ctx = SelectionContext(
+        rng=np.random.default_rng(config.seed),
+        scale=scale,
+        samples_seen=scale.samples_seen,
+        scratch=scratch,
+        executor=executor,
+    )
+    pool = pool.resuming(scratch / "pool")
+    subset = checked(call(method, pool, ctx, params), pool=pool, name=method.name)
+    inputs = {"pool": pool.digest}
+    _write(subset, out, inputs, {"method": settings, "remarks": ctx.remarks}, work, time.monotonic() - started)
+    shutil.rmtree(out / "scratch", ignore_errors=True)
+    return Subset.load(out / "uids.npy")
+
+
+def _scratch(folder: Path, work: str) -> Path:
+    """The scratch folder of this work: empty, or with what an interrupted run of the same work has finished."""
+    scratch = folder / work[:16]
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        for other in folder.iterdir():
+            if other != scratch:
+                shutil.rmtree(other)
+    except OSError as error:
+        raise from_os_error(error, folder) from error
+    return scratch
+
+
+def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
+    """The subset in the uid file `path`, checked against `pool`; copied to out/uids.npy, with its out/subset.json.
+
+    Raises ArtifactError if it is not sorted, not of dtype u8,u8, empty, or names uids outside the pool.
+    """
+    subset = Subset.load(path)
+    work = digest_of({"subset": subset.digest, "pool": pool.digest})
+    done = _finished(out, work)
+    if done is not None:
+        return done
+    started = time.monotonic()
+    unknown, first = strangers(subset.uids, pool)
+    if unknown:
+        raise ArtifactError(
+            f"{path}: {unknown} of {len(subset)} uids are not in the pool {pool.path}, the first is {first}"
+        )
+    _write(subset, out, {"pool": pool.digest}, {"method": None, "remarks": []}, work, time.monotonic() - started)
+    return Subset.load(out / "uids.npy")
+
+
+def call(method: Method, pool: Pool, ctx: SelectionContext, params: dict[str, Any]) -> Any:
+    """What the method's function returns. An exception in it comes out as MethodError with its traceback as note."""
+    try:
+        return method.function(pool, ctx=ctx, **params)
+    except MethodError as error:
+        raise _named(method, str(error), error) from error
+    except HarnessError:
+        raise
+    except Exception as error:
+        wrapped = _named(method, f"raised {type(error).__name__}: {error}", error)
+        wrapped.add_note("".join(traceback.format_exception(error)))
+        raise wrapped from error
+
+
+def _named(method: Method, text: str, error: BaseException) -> MethodError:
+    wrapped = MethodError(f"method {method.name}: {text}")
+    for note in getattr(error, "__notes__", []):
+        wrapped.add_note(note)
+    return wrapped
+
+
+def checked(answer: Any, *, pool: Pool, name: str) -> Subset:
+    """The answer of a method as a subset of `pool`: uids, (uids, counts) or a Subset.
+
+    Raises MethodError that says what is wrong, which uid is the first and how many there are.
+    """
+    if isinstance(answer, Subset):
+        uids, counts = answer.uids, None
+    else:
+        uids, counts = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
+    if not isinstance(uids, np.ndarray) or uids.dtype != UID_DTYPE or uids.ndim != 1:
+        raise MethodError(
+            f"method {name} returned {_described(answer)}; it must return an array of uids (one-dimensional, dtype "
+            "u8,u8, as pool.filter gives), or (uids, counts)"
+        )
+    if counts is not None:
+        counts = _checked_counts(counts, uids, name)
+    if not len(uids) or (counts is not None and not counts.any()):
+        raise MethodError(f"method {name} chose nothing; a subset needs at least one uid")
+    if uid.is_sorted(uids):
+        subset = Subset(uids if counts is None else np.repeat(uids, counts))
+    else:
+        subset = Subset.of(uids, counts)
+    unknown, first = (0, "") if pool.gave(uids) else strangers(subset.uids, pool)
+    if unknown:
+        raise MethodError(f"method {name} returned {unknown} uids that are not in the pool, the first is {first}")
+    return subset
+
+
+def _checked_counts(counts: Any, uids: Uids, name: str) -> npt.NDArray[np.int64]:
+    array = np.asarray(counts)
+    if array.shape != uids.shape or array.dtype.kind not in "iu":
+        raise MethodError(
+            f"method {name} returned counts of dtype {array.dtype} and shape {array.shape}; it must be one whole "
+            f"number for each of the {len(uids)} uids"
+        )
+    if len(array) and int(array.min()) < 0:
+        raise MethodError(f"method {name} returned a negative count ({int(array.min())}) in row {int(array.argmin())}")
+    return array.astype(np.int64)
+
+
+def _described(answer: Any) -> str:
+    if isinstance(answer, np.ndarray):
+        return f"an array of dtype {answer.dtype} and shape {answer.shape}"
+    if answer is None:
+        return "None"
+    return f"a {type(answer).__name__}"
+
+
+def strangers(uids: Uids, pool: Pool) -> tuple[int, str]:
+    """How many of the sorted `uids` are not in `pool`, and the first of them in hex."""
+    count, first = 0, ""
+    for start in range(0, len(uids), uid.SORT_BLOCK):
+        part = uids[start : start + uid.SORT_BLOCK]
+        outside = np.flatnonzero(~pool.contains(part))
+        if len(outside) and not count:
+            first = uid.to_hex(part[outside[:1]])[0]
+        count += len(outside)
+    return count, first
+
+
+def _plain(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as JSON values; what JSON cannot hold stands as its type's name."""
+    from pydantic_core import to_jsonable_python
+
+    plain: dict[str, Any] = to_jsonable_python(params, fallback=lambda value: f"<{type(value).__name__}>")
+    return plain
+
+
+def _finished(out: Path, work: str) -> Subset | None:
+    """The subset of an earlier run that did the same work, if it is whole."""
+    try:
+        record = read_record(out / "subset.json", "subset")
+        subset = Subset.load(out / "uids.npy")
+    except ArtifactError:
+        return None
+    if record.provenance.get("work") != work or record.payload["uids"] != subset.digest:
+        return None
+    say(f"{out / 'uids.npy'}: already chosen")
+    return subset
+
+
+def _write(subset: Subset, out: Path, inputs: dict[str, str], more: dict[str, Any], work: str, seconds: float) -> None:
+    subset.save(out / "uids.npy")
+    payload = {
+        "uids": subset.digest,
+        "size": len(subset),
+        "distinct": subset.distinct,
+        "max_count": subset.max_count,
+        **more,
+    }
+    record = Record(kind="subset", inputs=inputs, payload=payload, provenance=provenance(seconds=seconds, work=work))
+    write_record(out / "subset.json", record)

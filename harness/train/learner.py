@@ -1,0 +1,85 @@
+"""The model with its optimizer, and one step of the recipe."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from harness.config import RunConfig, Scale
+from harness.model import create
+from harness.train.contrast import Batch, gradient
+from harness.train.recipe import LOGIT_SCALE_MAX, decayed, learning_rate
+from harness.train.world import World
+
+
+class Learner:
+    """What training changes: weights, optimizer state and, at precision amp, the scale of the loss."""
+
+    def __init__(self, config: RunConfig, world: World) -> None:
+        scale, train = config.scale, config.train
+        cuda = world.device.type == "cuda"
+        settle_torch(world.device)
+        self.scale, self.world = scale, world
+        self.bare = create(scale.model, seed=config.seed).to(world.device).train()
+        """The model itself, whose names of parameters are open_clip's."""
+        if cuda if train.grad_checkpointing is None else train.grad_checkpointing:
+            self.bare.set_grad_checkpointing(True)
+        if cuda:
+            self.bare = self.bare.to(memory_format=torch.channels_last)
+        self.model: Any = torch.compile(self.bare) if train.compile else self.bare
+        """The model to call: compiled if so wanted, wrapped where several processes train."""
+        if world.size > 1:
+            self.model = torch.nn.parallel.DistributedDataParallel(
+                self.model, device_ids=[world.device] if cuda else None, gradient_as_bucket_view=True
+            )
+        self.optimizer = adamw(self.bare, scale)
+        self.scaler = torch.amp.GradScaler(world.device.type) if scale.precision == "amp" else None
+        self.autocast = autocast_for(scale, world.device)
+
+    def step(self, number: int, slices: Sequence[Batch]) -> torch.Tensor:
+        """Optimizer step `number` (from 0) on this process's part of the batch; the global loss, detached."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.scale, number)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = gradient(self.model, slices, world=self.world, autocast=self.autocast, scaler=self.scaler)
+        if self.scaler is None:
+            self.optimizer.step()
+        else:
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        with torch.no_grad():
+            self.bare.logit_scale.clamp_(0, LOGIT_SCALE_MAX)
+        return loss
+
+    @property
+    def logit_scale(self) -> torch.Tensor:
+        """The temperature by which cosines are multiplied, in [1, 100], detached."""
+        temperature: torch.Tensor = self.bare.logit_scale
+        return temperature.detach().exp()
+
+
+def adamw(model: torch.nn.Module, scale: Scale) -> torch.optim.AdamW:
+    """The recipe's optimizer over `model`: two groups, gains and biases without weight decay first."""
+    plain, heavy = decayed((p, p.ndim) for p in model.parameters() if p.requires_grad)
+    groups = [{"params": plain, "weight_decay": 0.0}, {"params": heavy, "weight_decay": scale.weight_decay}]
+    return torch.optim.AdamW(groups, lr=scale.lr, betas=(scale.beta1, scale.beta2), eps=scale.eps, fused=True)
+
+
+def autocast_for(scale: Scale, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """The context of the forward pass: bf16 or fp16 autocast, or nothing for fp32."""
+    if scale.precision == "fp32":
+        return nullcontext
+    dtype = torch.bfloat16 if scale.precision == "amp_bfloat16" else torch.float16
+    return lambda: torch.autocast(device.type, dtype=dtype)
+
+
+def settle_torch(device: torch.device) -> None:
+    """Set what the recipe fixes of torch's numerics, and what makes equal runs equal."""
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+        return
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

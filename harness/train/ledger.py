@@ -1,0 +1,60 @@
+"""The ledger: what was really fed, batch by batch, so that anyone can recompute it from the uid file.
+
+ledger.json is a record; its payload holds the settings that the order needs, the first 8 hex digits of each batch's
+digest, and one digest over all of them whole. No torch here: `harness.audit` reads it.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from harness.config import RunConfig
+from harness.errors import ArtifactError
+from harness.order import Order, chain, protocol
+from harness.records import Record, read_record, write_record
+
+FILE = "ledger.json"
+SHORT = 8
+
+
+def write(path: str | os.PathLike[str], digests: list[str], *, config: RunConfig, inputs: dict[str, str]) -> str:
+    """Write the ledger of a finished run; returns the digest over its batches."""
+    digest = chain(digests)
+    payload = {
+        "seed": config.seed,
+        "order": config.train.order,
+        "batch_size": config.scale.batch_size,
+        "samples_seen": config.scale.samples_seen,
+        "holdout": config.pool.holdout,
+        "batches": [d[:SHORT] for d in digests],
+        "digest": digest,
+    }
+    write_record(path, Record(kind="ledger", protocol=protocol(config.train.order), inputs=inputs, payload=payload))
+    return digest
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The payload of a ledger; ArtifactError if it is missing or damaged."""
+    payload = read_record(path, "ledger").payload
+    if not isinstance(payload.get("batches"), list) or not isinstance(payload.get("digest"), str):
+        raise ArtifactError(f"{path}: the ledger lacks its batches or its digest; take it from the run again")
+    return payload
+
+
+def differences(payload: dict[str, Any], order: Order) -> Iterator[str]:
+    """One sentence for each way in which a ledger differs from what `order` gives; nothing if it is equal."""
+    stated: list[str] = payload["batches"]
+    if len(stated) != order.batches:
+        yield f"the ledger holds {len(stated):,} batches, the uid file gives {order.batches:,}"
+        return
+    computed = list(order.ledger())
+    wrong = [k for k, (a, b) in enumerate(zip(stated, computed, strict=True)) if a != b[:SHORT]]
+    if wrong:
+        yield f"batch {_numbers(wrong)} differs from what the uid file gives ({len(wrong):,} of {order.batches:,})"
+    elif payload["digest"] != chain(computed):
+        yield "the digest over all batches differs from what the uid file gives"
+
+
+def _numbers(values: Iterable[int], shown: int = 5) -> str:
+    listed = list(values)
+    return ", ".join(map(str, listed[:shown])) + (", …" if len(listed) > shown else "")

@@ -1,0 +1,184 @@
+"""The loop: batches in, weights out, stopped and resumed anywhere."""
+
+import hashlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from harness.config import RunConfig
+from harness.errors import InfraError, StageError
+from harness.model import save_safetensors
+from harness.order import Order
+from harness.train import checkpoint
+from harness.train.learner import Learner
+from harness.train.recipe import checkpoint_steps, learning_rate, share
+from harness.train.stream import Batch, Stream
+from harness.train.watch import Watch
+from harness.train.world import World
+
+REPORT_EVERY = 16
+"""Steps between looks at the losses: each look waits for the device."""
+
+
+@dataclass
+class Fitted:
+    """What a finished run leaves behind, on the first process; elsewhere only `steps` counts."""
+
+    steps: int
+    ledger: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    """Wall time of the steps of this process."""
+    busy: float = 0.0
+    """Share of it spent in forward, backward and optimizer."""
+    resumed: int = 0
+    """Steps that an earlier run had done."""
+
+
+def fit(config: RunConfig, order: Order, stream: Stream, *, world: World, out: Path, run: str) -> Fitted:
+    """Train to the end, from the snapshot in `out` if there is one of the run with identity digest `run`.
+
+    Leaves checkpoints/step_*.safetensors, checkpoint.safetensors and log.jsonl in `out`, and the snapshot.
+    Raises StageError if the loss is not finite, InfraError after SIGTERM (it saved first) or if the disk is full.
+    """
+    trainer = _Trainer(config, order, world=world, out=out, run=run)
+    with _told_to_stop() as told, trainer.watch, closing(stream.batches(trainer.steps)) as batches:
+        trainer.go(batches, told)
+    return trainer.fitted
+
+
+class Seen(NamedTuple):
+    """A step whose loss nobody has looked at yet."""
+
+    loss: torch.Tensor
+    logit_scale: torch.Tensor
+    waited: float
+    """Seconds without a batch."""
+
+
+class _Trainer:
+    def __init__(self, config: RunConfig, order: Order, *, world: World, out: Path, run: str) -> None:
+        self.config, self.order, self.world, self.out, self.run = config, order, world, out, run
+        self.scale = config.scale
+        self.learner = Learner(config, world)
+        self.steps, self.ledger = self._resume()
+        self.fitted = Fitted(steps=self.steps, resumed=self.steps)
+        self.watch = Watch(config, out=out, world=world, done=self.steps)
+        self._fed: list[torch.Tensor] = []
+        self._seen: list[Seen] = []
+
+    def _resume(self) -> tuple[int, list[str]]:
+        path = self.out / checkpoint.SNAPSHOT
+        if not path.exists():
+            return 0, []
+        position = checkpoint.restore(path, self.learner, run=self.run)
+        return position.steps, position.ledger
+
+    def go(self, batches: Iterator[Batch], told: Callable[[], bool]) -> None:
+        keep = set(checkpoint_steps(self.scale))
+        started = saved = time.monotonic()
+        waiting = started
+        for batch in batches:
+            ready = time.monotonic()
+            self._step(batch, ready - waiting)
+            self.fitted.busy += time.monotonic() - ready
+            self.steps += 1
+            last = self.steps == self.scale.steps
+            # All processes must do the same, so they agree on the most urgent wish of any.
+            old = time.monotonic() - saved > 60 * self.config.train.checkpoint_minutes
+            wish = self.world.largest(2 if told() else int(old and self.world.first))
+            if wish or last or self.steps in keep or len(self._seen) >= REPORT_EVERY:
+                self._report()
+            if self.steps in keep and self.world.first:
+                self._keep(last)
+            if wish and not last:
+                self._snapshot()
+                saved = time.monotonic()
+                if wish == 2:
+                    raise InfraError(f"stopped at step {self.steps:,} as asked; the same command goes on from there")
+            waiting = time.monotonic()
+        seconds = time.monotonic() - started
+        self.fitted.steps, self.fitted.ledger = self.steps, self.ledger
+        self.fitted.seconds, self.fitted.busy = seconds, self.fitted.busy / max(seconds, 1e-9)
+        self.world.barrier()
+
+    def _step(self, batch: Batch, waited: float) -> None:
+        slices = batch.on(self.world.device, slices=self.config.train.accumulate)
+        loss = self.learner.step(batch.k, slices)
+        self._seen.append(Seen(loss, self.learner.logit_scale, waited))
+        self._fed.append(batch.uids)
+
+    def _report(self) -> None:
+        """Look at the losses since the last look, enter what was fed in the ledger, and say how it goes."""
+        losses = torch.stack([seen.loss for seen in self._seen]).tolist()
+        first = self.steps - len(losses)
+        for step, loss in enumerate(losses, first + 1):
+            if not math.isfinite(loss):
+                raise StageError(
+                    f"training: the loss is {loss} at step {step:,}; the run ends here, "
+                    "and a lower scale.lr or scale.precision=fp32 (both unofficial) may avoid it"
+                )
+        scales = torch.stack([seen.logit_scale for seen in self._seen]).tolist()
+        parts = self.world.gather(torch.cat(self._fed))
+        self.ledger += self._digests(parts, range(first, self.steps))
+        entries = [
+            {
+                "step": first + i + 1,
+                "samples": self.order.span(first + i)[1],
+                "loss": losses[i],
+                "logit_scale": scales[i],
+                "lr": learning_rate(self.scale, first + i),
+                "data_wait": round(seen.waited, 6),
+            }
+            for i, seen in enumerate(self._seen)
+        ]
+        self._seen.clear()
+        self._fed.clear()
+        self.watch.report(entries)
+
+    def _digests(self, parts: list[torch.Tensor], batches: range) -> Iterator[str]:
+        """The digest of each of `batches`, put together from what each process fed in them."""
+        taken = [0] * len(parts)
+        for k in batches:
+            state = hashlib.sha256()
+            start, stop = self.order.span(k)
+            for rank, part in enumerate(parts):
+                low, high = share(start, stop, parts=len(parts), index=rank)
+                fed = part[taken[rank] : taken[rank] + high - low].numpy()
+                state.update(np.ascontiguousarray(fed).tobytes())
+                taken[rank] += high - low
+            yield state.hexdigest()
+
+    def _keep(self, last: bool) -> None:
+        name = "checkpoint.safetensors" if last else f"checkpoints/step_{self.steps:07d}.safetensors"
+        save_safetensors(self.out / name, self.learner.bare.state_dict())
+
+    def _snapshot(self) -> None:
+        if self.world.first:
+            position = checkpoint.Position(steps=self.steps, ledger=self.ledger)
+            checkpoint.save(self.out / checkpoint.SNAPSHOT, self.learner, position, run=self.run)
+        self.world.barrier()
+
+
+@contextmanager
+def _told_to_stop() -> Iterator[Callable[[], bool]]:
+    """A function that tells whether SIGTERM or SIGUSR1 came (SLURM sends them ahead of the end of a job)."""
+    came = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield came.is_set
+        return
+    signals = (signal.SIGTERM, signal.SIGUSR1)
+    before = {number: signal.signal(number, lambda *_: came.set()) for number in signals}
+    try:
+        yield came.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,155 @@
+"""The training stage: subset in, checkpoint, ledger and record out; the same call resumes, or finds it done."""
+
+import functools
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness import files
+from harness.config import RunConfig, locked_differences
+from harness.order import Order, Rows, protocol
+from harness.pool.sealed import SealedPool
+from harness.provenance import provenance
+from harness.records import Record, digest_of, read_record, write_record
+from harness.train import checkpoint, ledger
+from harness.train.loop import Fitted, fit
+from harness.train.recipe import checkpoint_steps
+from harness.train.stream import Preparer, Stream
+from harness.train.world import World, join, under_torchrun
+
+if TYPE_CHECKING:
+    from harness.reshard import ReshardedPool
+    from harness.subset import Subset
+
+RECORD = "train.json"
+WEIGHTS = "checkpoint.safetensors"
+WORKERS_MOST = 16
+
+
+def train(
+    config: RunConfig,
+    *,
+    sealed: SealedPool,
+    subset: "Subset",
+    resharded: "ReshardedPool | None" = None,
+    out: Path,
+    exclude: Rows | None = None,
+) -> Record:
+    """The training record in `out`; trains now, or goes on from a snapshot there, if it is not complete.
+
+    `exclude` are pool rows that are held out. Reads the pool's own tars, or `resharded` ones; the result is the
+    same. With train.gpus above 1 the work is done in processes that torchrun starts on this node.
+
+    Raises ArtifactError (a sample cannot be read), StageError (the loss is not finite) or InfraError (disk, memory,
+    a lost process; also after SIGTERM, when all is saved).
+    """
+    out = Path(out)
+    inputs = {"pool": sealed.digest, "subset": subset.digest}
+    identity = digest_of(
+        {**_facts(config), "inputs": inputs, "order": config.train.order, "holdout": config.pool.holdout}
+    )
+    done = _finished(out, identity)
+    if done is not None:
+        return done
+    if config.train.gpus > 1 and not under_torchrun():
+        from harness.train import worker
+
+        worker.launch(config, sealed=sealed, subset=subset, resharded=resharded, out=out)
+        return read_record(out / RECORD, "train")
+    with join(config.train.device) as world:
+        order = Order(
+            sealed.uids, sealed.borders, subset.uids, seed=config.seed, batch_size=config.scale.batch_size,
+            samples_seen=config.scale.samples_seen, order=config.train.order, exclude=exclude,
+        )  # fmt: skip
+        source = resharded.path if resharded is not None else None
+        make = functools.partial(_preparer, sealed.path, sealed.seal_dir, source, config.scale.model, config.seed)
+        workers = _workers(config, world)
+        stream = Stream(order, make, world=world, workers=workers)
+        if world.first:
+            with files.lock(out, wait=True):
+                fitted = fit(config, order, stream, world=world, out=out, run=identity)
+                _finish(config, fitted, world=world, out=out, inputs=inputs, identity=identity, workers=workers,
+                        reading="mask" if resharded is None else "reshard", sealed=sealed)  # fmt: skip
+        else:
+            fit(config, order, stream, world=world, out=out, run=identity)
+        world.barrier()
+    return read_record(out / RECORD, "train")
+
+
+def _facts(config: RunConfig) -> dict[str, Any]:
+    return {"scale": config.scale.digest, "seed": config.seed}
+
+
+def _finished(out: Path, identity: str) -> Record | None:
+    """The record in `out` if it is of this run and its weights are there."""
+    if not (out / RECORD).exists() or not (out / WEIGHTS).exists():
+        return None
+    record = read_record(out / RECORD, "train")
+    return record if record.payload["run"] == identity else None
+
+
+def _preparer(path: str, seal_dir: str, resharded: str | None, model: str, seed: int) -> Preparer:
+    """Opens the tars in a loader worker, which shares no memory with the training process."""
+    if resharded is None:
+        return Preparer(SealedPool.open(path, seal_dir), rows_of=None, model_name=model, seed=seed)
+    from harness.reshard import ReshardedPool
+
+    source = ReshardedPool.open(resharded)
+    return Preparer(source, rows_of=source.rows, model_name=model, seed=seed)
+
+
+def _workers(config: RunConfig, world: World) -> int:
+    """Loader processes: what was asked for, else the cores beside the training process, none for a CPU run."""
+    if config.train.workers is not None:
+        return config.train.workers
+    if world.device.type == "cpu":
+        return 0
+    cores = len(os.sched_getaffinity(0)) // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return min(max(cores - 1, 1), WORKERS_MOST)
+
+
+def _finish(
+    config: RunConfig, fitted: Fitted, *, world: World, out: Path, inputs: dict[str, str], identity: str, workers: int,
+    reading: str, sealed: SealedPool,
+) -> None:  # fmt: skip
+    """Write ledger and record, last of all; then the snapshot has served."""
+    scale = config.scale
+    kept = []
+    for step in checkpoint_steps(scale):
+        name = WEIGHTS if step == scale.steps else f"checkpoints/step_{step:07d}.safetensors"
+        kept.append({"step": step, "file": name, "sha256": files.sha256_file(out / name)})
+    ledger_digest = ledger.write(out / ledger.FILE, fitted.ledger, config=config, inputs=inputs)
+    steps = max(fitted.steps - fitted.resumed, 1)
+    record = Record(
+        kind="train",
+        protocol=protocol(config.train.order),
+        inputs=inputs,
+        payload={
+            **_facts(config),
+            "run": identity,
+            "official": not locked_differences(scale) and config.train.order == "block_shuffle"
+            and not config.pool.holdout,
+            "samples_seen": scale.samples_seen,
+            "steps": fitted.steps,
+            "checkpoint": kept[-1]["sha256"],
+            "checkpoints": kept,
+            "ledger": ledger_digest,
+        },
+        provenance=provenance(
+            seconds=fitted.seconds,
+            samples_per_second=round(steps * scale.batch_size / max(fitted.seconds, 1e-9), 1),
+            busy=round(fitted.busy, 4),
+            resumed_at=fitted.resumed,
+            device=torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else "cpu",
+            processes=world.size,
+            workers=workers,
+            accumulate=config.train.accumulate,
+            compiled=config.train.compile,
+            reading=reading,
+            pool={"path": sealed.path, "seal_dir": sealed.seal_dir},
+        ),
+    )  # fmt: skip
+    write_record(out / RECORD, record)
+    (out / checkpoint.SNAPSHOT).unlink(missing_ok=True)

@@ -1,0 +1,211 @@
+"""Feeds batches: reads samples by pool row through the tar index, decodes, crops and tokenizes them ahead of time.
+
+What a batch holds depends on the order and the seed alone; loader workers only change who prepares it. A batch is
+cut into pieces, each prepared by one worker, and pieces are put together in their order.
+"""
+
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Generator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from harness import model, tars
+from harness.errors import ArtifactError, InfraError
+from harness.order import Order, Rows
+from harness.train import augment
+from harness.train.recipe import share
+from harness.train.world import World
+
+PIECE = 256
+"""Samples that one worker prepares at a time."""
+FILES_OPEN = 64
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+"""What Pillow raises for pictures it cannot read."""
+
+
+class Source(Protocol):
+    """Shards of tars with an index each: the sealed pool itself, or what resharding made of it."""
+
+    @property
+    def shards(self) -> tuple[str, ...]: ...
+    @property
+    def borders(self) -> Rows: ...
+    def index(self, shard: int) -> npt.NDArray[np.void]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Some neighbouring samples of a batch, ready for the model."""
+
+    images: torch.Tensor
+    """(N, 3, S, S), uint8."""
+    tokens: torch.Tensor
+    """(N, L), int64."""
+    uids: torch.Tensor
+    """(N, 2), int64 holding the bits of the two words of each uid that was read."""
+
+
+class Preparer:
+    """Turns pool rows into a Piece. `rows_of` maps pool rows to rows of `source` where they differ."""
+
+    def __init__(self, source: Source, *, rows_of: Rows | None, model_name: str, seed: int) -> None:
+        self._source, self._rows_of, self._seed = source, rows_of, seed
+        self._size = model.image_size(model_name)
+        self._tokenizer = model.tokenizer(model_name)
+        self._open: OrderedDict[int, tuple[tars.Reader, npt.NDArray[np.void]]] = OrderedDict()
+
+    def __call__(self, start: int, rows: Rows) -> Piece:
+        """The samples of pool rows (N,) that stand at positions start…start+N-1 of the run.
+
+        Raises ArtifactError naming the shard and the sample if one cannot be read.
+        """
+        n = len(rows)
+        uniform = augment.draws(self._seed, start, start + n).tolist()
+        images = torch.empty((n, 3, self._size, self._size), dtype=torch.uint8)
+        uids = np.empty((n, 2), dtype=np.uint64)
+        captions = [""] * n
+        places = rows if self._rows_of is None else np.searchsorted(self._rows_of, rows)
+        shards = np.searchsorted(self._source.borders, places, side="right") - 1
+        for i in np.argsort(places, kind="stable").tolist():  # the way they lie on disk
+            shard = int(shards[i])
+            reader, index = self._shard(shard)
+            entry = index[int(places[i]) - int(self._source.borders[shard])]
+            try:
+                content, captions[i] = tars.read_sample(reader, entry)
+                images[i] = augment.crop(augment.decode(content), uniform[i], self._size)
+            except UNREADABLE as error:
+                raise ArtifactError(
+                    f"{reader.path}: sample {_key(reader, entry)} cannot be read ({error}); the shard changed since "
+                    "the pool was sealed, so bring it back or seal the pool again"
+                ) from error
+            uids[i] = tuple(entry["uid"])
+        return Piece(images, self._tokenizer(captions), torch.from_numpy(uids.view(np.int64)))
+
+    def _shard(self, shard: int) -> tuple[tars.Reader, npt.NDArray[np.void]]:
+        found = self._open.get(shard)
+        if found is None:
+            found = tars.Reader(self._source.shards[shard]), self._source.index(shard)
+            self._open[shard] = found
+            if len(self._open) > FILES_OPEN:
+                self._open.popitem(last=False)[1][0].close()
+        self._open.move_to_end(shard)
+        return found
+
+
+def _key(reader: tars.Reader, entry: npt.NDArray[np.void]) -> str:
+    header = reader.read(int(entry["image"]) - tars.BLOCK, 100)
+    return tars.split_name(header.split(b"\0")[0].decode(errors="replace"))[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One process's part of a global batch."""
+
+    k: int
+    pieces: list[Piece]
+
+    def on(self, device: torch.device, *, slices: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Model input on `device`, in `slices` of nearly equal size: pictures (N, 3, S, S) float32, tokens (N, L)."""
+        images = torch.cat([p.images.to(device, non_blocking=True) for p in self.pieces])
+        tokens = torch.cat([p.tokens.to(device, non_blocking=True) for p in self.pieces])
+        cuts = [share(0, len(images), parts=slices, index=i) for i in range(slices)]
+        return [(augment.normalise(images[a:b]), tokens[a:b]) for a, b in cuts if b > a]
+
+    @property
+    def uids(self) -> torch.Tensor:
+        """Uids (N, 2) of the samples that were read, int64 bits."""
+        return torch.cat([p.uids for p in self.pieces])
+
+
+class Stream:
+    """This process's part of batches first…last of a run, prepared by `workers` processes, or one thread if 0.
+
+    `make` builds the Preparer; it runs in each worker, so it must be picklable.
+    """
+
+    def __init__(self, order: Order, make: Callable[[], Preparer], *, world: World, workers: int) -> None:
+        self._order, self._make, self._world, self._workers = order, make, world, workers
+
+    def batches(self, first: int) -> Generator[Batch]:
+        """Batches `first` to the last, in order."""
+        pin = self._world.device.type == "cuda"
+        executor = self._executor()
+        ahead: deque[tuple[int, list[Future[Piece]]]] = deque()
+        try:
+            for k in range(first, self._order.batches):
+                ahead.append((k, self._submit(executor, k)))
+                if sum(len(futures) for _, futures in ahead) > 2 * max(self._workers, 1):
+                    yield self._collect(*ahead.popleft(), pin=pin)
+            while ahead:
+                yield self._collect(*ahead.popleft(), pin=pin)
+        except BrokenProcessPool as error:
+            raise InfraError(
+                "a loader process died, probably for want of memory; use a smaller train.workers and run again"
+            ) from error
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def _submit(self, executor: Executor, k: int) -> list[Future[Piece]]:
+        start, stop = self._order.span(k)
+        rows = self._order.batch(k)
+        low, high = share(start, stop, parts=self._world.size, index=self._world.rank)
+        cuts = range(low, high, PIECE if self._workers else max(high - low, 1))
+        step = cuts.step
+        return [executor.submit(_prepare, a, rows[a - start : min(a + step, high) - start]) for a in cuts]
+
+    @staticmethod
+    def _collect(k: int, futures: list[Future[Piece]], *, pin: bool) -> Batch:
+        pieces = [future.result() for future in futures]
+        if pin:
+            pieces = [Piece(p.images.pin_memory(), p.tokens.pin_memory(), p.uids) for p in pieces]
+        return Batch(k, pieces)
+
+    def _executor(self) -> Executor:
+        if not self._workers:
+            return ThreadPoolExecutor(1, initializer=_start, initargs=(self._make,))
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(
+            self._workers, mp_context=context, initializer=_start_process, initargs=(self._make,)
+        )
+
+
+_local = threading.local()
+
+
+def _start(make: Callable[[], Preparer]) -> None:
+    _local.preparer = make()
+
+
+def _start_process(make: Callable[[], Preparer]) -> None:
+    # The training process decides when to stop; a signal to the whole group must not end its loaders first.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    _start(make)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+
+def _prepare(start: int, rows: Rows) -> Piece:
+    preparer: Preparer = _local.preparer
+    with torch.inference_mode():
+        piece = preparer(start, rows)
+    return piece

@@ -1,0 +1,134 @@
+"""One of several training processes on this node: what `train.gpus=N` has torchrun start N times.
+
+The parent writes job.json and waits; a child that fails leaves its error beside it, so that the parent can raise it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import cli, uid
+from harness.config import RunConfig, validated
+from harness.errors import HarnessError, InfraError
+from harness.files import write_bytes
+from harness.pool.sealed import SealedPool
+from harness.records import StrictModel, canonical_json, read_json
+from harness.subset import Subset
+from harness.train.run import train
+
+if TYPE_CHECKING:
+    from harness.reshard import ReshardedPool
+
+PARENT = "HARNESS_PARENT"
+
+
+class Job(StrictModel):
+    """What a training process must know."""
+
+    config: RunConfig
+    pool: str
+    seal_dir: str
+    subset: str
+    """The uid file."""
+    shards: str | None
+    out: str
+
+
+class Failure(StrictModel):
+    """The error with which a process ended."""
+
+    kind: str
+    message: str
+
+
+def launch(
+    config: RunConfig, *, sealed: SealedPool, subset: Subset, resharded: "ReshardedPool | None", out: Path
+) -> None:
+    """Train in config.train.gpus processes on this node through torchrun; raises the error of the first that failed."""
+    uids = out / "uids.npy"
+    uid.save(uids, subset.uids)
+    job = Job(
+        config=config, pool=sealed.path, seal_dir=sealed.seal_dir, subset=str(uids),
+        shards=resharded.path if resharded is not None else None, out=str(out),
+    )  # fmt: skip
+    write_bytes(out / "job.json", canonical_json(job.model_dump()))
+    for old in out.glob("failure-*.json"):
+        old.unlink()
+    processes = config.train.gpus
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+        "-m", "harness.train.worker", str(out / "job.json"),
+    ]  # fmt: skip
+    threads = str(max(1, len(os.sched_getaffinity(0)) // processes))
+    environment = {"OMP_NUM_THREADS": threads, **os.environ, PARENT: str(os.getpid())}
+    child = subprocess.Popen(command, env=environment)
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
+        raise
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+    if code:
+        raise _failure(out) or InfraError(
+            f"training in {processes} processes ended with code {code}; the same command goes on from the last snapshot"
+        )
+
+
+def _failure(out: Path) -> HarnessError | None:
+    for path in sorted(out.glob("failure-*.json")):
+        failure = validated(Failure, read_json(path))
+        kinds = {kind.__name__: kind for kind in _all_kinds(HarnessError)}
+        return kinds.get(failure.kind, InfraError)(failure.message)
+    return None
+
+
+def _all_kinds(kind: type[HarnessError]) -> list[type[HarnessError]]:
+    return [kind, *(inner for k in kind.__subclasses__() for inner in _all_kinds(k))]
+
+
+def command(argv: list[str]) -> None:
+    """Train as the job file says."""
+    job = validated(Job, read_json(argv[0]))
+    threading.Thread(target=_stop_with_parent, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
+    out = Path(job.out)
+    sealed = SealedPool.open(job.pool, job.seal_dir)
+    resharded = None
+    if job.shards is not None:
+        from harness.reshard import ReshardedPool
+
+        resharded = ReshardedPool.open(job.shards)
+    try:
+        train(
+            job.config, sealed=sealed, subset=Subset.load(job.subset), resharded=resharded, out=out,
+            exclude=sealed.holdout(job.config.pool.holdout),
+        )  # fmt: skip
+    except HarnessError as error:
+        failure = Failure(kind=type(error).__name__, message=str(error))
+        write_bytes(out / f"failure-{os.environ.get('RANK', '0')}.json", canonical_json(failure.model_dump()))
+        raise
+
+
+def _stop_with_parent(parent: int) -> None:
+    """Ask this process to save and stop when the command that started it is gone (torchrun would go on)."""
+    while True:
+        try:
+            os.kill(parent, 0)
+        except ProcessLookupError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        time.sleep(1)
+
+
+if __name__ == "__main__":
+    cli.main(command)

@@ -1,0 +1,101 @@
+"""The processes that train together: one, or several that torchrun started, each with its device."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+from harness.errors import ConfigError, InfraError
+
+TIMEOUT = timedelta(minutes=15)
+"""A rank that says nothing for so long is lost."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """This process among those that train."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """True for the one process that writes files."""
+        return self.rank == 0
+
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """`tensor`, summed over all processes in place."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def largest(self, value: int) -> int:
+        """The largest of the `value`s of all processes."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return int(tensor)
+
+    def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """The tensors of all processes, by rank; their first dimensions may differ."""
+        if self.size == 1:
+            return [tensor]
+        mine = torch.tensor(len(tensor), device=tensor.device)
+        sizes = [torch.zeros_like(mine) for _ in range(self.size)]
+        dist.all_gather(sizes, mine)
+        most = max(int(n) for n in sizes)
+        padded = tensor.new_zeros((most, *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor
+        parts = [torch.empty_like(padded) for _ in range(self.size)]
+        dist.all_gather(parts, padded)
+        return [part[: int(n)] for part, n in zip(parts, sizes, strict=True)]
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        if self.size > 1:
+            dist.barrier()
+
+
+def under_torchrun() -> bool:
+    """True in a process that torchrun started."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
+
+
+def pick_device(name: str, local_rank: int = 0) -> torch.device:
+    """The device of `train.device`: auto takes a GPU if there is one. ConfigError if it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"train.device={name!r} is not a device; use auto, cpu or cuda") from error
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise ConfigError(f"train.device={name!r}, but this machine has no CUDA device; use train.device=cpu")
+    return torch.device("cuda", local_rank if device.index is None else device.index)
+
+
+@contextmanager
+def join(device: str) -> Iterator[World]:
+    """This process's place among the others; a lost rank comes out as InfraError."""
+    if not under_torchrun():
+        yield World(rank=0, size=1, device=pick_device(device))
+        return
+    place = pick_device(device, int(os.environ["LOCAL_RANK"]))
+    if place.type == "cuda":
+        torch.cuda.set_device(place)
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=TIMEOUT)
+        yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=place)
+    except (dist.DistError, ConnectionError) as error:
+        raise InfraError(f"a training process was lost ({error}); run the same command again, it resumes") from error
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()

@@ -1,0 +1,129 @@
+"""What a check is given: the entry, its records, and what the maintainer has at hand."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from harness.config import Scale, validated
+from harness.errors import ArtifactError, ConfigError
+from harness.eval.suite import Task
+from harness.pool.sealed import SealedPool
+from harness.records import Record
+from leaderboard.entries import Entry
+from leaderboard.findings import Finding, Severity
+
+
+class SkippedError(Exception):
+    """A check that cannot be made here; the message says what it needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Means:
+    """What the maintainer brings to a verification."""
+
+    pool: SealedPool | None = None
+    """The sealed pool that the entry names, or that of the scale."""
+    pool_list: Path | None = None
+    """Sorted uids (npy) of the full pool."""
+    files: Path | None = None
+    """Folder in which files that stand elsewhere were put, under their paths in the entry."""
+    checkpoint: Path | None = None
+    """The checkpoint of an entry with one seed (safetensors), to evaluate again."""
+    data_dir: Path | None = None
+    """Task data for evaluating again."""
+    tasks: int | None = None
+    """Evaluate this many drawn tasks again; None: all."""
+    work: Path | None = None
+    """Folder in which to train again; resumable."""
+    seed: int | None = None
+    """Training seed of the maintainer, for training again."""
+    best_known: Mapping[str, float] = field(default_factory=dict)
+    """Highest average on record, by scale."""
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """The records of one training seed of an entry."""
+
+    seed: int
+    folder: str
+    config: Record
+    train: Record
+    ledger: Record
+    evaluation: Record
+    tasks: Mapping[str, Record]
+    """By task key."""
+
+
+class Case:
+    """One entry under verification. Properties raise ArtifactError where the entry is at fault."""
+
+    def __init__(self, entry: Entry, means: Means) -> None:
+        self.entry, self.means, self.payload = entry, means, entry.payload
+
+    @cached_property
+    def scale(self) -> Scale:
+        """The recipe that the first seed's configuration states."""
+        try:
+            return validated(Scale, self.runs[0].config.payload.get("scale"), prefix="scale.")
+        except ConfigError as error:
+            raise ArtifactError(f"{self.runs[0].folder}/config.json: {error}") from error
+
+    @cached_property
+    def runs(self) -> list[SeedRun]:
+        """One for each seed that entry.json names."""
+        return [self._run(summary.seed) for summary in self.payload.runs]
+
+    def _run(self, seed: int) -> SeedRun:
+        folder, read = f"seed-{seed}", self.entry.read
+        tasks = {
+            task.key: read(f"{folder}/eval/{task.slug}.json")
+            for task in self.entry.suite.tasks.values()
+            if f"{folder}/eval/{task.slug}.json" in self.entry.record.inputs
+        }
+        return SeedRun(
+            seed, folder, read(f"{folder}/config.json"), read(f"{folder}/train/train.json"),
+            read(f"{folder}/train/ledger.json"), read(f"{folder}/eval/evaluation.json"), tasks,
+        )  # fmt: skip
+
+    @property
+    def scored(self) -> list[Task]:
+        """Scored tasks that have a result of every seed."""
+        return [task for task in self.entry.suite.scored if all(task.key in run.tasks for run in self.runs)]
+
+    def locate(self, path: str) -> Path:
+        """Where a file that entry.json names lies here; SkippedError if it is elsewhere and was not brought."""
+        inside = self.entry.folder / path
+        if path not in self.payload.elsewhere:
+            return inside
+        if self.means.files is not None and (self.means.files / path).is_file():
+            return self.means.files / path
+        url = self.payload.elsewhere[path].url
+        raise SkippedError(f"{path} stands elsewhere ({url or 'no address given'}); bring it with --files DIR")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A finding before the name of its check is put to it."""
+
+    severity: Severity
+    where: str
+    what: str
+
+    def named(self, check: str) -> Finding:
+        """The finding of the check of that name."""
+        return Finding(severity=self.severity, check=check, where=self.where, what=self.what)
+
+
+Notes = Iterator[Note]
+
+
+def error(where: str, what: str) -> Note:
+    """The entry is invalid."""
+    return Note("error", where, what)
+
+
+def warning(where: str, what: str) -> Note:
+    """A person should look."""
+    return Note("warning", where, what)

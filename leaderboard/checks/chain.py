@@ -1,0 +1,125 @@
+"""The records name each other by digest, and entry.json says what they say."""
+
+from typing import Any
+
+from harness.config import locked_differences
+from harness.eval.suite import Task
+from harness.records import PROTOCOL
+from leaderboard.case import Case, Notes, error
+
+
+def seeds(case: Case) -> Notes:
+    """One run a seed, all alike but for the seed."""
+    stated = [summary.seed for summary in case.payload.runs]
+    if len(set(stated)) != len(stated):
+        yield error("entry.json", f"training seeds {stated} are not distinct")
+    first = case.runs[0]
+    for run in case.runs:
+        for name, record in (
+            ("config.json", run.config),
+            ("train/train.json", run.train),
+            ("train/ledger.json", run.ledger),
+        ):
+            if record.payload.get("seed") != run.seed:
+                yield error(f"{run.folder}/{name}", f"seed {record.payload.get('seed')!r}, the folder says {run.seed}")
+        for name, value in first.config.payload.items():
+            if name != "seed" and run.config.payload.get(name) != value:
+                yield error(f"{run.folder}/config.json", f"setting {name} differs from {first.folder}")
+    extra = {path.split("/")[0] for path in case.entry.record.inputs if path.startswith("seed-")}
+    for name in sorted(extra - {run.folder for run in case.runs}):
+        yield error(name, "is not a seed that entry.json names; no seed may be left out of the mean")
+
+
+def inputs(case: Case) -> Notes:
+    """Pool, subset, training, checkpoint, evaluation: each record names the one before it."""
+    pool, subset = case.entry.read("pool/pool.json"), case.entry.read("subset.json")
+    uids = subset.payload.get("uids")
+    links: list[tuple[str, str, Any, Any]] = [
+        ("entry.json", "pool", case.payload.pool.digest, pool.digest),
+        ("entry.json", "subset", case.payload.subset.uids, uids),
+        ("subset.json", "pool", subset.inputs.get("pool"), pool.digest),
+    ]
+    for run, summary in zip(case.runs, case.payload.runs, strict=True):
+        weights = f"{run.folder}/train/checkpoint.safetensors"
+        trained, ledger, evaluated = (
+            f"{run.folder}/{n}" for n in ("train/train.json", "train/ledger.json", "eval/evaluation.json")
+        )
+        checkpoint = run.train.payload.get("checkpoint")
+        links += [
+            (f"{run.folder}/config.json", "pool", run.config.inputs.get("pool"), pool.digest),
+            (trained, "pool", run.train.inputs.get("pool"), pool.digest),
+            (trained, "subset", run.train.inputs.get("subset"), uids),
+            (ledger, "pool", run.ledger.inputs.get("pool"), pool.digest),
+            (ledger, "subset", run.ledger.inputs.get("subset"), uids),
+            (trained, "ledger", run.train.payload.get("ledger"), run.ledger.payload.get("digest")),
+            (trained, "checkpoint", checkpoint, case.entry.record.inputs.get(weights)),
+            (evaluated, "checkpoint", run.evaluation.inputs.get("checkpoint"), checkpoint),
+            ("entry.json", f"checkpoint of seed {run.seed}", summary.checkpoint, checkpoint),
+            ("entry.json", f"ledger of seed {run.seed}", summary.ledger, run.ledger.payload.get("digest")),
+        ]
+        links += [
+            (f"{run.folder}/eval/{_slug(case, key)}.json", "checkpoint", record.inputs.get("checkpoint"), checkpoint)
+            for key, record in run.tasks.items()
+        ]
+    for where, what, stated, true in links:
+        if stated != true or true is None:
+            yield error(where, f"{what} {_brief(stated)} is not {_brief(true)}: the chain of digests is broken")
+
+
+def protocol(case: Case) -> Notes:
+    """All records are of the protocol that this verifier knows."""
+    for path in sorted(["entry.json", *case.entry.record.inputs]):
+        if path.endswith(".json"):
+            record = case.entry.record if path == "entry.json" else case.entry.read(path)
+            if record.protocol != PROTOCOL:
+                yield error(path, f"protocol {record.protocol[:40]!r}, this verifier knows {PROTOCOL}")
+
+
+def summary(case: Case) -> Notes:
+    """What entry.json tells people is what the records say."""
+    payload, subset, pool = (
+        case.payload,
+        case.entry.read("subset.json").payload,
+        case.entry.read("pool/pool.json").payload,
+    )
+    config = case.runs[0].config.payload
+    size = subset.get("size")
+    stated_repeats = case.scale.samples_seen / size if isinstance(size, int) and size > 0 else None
+    for what, stated, true in (
+        ("scale", payload.scale, case.scale.name),
+        ("suite", payload.suite, config.get("suite")),
+        ("method", payload.method, config.get("method")),
+        ("unofficial", sorted(payload.unofficial), _unofficial(case)),
+        ("pool.samples", payload.pool.samples, pool.get("samples")),
+        ("pool.left_out", payload.pool.left_out, (pool.get("left_out") or {}).get("count")),
+        ("subset.size", payload.subset.size, size),
+        ("subset.distinct", payload.subset.distinct, subset.get("distinct")),
+        ("subset.max_count", payload.subset.max_count, subset.get("max_count")),
+    ):
+        if stated != true:
+            yield error("entry.json", f"{what} is {_brief(stated)}, the records say {_brief(true)}")
+    if stated_repeats is None or abs(payload.subset.mean_repeats - stated_repeats) > 1e-5 * stated_repeats:
+        yield error(
+            "entry.json", f"subset.mean_repeats is {payload.subset.mean_repeats}, the records give {stated_repeats}"
+        )
+
+
+def _unofficial(case: Case) -> list[str]:
+    """What differs from the locked protocol, worked out here and not read from the record that states it."""
+    config = case.runs[0].config.payload
+    changed = locked_differences(case.scale)
+    changed += ["pool.holdout"] if config.get("holdout") else []
+    changed += ["train.order"] if config.get("order") != "block_shuffle" else []
+    changed += ["eval.suite"] if config.get("suite") != case.scale.suite else []
+    changed += ["eval.precision"] if config.get("eval_precision") != "fp32" else []
+    return sorted(changed)
+
+
+def _slug(case: Case, key: str) -> str:
+    task: Task = case.entry.suite.tasks[key]
+    return task.slug
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if isinstance(value, str) and len(value) == 64 else text[:80]

@@ -1,0 +1,51 @@
+"""Trained again from the uid file, with another seed, on our own machine."""
+
+from pathlib import Path
+
+import numpy as np
+
+from harness import uid
+from harness.records import read_record
+from leaderboard import safe
+from leaderboard.case import Case, Notes, SkippedError, error
+from leaderboard.checks.rescored import run_harness
+
+SEED_SPREAD = {"tiny": 0.006}
+"""Standard deviation of the average between seeds, from reference runs of each scale."""
+PUBLISHED_SPREAD = 0.006
+"""What the benchmark's authors state for their scales."""
+STANDARD_ERRORS = 3.0
+
+
+def retrain(case: Case) -> Notes:
+    """The average of a training with a seed of ours lies within the noise of seeds around the entry's mean."""
+    work, seed = case.means.work, case.means.seed
+    if work is None or seed is None:
+        raise SkippedError("training again needs --work DIR and --seed N (one that the entry does not have)")
+    if seed in {run.seed for run in case.runs}:
+        raise SkippedError(f"seed {seed} is one of the entry's; give another with --seed")
+    uids = Path(work) / "uids.npy"
+    uid.save(uids, np.array(safe.load_uids(case.locate("uids.npy"))))
+    settings = {
+        "scale": case.scale.name,
+        "subset": str(uids),
+        "seed": str(seed),
+        "run_dir": str(Path(work) / f"seed-{seed}"),
+    }
+    if case.means.pool is not None and case.scale.name != "tiny":
+        settings |= {"pool.path": case.means.pool.path, "pool.seal_dir": case.means.pool.seal_dir}
+    if case.means.data_dir is not None:
+        settings["eval.data_dir"] = str(case.means.data_dir)
+    run_harness("harness.run", settings)
+    again = read_record(Path(work) / f"seed-{seed}" / "eval" / "evaluation.json", "evaluation").payload["aggregates"][
+        "average"
+    ]
+    stated = case.payload.aggregates["average"].mean
+    if stated is None:
+        raise SkippedError("the entry is incomplete, so it has no average to compare")
+    allowed = STANDARD_ERRORS * SEED_SPREAD.get(case.scale.name, PUBLISHED_SPREAD) * (1 + 1 / len(case.runs)) ** 0.5
+    if abs(again - stated) > allowed:
+        yield error(
+            "entry.json", f"average {stated:.4f} stated, {again:.4f} when trained again with seed {seed}; "
+            f"runs of one uid file differ by up to {allowed:.4f}"
+        )  # fmt: skip

@@ -1,0 +1,83 @@
+"""The uid file: sorted, of the stated size and digest, and all of it in the pool."""
+
+import numpy as np
+
+from harness import uid
+from harness.uid import Uids
+from leaderboard import safe
+from leaderboard.case import Case, Notes, SkippedError, error
+from leaderboard.checks.training import pool_of
+
+
+def uids(case: Case) -> Notes:
+    """dtype, order, number, distinct, repeats and digest are those that entry.json states."""
+    stated = case.payload.subset
+    found = safe.load_uids(case.locate("uids.npy"))
+    if len(found) == 0:
+        yield error("uids.npy", "holds no uid")
+        return
+    if not uid.is_sorted(found):
+        yield error("uids.npy", f"is not sorted: row {uid.first_unsorted(found):,} is smaller than the one before it")
+        return
+    distinct, most = _multiplicity(found)
+    for what, value, true in (
+        ("size", stated.size, len(found)),
+        ("distinct", stated.distinct, distinct),
+        ("max_count", stated.max_count, most),
+        ("uids", stated.uids, uid.digest(found)),
+    ):
+        if value != true:
+            yield error("uids.npy", f"{what} is {str(true)[:16]}, entry.json says {str(value)[:16]}")
+
+
+def membership(case: Case) -> Notes:
+    """Every uid is in the sealed pool."""
+    sealed = pool_of(case)
+    found = safe.load_uids(case.locate("uids.npy"))
+    if not uid.is_sorted(found):
+        return
+    strangers = _strangers(sealed.sorted_uids(), found)
+    if len(strangers):
+        example = uid.to_hex(strangers[:1])[0]
+        yield error("uids.npy", f"{len(strangers):,} uids are not in the sealed pool, the first is {example}")
+
+
+def realised(case: Case) -> Notes:
+    """The bitmap has one bit for each uid of the full pool, and marks exactly the sealed pool's."""
+    if "realised.npy" not in case.entry.record.inputs:
+        if case.payload.scale != "tiny":
+            yield error("entry.json", "there is no realised.npy; pack the entry with --pool-list")
+        return
+    bits = safe.load_array(case.locate("realised.npy"), dtype=np.uint8, ndim=1)
+    listed = case.payload.pool.listed or 0
+    if len(bits) != -(-listed // 8):
+        yield error("realised.npy", f"holds {len(bits):,} bytes, {listed:,} uids need {-(-listed // 8):,}")
+        return
+    marked = int(np.unpackbits(bits, bitorder="little").sum())
+    if marked != case.payload.pool.samples:
+        yield error("realised.npy", f"marks {marked:,} uids, the sealed pool holds {case.payload.pool.samples:,}")
+    if case.means.pool_list is None:
+        raise SkippedError("the full pool's uid list is not at hand; bring it with --pool-list")
+    full = uid.load(case.means.pool_list)
+    if len(full) != listed or uid.digest(full) != case.payload.pool.listed_uids:
+        yield error("entry.json", "pool.listed_uids is not the digest of the full pool's uid list")
+        return
+    there = full[np.unpackbits(bits, count=listed, bitorder="little").astype(bool)]
+    found = safe.load_uids(case.locate("uids.npy"))
+    strangers = _strangers(there, found) if uid.is_sorted(found) else found[:0]
+    if len(strangers):
+        yield error("uids.npy", f"{len(strangers):,} uids are not among those that realised.npy marks")
+
+
+def _multiplicity(found: Uids) -> tuple[int, int]:
+    """Distinct uids of a sorted multiset, and the highest count of one."""
+    new = np.ones(len(found), dtype=bool)
+    new[1:] = (found["f0"][1:] != found["f0"][:-1]) | (found["f1"][1:] != found["f1"][:-1])
+    starts = np.flatnonzero(new)
+    return len(starts), int(np.diff(np.append(starts, len(found))).max())
+
+
+def _strangers(table: Uids, queries: Uids) -> Uids:
+    step = 1 << 20
+    parts = [queries[at : at + step] for at in range(0, len(queries), step)]
+    return np.concatenate([part[uid.find(table, part) < 0] for part in parts]) if parts else queries

@@ -1,0 +1,233 @@
+"""Task folders: what is read, and each way in which they can be wrong."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from task_folders import add, npy, picture, small_suite, write_part, write_task
+
+from harness import model as models
+from harness.errors import ArtifactError
+from harness.eval import data, digests, kinds
+from harness.eval.pictures import BrokenPictureError, square
+from harness.eval.source import TaskSource, load_job
+
+WILDS = "wilds/fmow"
+
+
+@given(
+    st.integers(1, 90), st.integers(1, 90), st.sampled_from(["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"]),
+    st.sampled_from([8, 32, 33]), st.booleans(), st.integers(0, 2**32 - 1),
+)  # fmt: skip
+@settings(max_examples=150, deadline=None)
+def test_pictures_are_open_clip_s_pixel_for_pixel(width, height, mode, size, rgb_first, seed):
+    rng = np.random.default_rng(seed)
+    image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "tiff" if mode in ("CMYK", "LA") else "png")
+    import open_clip
+
+    transform = open_clip.image_transform(size, is_train=False, mean=models.MEAN, std=models.STD)
+    opened = Image.open(io.BytesIO(buffer.getvalue()))
+    if min(width, height) * 90 < max(width, height):
+        return
+    expected = transform(opened.convert("RGB") if rgb_first else opened)
+    ours = torch.from_numpy(square(buffer.getvalue(), size, rgb_first=rgb_first).copy()).permute(2, 0, 1)
+    mean, std = torch.tensor(models.MEAN).view(3, 1, 1), torch.tensor(models.STD).view(3, 1, 1)
+    assert torch.equal(ours.float().div_(255).sub_(mean).div_(std), expected)
+
+
+def test_bytes_that_are_no_picture():
+    for content in (b"", b"not a picture", picture(np.random.default_rng(0), extension="jpg")[:200]):
+        with pytest.raises(BrokenPictureError):
+            square(content, 32, rgb_first=True)
+
+
+@pytest.fixture
+def task():
+    return small_suite([WILDS]).tasks[WILDS]
+
+
+@pytest.fixture
+def folder(tmp_path, task):
+    return write_task(tmp_path, task)
+
+
+def read(tmp_path, task):
+    """All chunks of the task's data, or the ArtifactError."""
+    source = TaskSource.open(task, tmp_path)
+    source.take([data.index_shard(path, source.parts[part]) for part, path in source.shards])
+    scorer = kinds.scorer(task, [np.eye(task.classes, 4, dtype=np.float32)])
+    for job in source.jobs(16, 5):
+        chunk = load_job(job)
+        if isinstance(chunk, ArtifactError):
+            raise chunk
+        scorer.add(job.part, chunk, np.ones((len(chunk), 4), dtype=np.float32))
+    return scorer.finish(lambda texts: np.ones((len(texts), 4), dtype=np.float32))
+
+
+def test_every_sample_is_read_once_in_order(tmp_path, task, folder):
+    keys, columns = read(tmp_path, task)
+    assert keys == [f"{i:05d}" for i in (*range(0, 24, 2), *range(1, 24, 2))]
+    assert columns["target"].tolist() == [int(key) % 7 for key in keys]
+    assert columns["metadata"].shape == (24, 3)
+    assert columns["top"].shape == (24, 5)
+
+
+def rewrite(path, change):
+    """The tar again, each member through `change(name, content)` -> pairs."""
+    members = []
+    with tarfile.open(path) as tar:
+        for member in tar:
+            members += change(member.name, tar.extractfile(member).read())
+    with tarfile.open(path, "w") as tar:
+        for name, content in members:
+            add(tar, name, content)
+
+
+def only(key, extension, content):
+    """A change of one member; content None drops it."""
+    def change(name, old):
+        if name != f"{key}.{extension}":
+            return [(name, old)]
+        return [] if content is None else [(name, content)]
+    return change
+
+
+FAULTS = {
+    "no folder": (lambda f: f.rename(f.with_name("elsewhere")), "download_tasks"),
+    "no nshards": (lambda f: (f / "test/nshards.txt").unlink(), "nshards.txt"),
+    "nshards is no number": (lambda f: (f / "test/nshards.txt").write_text("two"), "nshards.txt"),
+    "a tar is missing": (lambda f: (f / "test/1.tar").unlink(), "1.tar"),
+    "nshards too small": (lambda f: (f / "test/nshards.txt").write_text("1"), "1 more tars"),
+    "cut inside a member": (lambda f: cut(f / "test/0.tar", 3000), "0.tar.*cut short"),
+    "cut between members": (lambda f: cut(f / "test/0.tar", None), "0.tar.*end mark"),
+    "garbage in the middle": (lambda f: garble(f / "test/0.tar"), "0.tar.*garbage"),
+    "a sample too few": (lambda f: rewrite(f / "test/0.tar", lambda n, c: [] if n.startswith("00002") else [(n, c)]),
+                         "23 samples.*24"),
+    "a sample too many": (lambda f: rewrite(f / "test/0.tar", lambda n, c: [(n, c), (n.replace("00022", "99"), c)]
+                                            if n.startswith("00022") else [(n, c)]), "25 samples.*24|stands twice"),
+    "a key in two tars": (lambda f: rewrite(f / "test/0.tar", lambda n, c: [(n.replace("00002", "00001"), c)]), "00001"),
+    "class list too short": (lambda f: (f / "classnames.txt").write_text("a\nb\n"), "2 lines.*7 classes"),
+    "no class list": (lambda f: (f / "classnames.txt").unlink(), "classnames.txt"),
+    "no templates": (lambda f: (f / "zeroshot_classification_templates.txt").write_text(""), "empty"),
+    "label out of range": (lambda f: rewrite(f / "test/0.tar", only("00004", "cls", b"7")), "00004.*label is 7"),
+    "label below zero": (lambda f: rewrite(f / "test/0.tar", only("00004", "cls", b"-1")), "00004.*label is -1"),
+    "label is no number": (lambda f: rewrite(f / "test/0.tar", only("00004", "cls", b"cat")), "00004"),
+    "no label": (lambda f: rewrite(f / "test/0.tar", only("00004", "cls", None)), "00004.*no cls"),
+    "no metadata": (lambda f: rewrite(f / "test/0.tar", only("00004", "npy", None)), "00004.*no npy"),
+    "metadata out of range": (lambda f: rewrite(f / "test/0.tar", only("00004", "npy", npy(np.array([6, 14, 4])))),
+                              "00004.*region is 6"),
+    "metadata too short": (lambda f: rewrite(f / "test/0.tar", only("00004", "npy", npy(np.array([1, 2])))), "length"),
+    "metadata of floats": (lambda f: rewrite(f / "test/0.tar", only("00004", "npy", npy(np.ones(3)))), "00004.*integers"),
+    "metadata is a pickle": (lambda f: rewrite(f / "test/0.tar", only("00004", "npy", pickled())), "00004"),
+    "no picture": (lambda f: rewrite(f / "test/0.tar", lambda n, c: [] if n == "00004.png" else [(n, c)]), "00004.*image"),
+    "broken picture": (lambda f: rewrite(f / "test/0.tar", only("00004", "png", b"x" * 90)), "00004"),
+}  # fmt: skip
+
+
+def pickled():
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{}]), allow_pickle=True)
+    return buffer.getvalue()
+
+
+def cut(path, size):
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content.rstrip(b"\0")) // 512 * 512 + 512 if size is None else size])
+
+
+def garble(path):
+    content = bytearray(path.read_bytes())
+    with tarfile.open(path) as tar:
+        offset = tar.getmembers()[4].offset
+    content[offset : offset + 512] = b"\xff" * 512
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_of_the_data_is_one_sentence_with_the_file(name, tmp_path, task, folder):
+    change, said = FAULTS[name]
+    change(folder)
+    with pytest.raises(ArtifactError, match=said) as caught:
+        read(tmp_path, task)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("document", [b"[]", b"{}", b'{"captions": []}', b'{"captions": [3]}', b"{", b'{"captions": "a"}'])
+def test_captions_must_be_captions(tmp_path, document):
+    task = small_suite(["retrieval/flickr_1k_test_image_text_retrieval"], samples=4).tasks.popitem()[1]
+    folder = write_task(tmp_path, task)
+    rewrite(folder / "test/0.tar", only("00002", "json", document))
+    with pytest.raises(ArtifactError, match="00002"):
+        read_pairs(tmp_path, task)
+
+
+def read_pairs(tmp_path, task):
+    source = TaskSource.open(task, tmp_path)
+    source.take([data.index_shard(path, source.parts[part]) for part, path in source.shards])
+    scorer = kinds.scorer(task, [])
+    rng = np.random.default_rng(0)
+    for job in source.jobs(8, 50):
+        chunk = load_job(job)
+        if isinstance(chunk, ArtifactError):
+            raise chunk
+        scorer.add(job.part, chunk, None if chunk.images is None else rng.normal(size=(len(chunk), 6)))
+    return scorer.finish(lambda texts: rng.normal(size=(len(texts), 6)))
+
+
+def test_winogavil_instances_share_pictures(tmp_path):
+    task = small_suite(["misc/winogavil"]).tasks.popitem()[1]
+    folder = write_task(tmp_path, task)
+    keys, columns = read_pairs(tmp_path, task)
+    assert len(keys) == 24
+    assert ((columns["chosen"] >= 0).sum(1) == (columns["associated"] >= 0).sum(1)).all()
+    rewrite(folder / "images/0.tar", lambda n, c: [] if n == "00000.jpg" else [(n, c)])
+    with pytest.raises(ArtifactError, match="candidate '00000'"):
+        read_pairs(tmp_path, task)
+
+
+def test_words_keep_blank_lines_and_templates_take_c(tmp_path, task):
+    folder = write_task(tmp_path, task)
+    (folder / "classnames.txt").write_text("cat\n\n  dog \n3\n4\n5\n6\n")
+    words = data.read_words(folder, task)
+    assert words.classnames[:3] == ("cat", "", "dog")
+    assert words.prompts()[2][0] == "a photo of a dog."
+    broken = data.Words(classnames=("a",), templates=("{d}",))
+    with pytest.raises(ArtifactError, match="template"):
+        broken.prompts()
+
+
+def test_objectives_split_at_the_first_colon():
+    words = data.Words(classnames=("race:a:b", "age:3"), templates=("race:{c}", "age:of {c}"))
+    assert words.of_objective("race").prompts() == [["a:b"]]
+    with pytest.raises(ArtifactError, match="toxic"):
+        words.of_objective("toxic")
+
+
+def test_a_digest_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATACOMP_HARNESS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    first = digests.sha256(path)
+    monkeypatch.setattr(digests, "sha256_file", lambda path: pytest.fail("hashed again"))
+    assert digests.sha256(path) == first
+    monkeypatch.undo()
+    monkeypatch.setenv("DATACOMP_HARNESS_CACHE", str(tmp_path / "cache"))
+    path.write_bytes(b"two!")
+    assert digests.sha256(path) != first
+
+
+def test_members_of_one_key_must_be_adjacent(tmp_path):
+    write_part(tmp_path / "test", [{"jpg": b"a", "cls": b"1"}, {"jpg": b"b", "cls": b"1"}], 1)
+    rewrite(tmp_path / "test/0.tar", lambda n, c: [(n, c)])
+    with tarfile.open(tmp_path / "test/0.tar", "w") as tar:
+        for name in ("a.jpg", "b.jpg", "a.cls"):
+            add(tar, name, b"1")
+    with pytest.raises(ArtifactError, match="'a' stands twice"):
+        data.index_shard(tmp_path / "test/0.tar", data.Part(folder="test", needs=("image", "cls")))

@@ -1,0 +1,50 @@
+"""No entry of the corpus is believed, none stops the verifier, and none gets anything run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hostile.corpus import CASES, RESCORED, Forger
+
+from leaderboard.board import Board
+from leaderboard.case import Means
+from leaderboard.site import build
+from leaderboard.verify import verify
+
+
+def _findings(folder: Path, means: Means, level: str) -> list[str]:
+    result = verify(folder, level=level, means=means)  # type: ignore[arg-type]
+    assert result.outcome == "invalid", result
+    return [str(finding) for finding in result.of("error")]
+
+
+def _names(case: object) -> str:
+    return getattr(case, "__name__", "")
+
+
+@pytest.mark.parametrize(("spoil", "reason"), CASES.items(), ids=_names)
+def test_claimed_refuses_and_says_why(
+    spoil: Callable[[Forger], None], reason: str, spoiled: Path, means: Means, run_in: Path
+) -> None:
+    spoil(Forger(spoiled))
+    findings = _findings(spoiled, means, "claimed")
+    assert any(reason in finding for finding in findings), findings
+    assert not (run_in / "hostile-code-ran").exists()
+
+
+@pytest.mark.parametrize(("spoil", "reason"), RESCORED.items(), ids=_names)
+def test_rescored_finds_what_claimed_cannot(
+    spoil: Callable[[Forger], None], reason: str, spoiled: Path, means: Means
+) -> None:
+    spoil(Forger(spoiled))
+    assert verify(spoiled, means=means).outcome == "ok"
+    findings = _findings(spoiled, means, "rescored")
+    assert any(reason in finding for finding in findings), findings
+
+
+@pytest.mark.parametrize("spoil", [*CASES, *RESCORED], ids=_names)
+def test_the_site_is_built_whatever_lies_there(spoil: Callable[[Forger], None], spoiled: Path, tmp_path: Path) -> None:
+    spoil(Forger(spoiled))
+    board = Board.load(spoiled.parent, verified=tmp_path / "verified")
+    build(board, tmp_path / "site")
+    assert len(board.rows) + len(board.problems) == 1

@@ -1,0 +1,81 @@
+"""Ranges of ranks: what they promise holds on data whose truth is known."""
+
+import numpy as np
+import pytest
+
+from leaderboard import statistics
+from leaderboard.statistics import Scores, correlation, draw, leave_tasks_out, rank, seed_deviations
+
+
+def _board(rng: np.random.Generator, truth: np.ndarray, *, sample_noise: float, seed_noise: float, seeds: int) -> list[Scores]:
+    """Entries whose measured scores and replicates scatter around the truth as test samples and seeds make them."""
+    shared = rng.normal(0, sample_noise, 400)  # the same resampled test sets for all
+    measured_shift = rng.normal(0, sample_noise)
+    entries = []
+    for value in truth:
+        by_seed = value + measured_shift + rng.normal(0, seed_noise, seeds)
+        own = rng.normal(0, sample_noise / 3, (seeds, 400))
+        replicates = by_seed[:, None] + shared + own
+        entries.append(Scores(seeds=by_seed[:, None], replicates=replicates[:, None].astype(np.float32)))
+    return entries
+
+
+def _rank(entries: list[Scores]) -> statistics.Ranking:
+    deviations = seed_deviations(entries)
+    draws = np.stack([draw(e, deviations, np.random.default_rng(i)) for i, e in enumerate(entries)])[:, 0]
+    return rank(np.array([e.seeds.mean() for e in entries]), draws)
+
+
+def test_clear_differences_give_single_ranks() -> None:
+    rng = np.random.default_rng(0)
+    ranking = _rank(_board(rng, np.array([0.1, 0.3, 0.2]), sample_noise=0.004, seed_noise=0.002, seeds=3))
+    assert ranking.best.tolist() == ranking.worst.tolist() == [3, 1, 2]
+
+
+def test_false_differences_are_rare_however_many_entries_there_are() -> None:
+    rng = np.random.default_rng(1)
+    wrong = sum(
+        _rank(_board(rng, np.full(12, 0.2), sample_noise=0.004, seed_noise=0.003, seeds=3)).better.any() for _ in range(60)
+    )
+    # 5 % promised; seeds of 12 entries estimate the spread, so allow for what 60 rounds can show.
+    assert wrong <= 9
+
+
+def test_noise_makes_the_ranges_wide_and_they_hold_the_truth() -> None:
+    rng = np.random.default_rng(2)
+    truth = np.linspace(0.2, 0.21, 8)
+    ranking = _rank(_board(rng, truth, sample_noise=0.004, seed_noise=0.006, seeds=2))
+    place = 8 - np.arange(8)
+    assert (ranking.best <= place).all()
+    assert (place <= ranking.worst).all()
+    assert (ranking.worst - ranking.best).max() >= 3
+
+
+def test_an_entry_with_one_seed_gets_the_spread_of_the_others() -> None:
+    flat = np.full((1, 1, 500), 0.3, dtype=np.float32)
+    single = Scores(seeds=np.array([[0.3]]), replicates=flat)
+    several = Scores(seeds=np.array([[0.29], [0.31], [0.30]]), replicates=np.repeat(flat, 3, axis=0))
+    deviations = seed_deviations([single, several])
+    assert deviations.std() == pytest.approx(0.01, rel=0.3)
+    wide, narrow = (draw(e, deviations, np.random.default_rng(0)).std() for e in (single, several))
+    assert wide == pytest.approx(narrow * 3**0.5, rel=0.15)
+
+
+def test_equal_entries_are_tied_and_one_alone_is_first() -> None:
+    same = Scores(seeds=np.array([[0.3]]), replicates=np.full((1, 1, 200), 0.3, dtype=np.float32))
+    ranking = _rank([same, same])
+    assert ranking.best.tolist() == [1, 1]
+    assert ranking.worst.tolist() == [2, 2]
+    assert (_rank([same]).best.tolist(), _rank([same]).worst.tolist()) == ([1], [1])
+
+
+def test_correlation_and_leaving_tasks_out() -> None:
+    found = correlation(np.array([1.0, 2, 3, 4]), np.array([10.0, 20, 40, 30]))
+    assert found is not None
+    assert (found.kendall, found.spearman) == (pytest.approx(2 / 3), pytest.approx(0.8))
+    assert correlation(np.array([1.0, 2]), np.array([1.0, 2])) is None
+    assert correlation(np.ones(4), np.arange(4.0)) is None
+    scores = np.array([[0.9, 0.1, 0.1], [0.3, 0.3, 0.3], [0.2, 0.2, 0.2]])
+    stability = leave_tasks_out(scores, rng=np.random.default_rng(0))
+    assert stability["one"][0] < stability["one"][1] == 1.0  # the first task alone makes the first entry the best
+    assert (stability["lowest"][0], stability["highest"][0]) == (3, 1)

@@ -1,0 +1,127 @@
+"""The ladder on entries without fault, on what is missing, and on our own failures."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+
+from harness import uid
+from harness.entry import write_entry
+from harness.errors import InfraError
+from harness.pool.sealed import SealedPool
+from leaderboard import __main__ as commands
+from leaderboard.case import Means
+from leaderboard.checks import LADDER, rescored
+from leaderboard.verify import verify
+
+
+def test_an_honest_entry_is_claimed_without_findings(honest: Path, means: Means) -> None:
+    result = verify(honest, means=means)
+    assert (result.outcome, result.reached, result.findings) == ("ok", "claimed", [])
+    assert set(LADDER["claimed"]) <= set(result.checks)
+
+
+def test_without_the_pool_the_level_is_not_reached(honest: Path) -> None:
+    result = verify(honest)
+    assert (result.outcome, result.reached) == ("incomplete", None)
+    assert {finding.check for finding in result.of("skipped")} == {"in the pool", "ledger"}
+
+
+def test_another_pool_is_not_taken_for_the_entrys(honest: Path, tmp_path: Path) -> None:
+    other = synthetic.world(tmp_path / "other", seed=1)
+    assert verify(honest, means=Means(pool=other)).outcome == "incomplete"
+
+
+def test_predictions_give_the_stated_scores(honest: Path, means: Means) -> None:
+    result = verify(honest, level="rescored", means=means)
+    assert (result.outcome, result.reached) == ("incomplete", "claimed")
+    assert [finding.check for finding in result.findings] == ["evaluated again"]
+
+
+def _again(shift: float, honest: Path, run_dirs: list[Path], means: Means, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The outcome of `rescored` if evaluating again gives the stated scores plus `shift`."""
+    files = honest.parent / f"files-{shift}"
+    for seed, run in enumerate(run_dirs):
+        place = files / f"seed-{seed}" / "train"
+        place.mkdir(parents=True)
+        (place / "checkpoint.safetensors").write_bytes((run / "train" / "checkpoint.safetensors").read_bytes())
+
+    def evaluate(module: str, settings: dict[str, str]) -> None:
+        weights = Path(settings["checkpoint"]).read_bytes()
+        source = next(run for run in run_dirs if (run / "train" / "checkpoint.safetensors").read_bytes() == weights)
+        for path in (source / "eval").glob("*.json"):
+            record = json.loads(path.read_text())
+            if record["kind"] == "task" and record["payload"]["score"] is not None:
+                record["payload"]["score"] = min(record["payload"]["score"] + shift, 1.0)
+            (Path(settings["out"]) / path.name).write_text(json.dumps(record))
+
+    monkeypatch.setattr(rescored, "run_harness", evaluate)
+    return verify(honest, level="rescored", means=dataclasses.replace(means, files=files)).outcome
+
+
+@pytest.mark.parametrize(("shift", "outcome"), [(0.0, "ok"), (0.0005, "ok"), (0.02, "invalid")])
+def test_evaluating_again_agrees_within_the_tolerance(
+    shift: float, outcome: str, honest: Path, run_dirs: list[Path], means: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _again(shift, honest, run_dirs, means, monkeypatch) == outcome
+
+
+def test_our_own_failure_is_not_held_against_the_entry(
+    honest: Path, means: Means, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> object:
+        raise InfraError("the disk is full")
+
+    monkeypatch.setattr("leaderboard.checks.training.pool_counts", full)
+    result = verify(honest, means=means)
+    assert result.outcome == "broken"
+    assert "the disk is full" in result.findings[-1].what
+
+
+def test_a_multiset_of_uids_is_verified(sealed: SealedPool, means: Means, tmp_path: Path) -> None:
+    once = synthetic.subset_of(sealed, keep=0.2)
+    uids = uid.sort(np.concatenate([once, once[::2], once[:10]]))
+    entry = tmp_path / "entry"
+    write_entry([synthetic.run(tmp_path / "run", sealed, uids)], entry)
+    assert verify(entry, means=means).outcome == "ok"
+
+
+def test_the_realised_pool_is_checked_against_the_full_list(
+    sealed: SealedPool, run_dirs: list[Path], means: Means, tmp_path: Path
+) -> None:
+    more = synthetic.world(tmp_path / "more", samples=500, seed=9)
+    uid.save(tmp_path / "list.npy", uid.sort(np.concatenate([np.asarray(sealed.uids), np.asarray(more.uids)])))
+    record = write_entry(run_dirs, tmp_path / "entry", pool_list=tmp_path / "list.npy")
+    assert record.payload["pool"]["listed"] == 3500
+    complete = dataclasses.replace(means, pool_list=tmp_path / "list.npy")
+    assert verify(tmp_path / "entry", means=complete).outcome == "ok"
+    assert verify(tmp_path / "entry", means=means).of("skipped")
+    uid.save(tmp_path / "other.npy", np.asarray(more.uids))
+    wrong = verify(tmp_path / "entry", means=dataclasses.replace(means, pool_list=tmp_path / "other.npy"))
+    assert wrong.outcome == "invalid"
+
+
+def test_too_good_is_looked_at_and_not_refused(honest: Path, means: Means) -> None:
+    result = verify(honest, means=dataclasses.replace(means, best_known={"tiny": 0.1}))
+    assert result.outcome == "ok"
+    assert "too good" in result.of("warning")[0].what
+
+
+def test_exit_codes(honest: Path, sealed: SealedPool, capsys: pytest.CaptureFixture[str], tmp_path: Path,
+                    monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    pool = ["--pool", sealed.seal_dir]
+    assert commands.command(["verify", str(honest), *pool]) == 0
+    assert "claimed    ok" in capsys.readouterr().out
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "entry.json").write_text("{}")
+    assert commands.command(["verify", str(tmp_path / "bad"), "--json", *pool]) == 1
+    assert json.loads(capsys.readouterr().out)[0]["findings"][0]["severity"] == "error"
+
+    def broken(*_: object, **__: object) -> object:
+        raise InfraError("no memory")
+
+    monkeypatch.setattr("leaderboard.verify._climb", broken)
+    assert commands.command(["verify", str(honest), *pool]) == 7

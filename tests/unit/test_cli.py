@@ -1,0 +1,101 @@
+"""key=value settings, and errors as one sentence with the exit code of their kind."""
+
+import subprocess
+import sys
+
+import pytest
+
+from harness import cli
+from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError, MethodError, PluginError, StageError
+from harness.records import StrictModel
+
+
+class _Pool(StrictModel):
+    path: str = "here"
+
+
+class _Settings(StrictModel):
+    """What a tool takes."""
+
+    out: str
+    samples: int = 5
+    fast: bool = False
+    pool: _Pool = _Pool()
+
+
+def test_settings_are_typed_and_nested() -> None:
+    got = cli.settings(["out=a=b", "samples=7", "fast=true", "pool.path=x"], _Settings)
+    assert (got.out, got.samples, got.fast, got.pool.path) == ("a=b", 7, True, "x")
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["out=a", "sampels=3"], "did you mean 'samples'"),
+        (["out=a", "pool.pth=3"], "did you mean 'pool.path'"),
+        (["out=a", "samples=many"], "samples"),
+        (["samples=3"], "out"),
+        (["out"], "setting=value"),
+        (["out=a", "out=b"], "twice"),
+    ],
+)
+def test_wrong_settings(argv: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        cli.settings(argv, _Settings)
+
+
+def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.settings(["--help"], _Settings)
+    assert caught.value.code == 0
+    assert "pool.path" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError, 2),
+        (PluginError, 3),
+        (MethodError, 4),
+        (ArtifactError, 5),
+        (StageError, 6),
+        (InfraError, 7),
+        (MemoryError, 7),
+        (PermissionError, 5),
+        (KeyboardInterrupt, 130),
+    ],
+)
+def test_exit_codes(error: type[BaseException], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(argv: list[str]) -> None:
+        raise error("the sentence")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.main(command)
+    assert caught.value.code == code
+    if issubclass(error, HarnessError):
+        assert capsys.readouterr().err == "error: the sentence\n"
+
+
+def test_full_disk_is_the_machines_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    def command(argv: list[str]) -> None:
+        raise OSError(28, "No space left on device", "/data/x")
+
+    with pytest.raises(SystemExit) as caught:
+        cli.main(command)
+    assert caught.value.code == 7
+    assert "/data/x: the disk is full" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", ["harness.run", "harness.methods", "harness.tasks"])
+def test_listing_commands_do_not_import_torch(module: str) -> None:
+    argument = ["--help"] if module == "harness.run" else []
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = {[module, *argument]!r}\n"
+        f"try: runpy.run_module({module!r}, run_name='__main__', alter_sys=True)\n"
+        "except SystemExit as stop: assert not stop.code, stop.code\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout

@@ -1,0 +1,87 @@
+"""Files appear whole or not at all, and folders are held by one command."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+import pytest
+
+from harness import files
+from harness.errors import ArtifactError, InfraError
+
+
+def test_atomic_path_leaves_nothing_behind_on_failure(tmp_path: Path) -> None:
+    target = tmp_path / "a" / "file"
+    with pytest.raises(ValueError, match="stop"), files.atomic_path(target) as temporary:
+        temporary.write_text("half")
+        raise ValueError("stop")
+    assert list((tmp_path / "a").iterdir()) == []
+
+
+def test_atomic_path_replaces(tmp_path: Path) -> None:
+    files.write_bytes(tmp_path / "file", b"old")
+    files.write_bytes(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    with pytest.raises(ArtifactError, match=str(tmp_path / "a")):
+        files.write_bytes(tmp_path / "a" / "b", b"")
+
+
+def test_open_file_names_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"nothing\.bin: no such file"):
+        files.open_file(tmp_path / "nothing.bin")
+
+
+def test_remote_paths_open_through_fsspec() -> None:
+    import fsspec
+
+    fsspec.filesystem("memory").pipe("/folder/x.bin", b"content")
+    assert files.is_remote("memory://folder/x.bin")
+    assert files.open_file("memory://folder/x.bin").read() == b"content"
+    assert [path.rsplit("/", 1)[1] for path in files.list_files("memory://folder", ".bin")] == ["x.bin"]
+    assert files.join("memory://folder/", "y") == "memory://folder/y"
+
+
+def _hold(folder: str, ready: object, leave: object) -> None:
+    with files.lock(folder):
+        ready.set()  # type: ignore[attr-defined]
+        leave.wait(30)  # type: ignore[attr-defined]
+
+
+def test_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready, leave = context.Event(), context.Event()
+    process = context.Process(target=_hold, args=(str(tmp_path), ready, leave))
+    process.start()
+    assert ready.wait(30)
+    with pytest.raises(InfraError, match="another command"), files.lock(tmp_path):
+        pass
+    process.kill()
+    process.join()
+    with files.lock(tmp_path, wait=True):
+        pass
+
+
+def test_require_space(tmp_path: Path) -> None:
+    files.require_space(tmp_path / "not" / "there", 1)
+    with pytest.raises(InfraError, match="needed"):
+        files.require_space(tmp_path, 1 << 62)
+
+
+def test_cache_dir_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DATACOMP_HARNESS_CACHE", str(tmp_path / "c"))
+    assert files.cache_dir() == tmp_path / "c"
+    monkeypatch.delenv("DATACOMP_HARNESS_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert files.cache_dir() == tmp_path / "datacomp-harness"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_unwritable_folder(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    with pytest.raises(InfraError, match="permission denied"):
+        files.write_bytes(tmp_path / "locked" / "x", b"")

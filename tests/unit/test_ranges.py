@@ -1,0 +1,63 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from harness import ranges
+from harness.errors import ArtifactError
+from harness.ranges import Copier, Reader, split_ranges
+
+CONTENT = np.random.default_rng(0).bytes(20_000)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    cuts=st.lists(st.integers(0, 20_000), min_size=2, max_size=40, unique=True),
+    gather=st.sampled_from([1, 100, 5000, 1 << 20]),
+    parts=st.sampled_from([1, 3, 512]),
+    prefix=st.sampled_from(["", "local://"]),
+)
+def test_copied_bytes(tmp_path: Path, cuts: list[int], gather: int, parts: int, prefix: str) -> None:
+    (tmp_path / "from").write_bytes(CONTENT)
+    cuts = sorted(cuts[: len(cuts) // 2 * 2])
+    wanted = np.array(cuts).reshape(-1, 2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranges, "_GATHER", gather if len(CONTENT) / gather < 1000 else 100)
+        patch.setattr(ranges, "_MAX_PARTS", parts)
+        patch.setattr(ranges, "AHEAD", 3000)
+        with Reader(f"{prefix}{tmp_path}/from") as reader, open(tmp_path / "to", "wb", buffering=0) as file:
+            copier = Copier(file.fileno())
+            copier.copy(reader, wanted)
+    expected = b"".join(CONTENT[start:end] for start, end in wanted.tolist())
+    assert (tmp_path / "to").read_bytes() == expected
+    assert copier.written == len(expected)
+
+
+def test_writes_that_are_cut_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "writev", lambda descriptor, parts: os.write(descriptor, b"".join(parts)[:3]))
+    with open(tmp_path / "to", "wb", buffering=0) as file:
+        Copier(file.fileno()).append(b"ab", b"cdefg", b"")
+    assert (tmp_path / "to").read_bytes() == b"abcdefg"
+
+
+@pytest.mark.parametrize("prefix", ["", "local://"])
+def test_reading_past_the_end(tmp_path: Path, prefix: str) -> None:
+    (tmp_path / "from").write_bytes(CONTENT)
+    with Reader(f"{prefix}{tmp_path}/from", ahead=500) as reader:
+        assert reader.read(19_990, 50) == CONTENT[19_990:]
+        assert reader.read(30_000, 50) == b""
+        assert reader.read(100, 50) == CONTENT[100:150]
+        assert reader.read(110, 50) == CONTENT[110:160]
+        with pytest.raises(ArtifactError, match="ends before byte 20040"):
+            reader.exactly(19_990, 50)
+        with pytest.raises(ArtifactError, match="ends before byte 20001"):
+            reader.many(np.array([[5, 10], [19_000, 20_001]]))
+
+
+def test_split_ranges() -> None:
+    assert split_ranges(np.array([[0, 10], [20, 45], [50, 60]]), 10).tolist() == [
+        [0, 10], [20, 30], [30, 40], [40, 45], [50, 60],
+    ]  # fmt: skip

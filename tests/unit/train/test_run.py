@@ -1,0 +1,199 @@
+"""The training stage as a whole: records, resuming, errors, audit."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from harness import executor
+from harness.audit import audit
+from harness.config import RunConfig
+from harness.errors import ArtifactError, InfraError, StageError
+from harness.files import sha256_file
+from harness.pool.sealed import SealedPool
+from harness.records import read_json, read_record
+from harness.reshard import reshard
+from harness.subset import Subset
+from harness.train import checkpoint, learner
+from harness.train.run import train
+
+Config = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path, subset: Subset) -> Path:
+    subset.save(tmp_path / "uids.npy")
+    return tmp_path
+
+
+def test_a_run_leaves_its_records(make_config: Config, sealed: SealedPool, subset: Subset, run_dir: Path) -> None:
+    out = run_dir / "train"
+    record = train(make_config(), sealed=sealed, subset=subset, out=out)
+    assert read_record(out / "train.json", "train").digest == record.digest
+    assert record.inputs == {"pool": sealed.digest, "subset": subset.digest}
+    assert record.payload["samples_seen"] == 72
+    assert record.payload["steps"] == 5
+    assert record.payload["official"] is False
+    assert record.payload["checkpoint"] == sha256_file(out / "checkpoint.safetensors")
+    assert [kept["step"] for kept in record.payload["checkpoints"]] == [1, 2, 3, 4, 5]
+    assert all(sha256_file(out / kept["file"]) == kept["sha256"] for kept in record.payload["checkpoints"])
+    log = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [entry["samples"] for entry in log] == [16, 32, 48, 64, 72]
+    keys = {"step", "samples", "loss", "lr", "logit_scale", "samples_per_second", "data_wait"}
+    assert all(set(entry) == keys for entry in log)
+    assert not (out / checkpoint.SNAPSHOT).exists()
+
+    # Again: nothing is done twice, and the audit finds what was fed.
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and path.name != ".lock"}
+    assert train(make_config(), sealed=sealed, subset=subset, out=out).digest == record.digest
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert audit(run_dir) == []
+
+
+def test_seed_and_order_change_the_run(make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path) -> None:
+    digests = {
+        train(config, sealed=sealed, subset=subset, out=tmp_path / str(i)).payload["ledger"]
+        for i, config in enumerate(
+            [make_config(samples_seen=16), make_config(samples_seen=16, seed=1),
+             make_config(samples_seen=16, train={"order": "with_replacement"})]
+        )
+    }  # fmt: skip
+    assert len(digests) == 3
+    assert read_record(tmp_path / "2" / "train.json", "train").protocol == "v1-with_replacement"
+
+
+def test_masked_and_resharded_training_are_the_same(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path
+) -> None:
+    resharded = reshard(sealed, subset, out=tmp_path / "shards", executor=executor.local(1))
+    masked = train(make_config(), sealed=sealed, subset=subset, out=tmp_path / "a")
+    copied = train(make_config(), sealed=sealed, subset=subset, resharded=resharded, out=tmp_path / "b")
+    assert masked.digest == copied.digest
+    assert (tmp_path / "a/checkpoint.safetensors").read_bytes() == (tmp_path / "b/checkpoint.safetensors").read_bytes()
+
+
+class Interrupted(Exception):
+    """Stands for the end of a process."""
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    step, done = learner.Learner.step, []
+
+    def counted(self: Any, number: int, slices: Any) -> torch.Tensor:
+        if len(done) == steps:
+            raise Interrupted
+        done.append(number)
+        return step(self, number, slices)
+
+    monkeypatch.setattr(learner.Learner, "step", counted)
+
+
+def test_an_interrupted_run_ends_with_the_same_weights(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(train={"checkpoint_minutes": 1e-9})
+    whole = train(config, sealed=sealed, subset=subset, out=tmp_path / "whole")
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 3)
+        with pytest.raises(Interrupted):
+            train(config, sealed=sealed, subset=subset, out=tmp_path / "parts")
+    resumed = train(config, sealed=sealed, subset=subset, out=tmp_path / "parts")
+    assert resumed.provenance["resumed_at"] == 3
+    assert resumed.digest == whole.digest
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts/log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_sigterm_saves_first(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = learner.Learner.step
+
+    def told(self: Any, number: int, slices: Any) -> torch.Tensor:
+        if number == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, number, slices)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learner.Learner, "step", told)
+        with pytest.raises(InfraError, match="stopped at step 2"):
+            train(make_config(), sealed=sealed, subset=subset, out=tmp_path)
+    assert not (tmp_path / "train.json").exists()
+    record = train(make_config(), sealed=sealed, subset=subset, out=tmp_path)
+    assert record.provenance["resumed_at"] == 2
+
+
+def test_a_snapshot_of_another_run_is_refused(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        interrupt_after(patched, 2)
+        with pytest.raises(Interrupted):
+            train(make_config(train={"checkpoint_minutes": 1e-9}), sealed=sealed, subset=subset, out=tmp_path)
+    with pytest.raises(StageError, match="other settings"):
+        train(make_config(seed=5), sealed=sealed, subset=subset, out=tmp_path)
+    (tmp_path / checkpoint.SNAPSHOT).write_bytes(b"garbage")
+    with pytest.raises(ArtifactError, match="not a readable snapshot"):
+        train(make_config(), sealed=sealed, subset=subset, out=tmp_path)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match=r"the loss is nan at step \d"):
+        train(make_config(lr=1e38), sealed=sealed, subset=subset, out=tmp_path)
+    assert not (tmp_path / "train.json").exists()
+
+
+def test_a_full_disk_is_an_infra_error(make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(InfraError, match="checkpoints"):
+            train(make_config(samples_seen=32), sealed=sealed, subset=subset, out=tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    assert not (tmp_path / "train.json").exists()
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_the_audit_finds_other_batches(make_config: Config, sealed: SealedPool, subset: Subset, run_dir: Path) -> None:
+    train(make_config(), sealed=sealed, subset=subset, out=run_dir / "train")
+    path = run_dir / "train" / "ledger.json"
+    ledger = read_json(path)
+    ledger["payload"]["batches"][2] = "00000000"
+    path.write_text(json.dumps(ledger))
+    assert audit(run_dir) == ["batch 2 differs from what the uid file gives (1 of 5)"]
+    other = Subset.of(np.asarray(sealed.uids[:50]))
+    other.save(run_dir / "uids.npy")
+    assert "subset is not the one of the run" in audit(run_dir)[0]
+
+
+def test_held_out_pairs_are_not_fed(make_config: Config, sealed: SealedPool, tmp_path: Path) -> None:
+    config = make_config(samples_seen=96).model_copy(
+        update={"pool": make_config().pool.model_copy(update={"holdout": 10})}
+    )
+    everything = Subset.of(np.asarray(sealed.uids))
+    everything.save(tmp_path / "uids.npy")
+    train(config, sealed=sealed, subset=everything, out=tmp_path / "train", exclude=sealed.holdout(10))
+    assert audit(tmp_path) == []
+
+
+def test_wandb_offline(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    train(make_config(samples_seen=16, wandb="offline"), sealed=sealed, subset=subset, out=tmp_path)
+    name = (tmp_path / "wandb_id").read_text()
+    assert list(tmp_path.glob(f"wandb/offline-run-*-{name}"))
