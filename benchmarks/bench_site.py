@@ -19,11 +19,14 @@ from leaderboard.board import Board
 from leaderboard.site import build
 
 CHROMIUM = "/usr/bin/chromium"
+FIRST_PAGE = ("index.html", "static/site.css", "static/common.js", "static/board.js")
 SCALES = {"tiny": "tiny", "small": "v1", "medium": "v1"}
 
 
-def make_entry(folder: Path, *, name: str, scale: str, skill: float, size: int, seeds: int, method: str, rng: np.random.Generator,
-               unofficial: tuple[str, ...] = (), replicates: int = 1000) -> None:  # fmt: skip
+def make_entry(
+    folder: Path, *, name: str, scale: str, skill: float, size: int, seeds: int, method: str, rng: np.random.Generator,
+    unofficial: tuple[str, ...] = (), replicates: int = 1000,
+) -> None:  # fmt: skip
     """Write what the site reads of an entry: entry.json and bootstrap.npy."""
     suite = suites.load(SCALES[scale])
     ease = np.random.default_rng(1).normal(0, 0.1, len(suite.tasks))
@@ -56,7 +59,10 @@ def make_entry(folder: Path, *, name: str, scale: str, skill: float, size: int, 
         scale=scale, suite=suite.name, unofficial=list(unofficial), method={"name": method, "params": {}},
         pool=PoolSummary(digest=digest_of("pool"), samples=12_000_000, listed=12_800_000),
         subset=SubsetSummary(uids=digest_of(name), size=size, distinct=size, max_count=1, mean_repeats=3.0),
-        runs=[SeedSummary(seed=s, samples_seen=12_800_000, checkpoint=digest_of([name, s]), ledger=digest_of(s)) for s in range(seeds)],
+        runs=[
+            SeedSummary(seed=s, samples_seen=12_800_000, checkpoint=digest_of([name, s]), ledger=digest_of(s))
+            for s in range(seeds)
+        ],
         tasks=tasks, missing=[], aggregates=aggregates,
     )  # fmt: skip
     inputs = {"bootstrap.npy": sha256_file(folder / "bootstrap.npy")}
@@ -75,7 +81,8 @@ def make_board(root: Path, entries: int) -> None:
         random = i % 40 < 3
         method, name = ("random_subset", f"random {i}") if random else (f"method_{i}", f"Method number {i}")
         make_entry(
-            root / scale / f"entry-{i}", name=name, scale=scale, skill=0.12 + 0.0002 * i, size=int(1e6 * rng.uniform(0.5, 12)),
+            root / scale / f"entry-{i}", name=name, scale=scale, skill=0.12 + 0.0002 * i,
+            size=int(1e6 * rng.uniform(0.5, 12)),
             seeds=1 + i % 3, method=method, rng=rng,
         )  # fmt: skip
 

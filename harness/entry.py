@@ -43,6 +43,7 @@ from harness.eval import predictions
 from harness.eval import suite as suites
 from harness.finished import Run, read_run
 from harness.pool.sealed import SealedPool, read_pool_record
+from harness.pool.view import Pool
 from harness.provenance import provenance
 from harness.records import Record, write_record
 from harness.uid import Uids
@@ -66,7 +67,8 @@ def write_entry(
     """Write the entry of finished runs of one uid file, one a seed, into the folder `out`; its record.
 
     `card` is a data card in Markdown, `pool` the folder of pool.json (default: where the run found it), `pool_list`
-    the sorted uids of the full pool (npy). An entry of the same runs and words that is there already stays as it is.
+    the sorted uids of the full pool (npy; default above tiny: those of the pool's metadata). An entry of the same
+    runs and words that is there already stays as it is.
     Raises ArtifactError for a run that is not finished, ConfigError for runs that do not belong in one entry.
     """
     folder = Path(out)
@@ -87,8 +89,8 @@ def write_entry(
     if replicates:
         inputs["bootstrap.npy"] = _save(folder / "bootstrap.npy", bootstrap.aggregate(runs[0].suite, replicates))
     listed: dict[str, Any] = {}
-    if pool_list is not None:
-        full = uid.load(pool_list)
+    full = _full_list(runs[0], sealed, pool_list)
+    if full is not None:
         listed = {"listed": len(full), "listed_uids": uid.digest(full)}
         inputs["realised.npy"] = _save(folder / "realised.npy", _realised(full, sealed))
     payload = EntryPayload(
@@ -228,6 +230,18 @@ def _save(path: Path, array: npt.NDArray[Any]) -> str:
     with files.atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
     return files.sha256_file(path)
+
+
+def _full_list(run: Run, sealed: SealedPool, pool_list: str | Path | None) -> Uids | None:
+    """The sorted uids of the full pool: as given, else of the pool's metadata where it has any.
+
+    The generated pool of scale tiny is the same for everybody, so its list would tell nothing.
+    """
+    if pool_list is not None:
+        return uid.load(pool_list)
+    if run.config.payload["scale"]["name"] == "tiny" or not files.list_files(f"{sealed.path}/metadata", ".parquet"):
+        return None
+    return Pool.open(sealed.path).uids()
 
 
 def _realised(full: Uids, sealed: SealedPool) -> npt.NDArray[np.uint8]:

@@ -66,8 +66,15 @@ class Executor(ABC):
         unit: str = "files",
         weights: Sequence[int] | None = None,
         threads: bool = False,
+        quiet: bool = False,
     ) -> Iterator[Result]:
-        """Like `map`, but results are handed over one by one; work goes on only as far as they are taken."""
+        """Like `map`, but results are handed over one by one; work goes on only as far as they are taken.
+
+        `quiet` leaves the progress to the caller.
+        """
+        if quiet:
+            yield from self._results(fn, items, name, threads)
+            return
         sizes = [1] * len(items) if weights is None else list(weights)
         with Progress(name, total=sum(sizes), unit=unit) as bar:
             for size, result in zip(sizes, self._results(fn, items, name, threads), strict=True):

@@ -14,6 +14,7 @@ import numpy as np
 from harness import files, tars, uid
 from harness.eval.suite import Suite, Task
 from harness.pool.sealed import SealedPool
+from harness.ranges import Reader
 
 KEY = "holdout"
 
@@ -45,11 +46,12 @@ def write(sealed: SealedPool, pairs: int, out: Path) -> None:
         shards = np.searchsorted(sealed.borders, rows, side="right") - 1
         for shard in np.unique(shards):
             index = sealed.index(int(shard))
-            for row in rows[shards == shard] - sealed.borders[shard]:
-                image, caption = tars.read_sample(sealed.shards[shard], index[row])
-                key = uid.to_hex(index["uid"][row : row + 1])[0]
-                _add(tar, f"{key}.jpg", image)
-                _add(tar, f"{key}.json", json.dumps({"captions": [caption]}).encode())
+            with Reader(sealed.shards[shard]) as reader:
+                for row in rows[shards == shard] - sealed.borders[shard]:
+                    image, caption = tars.read_sample(reader, index[row])
+                    key = uid.to_hex(index["uid"][row : row + 1])[0]
+                    _add(tar, f"{key}.jpg", image)
+                    _add(tar, f"{key}.json", json.dumps({"captions": [caption]}).encode())
     files.write_bytes(done, b"1\n")
 
 

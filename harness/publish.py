@@ -44,7 +44,8 @@ def publish(entry_dir: str | Path, run_dirs: Sequence[str | Path], *, repo: str)
             repo, operations, repo_type="dataset", commit_message=f"Files of the entry {entry.payload.about.name}"
         )
     except (HfHubHTTPError, OSError) as error:
-        raise InfraError(f"{repo}: the hub did not take the files ({error}); run the same command again") from error
+        reason = str(error).splitlines()[0]
+        raise InfraError(f"{repo}: the hub did not take the files ({reason}); run the same command again") from error
     elsewhere = {
         name: there.model_copy(update={"url": hf_hub_url(repo, name, repo_type="dataset", revision=commit.oid)})
         for name, there in entry.payload.elsewhere.items()

@@ -5,11 +5,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from harness.config import Scale, validated
 from harness.errors import ArtifactError, ConfigError
 from harness.eval.suite import Task
+from harness.order import count
 from harness.pool.sealed import SealedPool
 from harness.records import Record
+from harness.uid import Uids
+from leaderboard import safe
 from leaderboard.entries import Entry
 from leaderboard.findings import Finding, Severity
 
@@ -91,6 +97,37 @@ class Case:
     def scored(self) -> list[Task]:
         """Scored tasks that have a result of every seed."""
         return [task for task in self.entry.suite.scored if all(task.key in run.tasks for run in self.runs)]
+
+    @cached_property
+    def uids(self) -> Uids:
+        """The uid file, memory-mapped; its order is not checked."""
+        return safe.load_uids(self.locate("uids.npy"))
+
+    @cached_property
+    def sealed(self) -> SealedPool:
+        """The sealed pool that the entry names: the maintainer's own, or what was brought of the participant's."""
+        wanted, own = self.payload.pool.digest, self.means.pool
+        if own is not None and own.digest == wanted:
+            return own
+        if self.means.files is None:
+            raise SkippedError(
+                "the pool's uid list is not at hand; bring the sealed pool with --pool or pool/ with --files"
+            )
+        for name in ("uids.npy", "shards.npy"):
+            safe.check_npy(self.locate(f"pool/{name}"))
+        found = SealedPool.open(str(self.locate("pool/uids.npy").parent))
+        if found.digest != wanted:
+            raise ArtifactError(f"pool/pool.json: digest {found.digest[:12]}… is not that of the entry's pool")
+        return found
+
+    @cached_property
+    def counts(self) -> npt.NDArray[np.int32]:
+        """How often (N,) each sample of the sealed pool stands in the subset; half the memory of int64."""
+        pool, step = self.sealed.uids, 1 << 20
+        found = np.zeros(len(pool), dtype=np.int32)
+        for at in range(0, len(pool), step):
+            found[at : at + step] = count(self.uids, np.asarray(pool[at : at + step]))
+        return found
 
     def locate(self, path: str) -> Path:
         """Where a file that entry.json names lies here; SkippedError if it is elsewhere and was not brought."""

@@ -114,17 +114,19 @@ def _header(path: Path) -> tuple[dict[str, Any], int, int]:
 def check_npy(path: Path) -> None:
     """ArtifactError unless `path` is an npy file of plain numbers or bytes whose header describes exactly its size."""
     header, offset, size = _header(path)
-    descr = header["descr"]
-    fields = [item[1] for item in descr if len(item) == 2] if isinstance(descr, list) else [descr]
-    if not fields or len(fields) != (len(descr) if isinstance(descr, list) else 1) or not all(map(_is_plain, fields)):
-        raise ArtifactError(f"{path.name}: dtype {str(descr)[:60]} is not one of plain numbers or bytes")
-    expected = offset + math.prod(header["shape"]) * sum(int(field[2:]) for field in fields)
+    sizes = _field_sizes(header["descr"])
+    if not sizes:
+        raise ArtifactError(f"{path.name}: dtype {str(header['descr'])[:60]} is not one of plain numbers or bytes")
+    expected = offset + math.prod(header["shape"]) * sum(sizes)
     if size != expected:
         raise ArtifactError(f"{path.name}: the npy header describes {expected:,} bytes, the file has {size:,}")
 
 
-def _is_plain(descr: object) -> bool:
-    return isinstance(descr, str) and re.fullmatch(r"[<|][biufS][0-9]{1,4}", descr) is not None
+def _field_sizes(descr: object) -> list[int]:
+    """Bytes of each field that a header's dtype describes; empty if one is not a plain number or bytes."""
+    names = [item[-1] if isinstance(item, tuple) else item for item in descr] if isinstance(descr, list) else [descr]
+    plain = [re.fullmatch(r"[<|][biufS]([0-9]{1,4})", name) if isinstance(name, str) else None for name in names]
+    return [] if None in plain else [int(found[1]) for found in plain if found is not None]
 
 
 def load_uids(path: Path) -> Uids:

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -138,7 +139,7 @@ def write_shard(out: Path, number: int, pairs: list[Pair], side: int) -> None:
             content = pair.path.read_bytes()
             try:
                 jpeg, original, stored = encode(content, side)
-            except OSError as error:
+            except (OSError, Image.DecompressionBombError) as error:
                 print(f"left out: {pair.url}: {error}", file=sys.stderr)
                 continue
             key = f"{number:08d}{len(rows):04d}"
@@ -162,7 +163,10 @@ def write_shard(out: Path, number: int, pairs: list[Pair], side: int) -> None:
 
 def encode(content: bytes, side: int) -> tuple[bytes, tuple[int, int], tuple[int, int]]:
     """The picture as JPEG on white with its largest side at most `side`; its size before and after."""
-    with Image.open(io.BytesIO(content)) as opened:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice that size is an error all the same
+        opened = Image.open(io.BytesIO(content))
+    with opened:
         original = opened.size
         layered = opened.convert("RGBA")
     picture = Image.new("RGB", original, "white")

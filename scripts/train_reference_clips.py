@@ -33,7 +33,7 @@ ARCHITECTURES = {
         "text_cfg": {"context_length": clips.CONTEXT, "width": 96, "heads": 2, "layers": 1},
     },
 }
-EPOCHS = {"b32": 3, "l14": 4}
+EPOCHS = {"b32": 3, "l14": 3}
 SHARDS = 16
 BATCH = 256
 PEAK = 1e-3

@@ -31,7 +31,9 @@ def picture(seed: int, *, format: str = "JPEG", mode: str = "RGB", size: int = 2
     return buffer.getvalue()
 
 
-def sample(number: int, *, shard: int = 0, image: bytes | None = None, extension: str = "jpg", **meta: object) -> dict[str, bytes]:
+def sample(
+    number: int, *, shard: int = 0, image: bytes | None = None, extension: str = "jpg", **meta: object
+) -> dict[str, bytes]:
     """Members (name to content) of one sample, in img2dataset's order."""
     key = f"{shard:05d}{number:04d}"
     caption = f"caption {number} of shard {shard} é"

@@ -88,9 +88,9 @@ def _data_dir(how: EvalConfig, suite_name: str) -> str:
         raise ConfigError(
             "setting eval.data_dir: the folder of the task data; `python -m harness.download_tasks out=DIR` fetches it"
         )
-    from harness import tiny
+    from harness.tiny import cache
 
-    return str(tiny.ensure_tasks())
+    return str(cache.ensure_tasks())
 
 
 if __name__ == "__main__":

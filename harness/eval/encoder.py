@@ -25,7 +25,7 @@ class Encoder:
     """A model in evaluation mode on a device."""
 
     def __init__(self, name: str, checkpoint: str | Path, *, device: str, precision: Precision) -> None:
-        self.name, self.device = name, torch.device(_choose(device))
+        self.name, self.device = name, torch.device(device)
         self.model: Any = models.load(name, checkpoint).to(self.device).eval()
         self.tokenizer = models.tokenizer(name)
         self.precision = precision
@@ -135,6 +135,10 @@ def _unit(embeddings: torch.Tensor) -> Floats:
     return unit
 
 
-def _choose(name: str) -> str:
-    """`auto` means a GPU where there is one."""
-    return name if name != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+def devices(name: str) -> list[str]:
+    """The devices that a setting means: `auto` a GPU where there is one, `all` every GPU, else a list with commas."""
+    if name in ("auto", "all") and not torch.cuda.is_available():
+        return ["cpu"]
+    if name == "all":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["cuda"] if name == "auto" else name.split(",")

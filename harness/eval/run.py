@@ -7,9 +7,11 @@ whose data do not fit fails alone: the others go on, and the evaluation is incom
 
 import io
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property, partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from harness.config import Precision
 from harness.errors import ArtifactError, StageError
 from harness.eval import data, digests, kinds
 from harness.eval.board import Board
-from harness.eval.encoder import Encoder, Floats
+from harness.eval.encoder import Encoder, Floats, devices
 from harness.eval.results import EVALUATION, Results
 from harness.eval.source import TaskSource, attempt, load_job
 from harness.eval.suite import Suite, load
@@ -28,6 +30,11 @@ from harness.files import write_bytes
 from harness.provenance import provenance
 from harness.records import Record, digest_of
 
+Found = data.Chunk | ArtifactError
+"""What a worker gives back."""
+
+AHEAD = 2
+"""Chunks that wait for a device or its answer."""
 CHUNK_BYTES = 16 << 20
 """Decoded pictures that travel together from a worker; bounds the memory of what waits."""
 
@@ -54,9 +61,9 @@ def evaluate(
     started = time.monotonic()
     suite = load(suite) if isinstance(suite, str) else suite
     chosen = {task.key for task in suite.select(tasks)}
-    model_of = _Lazy(partial(Encoder, model, checkpoint, device=device, precision=precision))
+    copies = _Devices(model, checkpoint, device=device, precision=precision)
     path = Path(checkpoint)
-    digest = digests.sha256(path) if path.is_file() else model_of().digest
+    digest = digests.sha256(path) if path.is_file() else copies.first.digest
     results = Results(folder=Path(out), checkpoint=digest, model=model, precision=precision)
 
     records: dict[str, Record] = {}
@@ -77,7 +84,7 @@ def evaluate(
         if task.key in chosen:
             sources.append(source)
     with Board(suite.select(tasks), records, failed) as board:
-        evaluation = _Evaluation(results=results, encoder=model_of, board=board, batch_size=batch_size)
+        evaluation = _Evaluation(results=results, model=copies, board=board, batch_size=batch_size)
         if any(source.task.key not in records for source in sources):
             executor = local(workers or None)
             try:
@@ -96,24 +103,54 @@ def evaluate(
     return record
 
 
-class _Lazy:
-    """The model, loaded when first needed: an evaluation that is done already does not need it."""
+class _Devices:
+    """One copy of the model on each device, loaded when first needed: a finished evaluation does not need it."""
 
-    def __init__(self, make: Callable[[], Encoder]) -> None:
-        self._make = make
-        self._made: Encoder | None = None
+    def __init__(self, model: str, checkpoint: str | Path, *, device: str, precision: Precision) -> None:
+        self._make = partial(Encoder, model, checkpoint, precision=precision)
+        self._device = device
 
-    def __call__(self) -> Encoder:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+    @cached_property
+    def encoders(self) -> list[Encoder]:
+        """The copies."""
+        return [self._make(device=device) for device in devices(self._device)]
+
+    @property
+    def first(self) -> Encoder:
+        """The copy for work that is not spread."""
+        return self.encoders[0]
+
+    def embed(self, chunks: Iterable[Found]) -> Iterator[tuple[Found, Floats | None]]:
+        """Each chunk with the embeddings of its pictures, in order; the devices take turns, each in its own thread."""
+        threads = [ThreadPoolExecutor(1) for _ in self.encoders]
+        turns = cycle(zip(self.encoders, threads, strict=True))
+        waiting: deque[tuple[Found, Future[Floats] | None]] = deque()
+        try:
+            for chunk in chunks:
+                work = None
+                if isinstance(chunk, data.Chunk) and chunk.images is not None:
+                    encoder, thread = next(turns)
+                    work = thread.submit(encoder.images, chunk.images)
+                waiting.append((chunk, work))
+                if len(waiting) > AHEAD * len(threads):
+                    yield _result(waiting.popleft())
+            while waiting:
+                yield _result(waiting.popleft())
+        finally:
+            for thread in threads:
+                thread.shutdown(cancel_futures=True)
+
+
+def _result(item: tuple[Found, "Future[Floats] | None"]) -> tuple[Found, Floats | None]:
+    chunk, work = item
+    return chunk, None if work is None else work.result()
 
 
 class _Evaluation:
     """The tasks of one evaluation that are still to be done."""
 
-    def __init__(self, *, results: Results, encoder: _Lazy, board: Board, batch_size: int) -> None:
-        self.results, self.encoder, self.board, self.batch_size = results, encoder, board, batch_size
+    def __init__(self, *, results: Results, model: _Devices, board: Board, batch_size: int) -> None:
+        self.results, self.model, self.board, self.batch_size = results, model, board, batch_size
         self.provenance = provenance()
 
     def run(self, sources: list[TaskSource], executor: Executor) -> None:
@@ -121,44 +158,39 @@ class _Evaluation:
         pending = self._index([s for s in sources if s.task.key not in self.board.records], executor)
         # Of all tasks, done or not: prompts share batches, and a resumed run must not differ in the last bit.
         classifiers = self._classifiers([s for s in sources if s.task.key not in self.board.failed])
-        size = self.encoder().image_size
+        size = self.model.first.image_size
         most = max(1, min(self.batch_size, CHUNK_BYTES // (3 * size * size)))
         jobs = [job for source in pending for job in source.jobs(size, most)]
         left = Counter(job.task for job in jobs)
         states = {s.task.key: (s, kinds.scorer(s.task, classifiers[s.task.key])) for s in pending}
-        seconds = dict.fromkeys(states, 0.0)
-        chunks = executor.stream(load_job, jobs, name="eval", unit="samples", weights=[job.samples for job in jobs])
-        for job, chunk in zip(jobs, chunks, strict=True):
+        chunks = self.model.embed(executor.stream(load_job, jobs, name="eval", quiet=True))
+        started = time.monotonic()
+        for job, (chunk, embeddings) in zip(jobs, chunks, strict=True):
             if job.task in self.board.failed:
                 continue
-            started = time.monotonic()
             source, scorer = states[job.task]
             try:
                 if isinstance(chunk, ArtifactError):
                     raise chunk
                 self.board.running(job.task, job.samples)
-                scorer.add(job.part, chunk, None if chunk.images is None else self.encoder().images(chunk.images))
+                scorer.add(job.part, chunk, embeddings)
                 left[job.task] -= 1
                 if not left[job.task]:
-                    keys, columns = scorer.finish(self.encoder().texts)
-                    seconds[job.task] += time.monotonic() - started
-                    how = {
-                        **self.provenance,
-                        "seconds": round(seconds[job.task], 3),
-                        "device": self.encoder().device.type,
-                    }
-                    self.board.done(
-                        job.task, self.results.write(source, keys, columns, provenance={**self.provenance, **how})
-                    )
+                    keys, columns = scorer.finish(self.model.first.texts)
+                    self.board.done(job.task, self.results.write(source, keys, columns, provenance=self._how(started)))
+                    started = time.monotonic()
                     del states[job.task]  # and the embeddings it holds
             except ArtifactError as error:
                 self.board.fail(job.task, error)
-            seconds[job.task] += time.monotonic() - started
+
+    def _how(self, started: float) -> dict[str, Any]:
+        seconds = round(time.monotonic() - started, 3)
+        return {**self.provenance, "seconds": seconds, "device": self.model.first.device.type}
 
     def _index(self, pending: list[TaskSource], executor: Executor) -> list[TaskSource]:
         """Read what the tars of the pending tasks hold; those that fit."""
         work = [partial(data.index_shard, path, s.parts[part]) for s in pending for part, path in s.shards]
-        indices = iter(executor.map(attempt, work, name="index", unit="tars"))
+        indices = executor.stream(attempt, work, name="index", quiet=True)
         good = []
         for source in pending:
             found = [next(indices) for _ in source.shards]
@@ -184,7 +216,7 @@ class _Evaluation:
         if place.exists():
             rows = np.load(place, allow_pickle=False)
         else:
-            rows = np.concatenate(self.encoder().classifiers(flat))
+            rows = np.concatenate(self.model.first.classifiers(flat))
             write_bytes(place, _npy(rows))
         split = iter(np.split(rows, np.cumsum([len(one.classnames) for one in flat])[:-1]))
         return {key: [next(split) for _ in several] for key, several in words.items()}

@@ -26,7 +26,7 @@ from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_ind
 from harness.pool.shards import NO_TAR, Job, Sealed, Shard
 from harness.progress import say
 from harness.provenance import provenance
-from harness.records import Record, digest_of, write_record
+from harness.records import Record, digest_of, read_record, write_record
 from harness.uid import UID_DTYPE, Uids
 
 if TYPE_CHECKING:
@@ -139,11 +139,19 @@ def _seal_all(
         "left_out": {"count": len(left_out), "reasons": dict(sorted(reasons.items()))},
         "uids": uid.digest(uid.load(os.path.join(where, "uids.npy"))),
     }
-    facts: dict[str, Any] = {"seen": seen, "remarks": len(remarks)}
+    facts: dict[str, Any] = {"seen": seen, "remarks": len(remarks), "download": _download(path)}
     record = Record(kind="pool", payload=payload, provenance=provenance(seconds=time.monotonic() - started, **facts))
     write_record(os.path.join(where, "pool.json"), record)
     _tell(path, where, record, remarks)
     return jobs, found
+
+
+def _download(path: str) -> dict[str, Any] | None:
+    """How the pool was downloaded, with img2dataset's version and the share of links that answered."""
+    if is_remote(path) or not os.path.exists(join(path, "download.json")):
+        return None
+    record = read_record(join(path, "download.json"), "download")
+    return {"digest": record.digest, **record.payload, "packages": record.provenance.get("packages")}
 
 
 def _strays(listed: list[Shard], others: set[str]) -> list[str]:

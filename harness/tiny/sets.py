@@ -10,7 +10,6 @@ The pictures come from a random stream of their own, so none is in a pool.
 
 import io
 import json
-import tarfile
 from collections.abc import Callable, Sequence
 from math import comb
 from pathlib import Path
@@ -35,7 +34,7 @@ from harness.tiny.questions import (
     WINOGAVIL_PICTURES,
     Question,
 )
-from harness.tiny.shards import add_member
+from harness.tiny.shards import TAR_END, member
 from harness.tiny.words import THINGS
 from harness.tiny.world import Factors, render, sample, stream
 
@@ -165,10 +164,8 @@ def _write_tars(folder: Path, samples: Sequence[list[Member]]) -> None:
     folder.mkdir(parents=True)
     starts = range(0, len(samples), PER_TAR)
     for shard, start in enumerate(starts):
-        with tarfile.open(folder / f"{shard}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
-            for members in samples[start : start + PER_TAR]:
-                for name, content in members:
-                    add_member(tar, name, content)
+        members = [member(name, content) for sample in samples[start : start + PER_TAR] for name, content in sample]
+        (folder / f"{shard}.tar").write_bytes(b"".join([*members, TAR_END]))
     (folder / "nshards.txt").write_text(f"{len(starts)}\n")
 
 

@@ -185,11 +185,14 @@ def draw(samples: Samples) -> list[tuple[bytes, int, int]]:
     return encoded
 
 
-def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
-    """Add a member whose header says nothing about time, user or machine."""
+def member(name: str, content: bytes) -> bytes:
+    """One member of a tar: header, content and padding; the header says nothing about time, user or machine."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
-    tar.addfile(info, io.BytesIO(content))
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % tarfile.BLOCKSIZE)
+
+
+TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 def make_shard(spec: Spec) -> None:
@@ -199,7 +202,7 @@ def make_shard(spec: Spec) -> None:
     folder = Path(spec.folder)
     name = f"{spec.shard:08d}"
     listed = []
-    with tarfile.open(folder / "shards" / f"{name}.tar", "w", format=tarfile.USTAR_FORMAT) as tar:
+    with open(folder / "shards" / f"{name}.tar", "wb") as tar:
         for i, (jpeg, width, height) in enumerate(pictures):
             uid = uid_of(spec.seed, spec.stream, spec.start + i)
             key = f"{name}{i:04d}"
@@ -220,9 +223,10 @@ def make_shard(spec: Spec) -> None:
                 "sha256": hashlib.sha256(jpeg).hexdigest(),
             }
             listed.append(facts)
-            add_member(tar, f"{key}.jpg", jpeg)
-            add_member(tar, f"{key}.txt", samples.captions[i].encode())
-            add_member(tar, f"{key}.json", json.dumps(facts, indent=4).encode())
+            tar.write(member(f"{key}.jpg", jpeg))
+            tar.write(member(f"{key}.txt", samples.captions[i].encode()))
+            tar.write(member(f"{key}.json", json.dumps(facts).encode()))
+        tar.write(TAR_END)
     pq.write_table(pa.Table.from_pylist(listed, schema=_SHARD_SCHEMA), folder / "shards" / f"{name}.parquet")
     stats = {
         "count": spec.samples, "successes": spec.samples, "failed_to_download": 0, "failed_to_resize": 0,

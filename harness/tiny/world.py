@@ -210,7 +210,8 @@ def _thing_layers(rows: Factors) -> list[Layer]:
         jitter = np.roll(here["jitter"], 11, axis=1)
         x = 0.5 + _GAP_HALF[here["gap"]]
         y = 0.5 + (jitter[:, 1] - 0.5) * 0.12
-        layers.append(_things(here, at, here["thing2"], here["colour2"], x, y, 0.36 + 0.08 * jitter[:, 2], jitter))
+        side = 0.36 + 0.08 * jitter[:, 2]
+        layers.append(_things(here, at, here["thing2"], here["colour2"], x, _f4(y), _f4(side), jitter))
     return layers
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harness.config import Scale
 
@@ -38,3 +38,23 @@ def decayed(ndims: Iterable[tuple[T, int]]) -> tuple[list[T], list[T]]:
     for parameter, ndim in ndims:
         (heavy if ndim >= 2 else plain).append(parameter)
     return plain, heavy
+
+
+def forward_macs(architecture: dict[str, Any]) -> int:
+    """Multiply-adds of one pair's forward pass through an open_clip ViT and its text transformer (config as given).
+
+    A training step takes three times as many, counted without what gradient checkpointing repeats.
+    """
+    vision, text = architecture["vision_cfg"], architecture["text_cfg"]
+    patches = (vision["image_size"] // vision["patch_size"]) ** 2
+    macs: int = (
+        _transformer(vision["layers"], vision["width"], patches + 1)
+        + patches * vision["patch_size"] ** 2 * 3 * vision["width"]
+        + _transformer(text["layers"], text["width"], text["context_length"])
+        + architecture["embed_dim"] * (vision["width"] + text["width"])
+    )
+    return macs
+
+
+def _transformer(layers: int, width: int, tokens: int) -> int:
+    return layers * tokens * (12 * width * width + 2 * tokens * width)

@@ -47,6 +47,8 @@ def train(
     """
     out = Path(out)
     inputs = {"pool": sealed.digest, "subset": subset.digest}
+    if resharded is not None and read_record(files.join(resharded.path, "shards.json"), "shards").payload["blur"]:
+        inputs["shards"] = resharded.digest  # blurred pictures are other pictures; plain copies change nothing
     identity = digest_of(
         {**_facts(config), "inputs": inputs, "order": config.train.order, "holdout": config.pool.holdout}
     )

@@ -9,12 +9,16 @@ from typing import Any, Literal, Self
 
 import torch
 
+from harness import model
 from harness.config import RunConfig
 from harness.errors import ConfigError, from_os_error
 from harness.progress import Progress
+from harness.train.recipe import forward_macs
 from harness.train.world import World
 
 LOG = "log.jsonl"
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
+"""Dense bf16 FLOP/s of GPUs by a part of their name."""
 
 
 class Watch:
@@ -65,10 +69,17 @@ class Watch:
                                 | self._machine(rate), step=entry["step"])  # fmt: skip
 
     def _machine(self, rate: float) -> dict[str, float]:
+        """Memory and model FLOP utilisation of the GPU, in GiB and of its dense bf16 peak."""
         device = self._world.device
         if device.type != "cuda":
             return {}
-        return {"train/gpu_memory": torch.cuda.max_memory_allocated(device) / 2**30}
+        found = {"train/gpu_memory": torch.cuda.max_memory_allocated(device) / 2**30}
+        name = torch.cuda.get_device_name(device)
+        peak = next((value for part, value in PEAK_FLOPS.items() if part in name), None)
+        if peak is not None:
+            flops = 6 * forward_macs(model.config(self._config.scale.model)) * rate
+            found["train/mfu"] = flops / (peak * self._world.size)
+        return found
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

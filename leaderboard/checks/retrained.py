@@ -6,8 +6,7 @@ import numpy as np
 
 from harness import uid
 from harness.records import read_record
-from leaderboard import safe
-from leaderboard.case import Case, Notes, SkippedError, error
+from leaderboard.case import Case, Notes, SkippedError, error, warning
 from leaderboard.checks.rescored import run_harness
 
 SEED_SPREAD = {"tiny": 0.006}
@@ -24,15 +23,20 @@ def retrain(case: Case) -> Notes:
         raise SkippedError("training again needs --work DIR and --seed N (one that the entry does not have)")
     if seed in {run.seed for run in case.runs}:
         raise SkippedError(f"seed {seed} is one of the entry's; give another with --seed")
-    uids = Path(work) / "uids.npy"
-    uid.save(uids, np.array(safe.load_uids(case.locate("uids.npy"))))
+    if case.means.pool is None:
+        raise SkippedError("training again needs the pool; give --pool DIR")
+    uids, ours = Path(work) / "uids.npy", np.asarray(case.uids)
+    there = uid.find(case.means.pool.sorted_uids(), ours) >= 0
+    if not there.all():
+        yield warning("uids.npy", f"{int((~there).sum()):,} uids are not in the pool here; trained without them")
+    uid.save(uids, ours[there])
     settings = {
         "scale": case.scale.name,
         "subset": str(uids),
         "seed": str(seed),
         "run_dir": str(Path(work) / f"seed-{seed}"),
     }
-    if case.means.pool is not None and case.scale.name != "tiny":
+    if case.scale.name != "tiny":
         settings |= {"pool.path": case.means.pool.path, "pool.seal_dir": case.means.pool.seal_dir}
     if case.means.data_dir is not None:
         settings["eval.data_dir"] = str(case.means.data_dir)

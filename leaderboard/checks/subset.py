@@ -1,18 +1,20 @@
 """The uid file: sorted, of the stated size and digest, and all of it in the pool."""
 
+from collections.abc import Iterator
+
 import numpy as np
+import numpy.typing as npt
 
 from harness import uid
 from harness.uid import Uids
 from leaderboard import safe
 from leaderboard.case import Case, Notes, SkippedError, error
-from leaderboard.checks.training import pool_of
 
 
 def uids(case: Case) -> Notes:
     """dtype, order, number, distinct, repeats and digest are those that entry.json states."""
     stated = case.payload.subset
-    found = safe.load_uids(case.locate("uids.npy"))
+    found = case.uids
     if len(found) == 0:
         yield error("uids.npy", "holds no uid")
         return
@@ -32,11 +34,9 @@ def uids(case: Case) -> Notes:
 
 def membership(case: Case) -> Notes:
     """Every uid is in the sealed pool."""
-    sealed = pool_of(case)
-    found = safe.load_uids(case.locate("uids.npy"))
-    if not uid.is_sorted(found):
+    if not uid.is_sorted(case.uids) or int(case.counts.sum()) == len(case.uids):
         return
-    strangers = _strangers(sealed.sorted_uids(), found)
+    strangers = _strangers(case.sealed.sorted_uids(), case.uids)
     if len(strangers):
         example = uid.to_hex(strangers[:1])[0]
         yield error("uids.npy", f"{len(strangers):,} uids are not in the sealed pool, the first is {example}")
@@ -62,11 +62,19 @@ def realised(case: Case) -> Notes:
     if len(full) != listed or uid.digest(full) != case.payload.pool.listed_uids:
         yield error("entry.json", "pool.listed_uids is not the digest of the full pool's uid list")
         return
-    there = full[np.unpackbits(bits, count=listed, bitorder="little").astype(bool)]
-    found = safe.load_uids(case.locate("uids.npy"))
-    strangers = _strangers(there, found) if uid.is_sorted(found) else found[:0]
-    if len(strangers):
-        yield error("uids.npy", f"{len(strangers):,} uids are not among those that realised.npy marks")
+    missing = sum(int((~_marked(bits, uid.find(full, part))).sum()) for part in _parts(case.uids))
+    if missing:
+        yield error("uids.npy", f"{missing:,} uids are not among those that realised.npy marks")
+
+
+def _marked(bits: npt.NDArray[np.uint8], at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Whether the bit at each place (M,) is set; False for place -1."""
+    return (at >= 0) & ((bits[at >> 3] >> (at & 7).astype(np.uint8)) & 1).astype(bool)
+
+
+def _parts(uids: Uids) -> Iterator[Uids]:
+    step = 1 << 20
+    return (np.asarray(uids[at : at + step]) for at in range(0, len(uids), step))
 
 
 def _multiplicity(found: Uids) -> tuple[int, int]:
@@ -78,6 +86,4 @@ def _multiplicity(found: Uids) -> tuple[int, int]:
 
 
 def _strangers(table: Uids, queries: Uids) -> Uids:
-    step = 1 << 20
-    parts = [queries[at : at + step] for at in range(0, len(queries), step)]
-    return np.concatenate([part[uid.find(table, part) < 0] for part in parts]) if parts else queries
+    return np.concatenate([part[uid.find(table, part) < 0] for part in _parts(queries)])

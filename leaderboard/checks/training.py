@@ -3,16 +3,16 @@
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from harness.config import Scale, load_scale, scale_names
 from harness.errors import ArtifactError, ConfigError
-from harness.order import Order, Rows, count
+from harness.order import Order, Rows
 from harness.pool.sealed import SealedPool
 from harness.train import ledger as ledgers
 from harness.train.recipe import checkpoint_steps
 from harness.uid import Uids
-from leaderboard import safe
-from leaderboard.case import Case, Notes, SkippedError, error
+from leaderboard.case import Case, Notes, error
 
 
 def scale(case: Case) -> Notes:
@@ -63,9 +63,7 @@ def checkpoints(case: Case) -> Notes:
 
 def ledger(case: Case) -> Notes:
     """The digests of all batches are those that the uid file, the pool and the seed give."""
-    sealed = pool_of(case)
-    uids = safe.load_uids(case.locate("uids.npy"))
-    counts = None
+    sealed, uids = case.sealed, case.uids
     for run in case.runs:
         where, payload = f"{run.folder}/train/ledger.json", run.ledger.payload
         stated = payload.get("batches")
@@ -74,45 +72,27 @@ def ledger(case: Case) -> Notes:
             continue
         try:
             holdout = run.config.payload.get("holdout") or 0
-            counts = pool_counts(sealed, uids) if counts is None else counts
             name = run.config.payload.get("order")
-            order = _Counted(sealed, uids, counts, seed=run.seed, scale=case.scale, holdout=holdout, order=name)
+            order = _Counted(sealed, uids, case.counts, seed=run.seed, scale=case.scale, holdout=holdout, order=name)
             for difference in ledgers.differences(payload, order):
                 yield error(where, difference)
         except (ConfigError, ArtifactError) as problem:
             yield error(where, str(problem))
 
 
-def pool_of(case: Case) -> SealedPool:
-    """The sealed pool that the entry names: the maintainer's own, or what was brought of the participant's."""
-    wanted = case.payload.pool.digest
-    own = case.means.pool
-    if own is not None and own.digest == wanted:
-        return own
-    if case.means.files is None:
-        raise SkippedError(
-            "the pool's uid list is not at hand; bring the sealed pool with --pool or pool/ with --files"
-        )
-    for name in ("uids.npy", "shards.npy"):
-        safe.check_npy(case.locate(f"pool/{name}"))
-    sealed = SealedPool.open(str(case.locate("pool/uids.npy").parent))
-    if sealed.digest != wanted:
-        raise ArtifactError(f"pool/pool.json: digest {sealed.digest[:12]}… is not that of the entry's pool")
-    return sealed
-
-
-def pool_counts(sealed: SealedPool, uids: Uids) -> Rows:
-    """How often (N,) each sample of the pool stands in the subset."""
-    step = 1 << 20
-    parts = [count(uids, np.asarray(sealed.uids[at : at + step])) for at in range(0, len(sealed.uids), step)]
-    return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-
-
 class _Counted(Order):
     """The order of a run, with the counts of the whole pool held: several seeds and epochs ask for them."""
 
     def __init__(
-        self, sealed: SealedPool, uids: Uids, counts: Rows, *, seed: int, scale: Scale, holdout: int, order: Any
+        self,
+        sealed: SealedPool,
+        uids: Uids,
+        counts: npt.NDArray[np.int32],
+        *,
+        seed: int,
+        scale: Scale,
+        holdout: int,
+        order: Any,
     ) -> None:
         self._held = counts
         super().__init__(
@@ -121,7 +101,7 @@ class _Counted(Order):
         )  # fmt: skip
 
     def _counts(self, first: int, end: int) -> Rows:
-        counts = self._held[first:end].copy()
+        counts = self._held[first:end].astype(np.int64)
         left, right = np.searchsorted(self._exclude, [first, end])
         counts[self._exclude[left:right] - first] = 0
         return counts

@@ -78,11 +78,12 @@ def test_dry_run_prints_the_plan_and_starts_nothing(
     run_in: Path, mini_settings: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     from harness.compose import compose
+    from harness.executor import local
     from harness.pool.seal import seal
     from harness.stages import run_config
 
-    overrides = [*mini_settings, "method=clip_score", "method.fraction=0.25", "dry_run=true"]
-    seal(overrides[1].split("=")[1])
+    overrides = [*mini_settings, "method=random_subset", "method.fraction=0.25", "dry_run=true"]
+    seal(overrides[1].split("=")[1], executor=local(1))
     assert run_config(compose(overrides)) is None
     plan = capsys.readouterr().out
     for word in ("160 uids", "2.80 times each", "4 steps of 128 (last 64)", "448 samples seen", "unofficial"):

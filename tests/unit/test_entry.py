@@ -39,7 +39,9 @@ def test_an_entry_says_what_the_runs_say(runs: list[Path], sealed: SealedPool, t
     assert [run.seed for run in payload.runs] == [0, 1]
     assert len(payload.tasks) == 40
     average = payload.aggregates["average"]
-    scores = [json.loads((run / "eval" / "evaluation.json").read_text())["payload"]["aggregates"]["average"] for run in runs]
+    scores = [
+        json.loads((run / "eval" / "evaluation.json").read_text())["payload"]["aggregates"]["average"] for run in runs
+    ]
     assert average.seeds == scores
     assert average.mean == pytest.approx(np.mean(scores))
     assert average.std == pytest.approx(np.std(scores, ddof=1))

@@ -111,7 +111,9 @@ def test_limits_of_a_shard(sealed: SealedPool, tmp_path: Path, monkeypatch: pyte
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(counts=st.lists(st.integers(0, 4), min_size=24, max_size=24).filter(any), limit=st.integers(1, 9))
-def test_any_multiset(sealed: SealedPool, tmp_path_factory: pytest.TempPathFactory, counts: list[int], limit: int) -> None:
+def test_any_multiset(
+    sealed: SealedPool, tmp_path_factory: pytest.TempPathFactory, counts: list[int], limit: int
+) -> None:
     wanted = {divmod(i, 8): count for i, count in enumerate(counts) if count}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reshard, "MAX_SAMPLES", limit)
@@ -258,7 +260,9 @@ def test_command(sealed: SealedPool, tmp_path: Path) -> None:
 
     def harness(*more: str) -> "subprocess.CompletedProcess[str]":
         arguments = [f"pool.path={sealed.path}", f"subset={tmp_path}/uids.npy", f"out={tmp_path}/out", *more]
-        return subprocess.run([sys.executable, "-m", "harness.reshard", *arguments], capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            [sys.executable, "-m", "harness.reshard", *arguments], capture_output=True, text=True, timeout=60
+        )
 
     done = harness("workers=1")
     assert done.returncode == 0, done.stderr
@@ -278,7 +282,9 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         f"r = reshard.reshard(seal('{tmp_path}/pool', seal_dir=sys.argv[1] + '/seal', executor=e), "
         f"Subset.load('{tmp_path}/uids.npy'), out=sys.argv[1], executor=e); print(r.digest)"
     )
-    whole = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], capture_output=True, text=True, check=True)
+    whole = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a")], capture_output=True, text=True, check=True
+    )
     rng = np.random.default_rng(int(time.time()))
     killed = 0
     for _ in range(40):
@@ -291,6 +297,8 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             process.communicate()
             killed += 1
     else:
-        out = subprocess.run([sys.executable, "-c", code, str(tmp_path / "b")], capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "b")], capture_output=True, text=True, check=True
+        ).stdout
     assert killed
     assert out == whole.stdout

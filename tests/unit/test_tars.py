@@ -71,7 +71,14 @@ def test_size_in_pax_header_and_base_256(tmp_path: Path) -> None:
     header[124:136] = b"\x80" + (5).to_bytes(11, "big")
     header[148:156] = b" " * 8
     header[148:156] = b"%06o\0 " % sum(header)
-    blocks = [large, pax.tobuf(tarfile.PAX_FORMAT), content + bytes(324), bytes(header), b"hello" + bytes(507), tars.END]
+    blocks = [
+        large,
+        pax.tobuf(tarfile.PAX_FORMAT),
+        content + bytes(324),
+        bytes(header),
+        b"hello" + bytes(507),
+        tars.END,
+    ]
     path.write_bytes(b"".join(blocks))
     with Reader(path) as reader:
         found = [(m.name, m.size) for m in tars.members(reader)]
@@ -161,7 +168,10 @@ def test_truncated_anywhere(tmp_path: Path) -> None:
         samples, faults = tars.index_tar(path)
         assert faults, size
         assert faults[-1][:2] == ("", "")
-        assert faults[-1].reason in ("tar is cut short", "tar has no end mark: it was cut short or is still being written")
+        assert faults[-1].reason in (
+            "tar is cut short",
+            "tar has no end mark: it was cut short or is still being written",
+        )
         # A member is whole when its content is: only padding may be missing.
         whole_text = full["text"] + full["text_size"] <= size
         assert len(samples) == whole_text.sum()

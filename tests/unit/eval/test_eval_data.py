@@ -92,13 +92,40 @@ def rewrite(path, change):
 
 def only(key, extension, content):
     """A change of one member; content None drops it."""
+
     def change(name, old):
         if name != f"{key}.{extension}":
             return [(name, old)]
         return [] if content is None else [(name, content)]
+
     return change
 
 
+def tar0(change):
+    """A fault in the first tar."""
+    return lambda folder: rewrite(folder / "test/0.tar", change)
+
+
+def of4(extension, content):
+    """A fault in one member of sample 00004."""
+    return tar0(only("00004", extension, content))
+
+
+def without(prefix):
+    return lambda name, content: [] if name.startswith(prefix) else [(name, content)]
+
+
+def twice(name, content):
+    return [(name, content)] + ([(name.replace("00022", "99"), content)] if name.startswith("00022") else [])
+
+
+def pickled():
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{}]), allow_pickle=True)
+    return buffer.getvalue()
+
+
+TEMPLATES = "zeroshot_classification_templates.txt"
 FAULTS = {
     "no folder": (lambda f: f.rename(f.with_name("elsewhere")), "download_tasks"),
     "no nshards": (lambda f: (f / "test/nshards.txt").unlink(), "nshards.txt"),
@@ -108,33 +135,24 @@ FAULTS = {
     "cut inside a member": (lambda f: cut(f / "test/0.tar", 3000), "0.tar.*cut short"),
     "cut between members": (lambda f: cut(f / "test/0.tar", None), "0.tar.*end mark"),
     "garbage in the middle": (lambda f: garble(f / "test/0.tar"), "0.tar.*garbage"),
-    "a sample too few": (lambda f: rewrite(f / "test/0.tar", lambda n, c: [] if n.startswith("00002") else [(n, c)]),
-                         "23 samples.*24"),
-    "a sample too many": (lambda f: rewrite(f / "test/0.tar", lambda n, c: [(n, c), (n.replace("00022", "99"), c)]
-                                            if n.startswith("00022") else [(n, c)]), "25 samples.*24|stands twice"),
-    "a key in two tars": (lambda f: rewrite(f / "test/0.tar", lambda n, c: [(n.replace("00002", "00001"), c)]), "00001"),
+    "a sample too few": (tar0(without("00002")), "23 samples.*24"),
+    "a sample too many": (tar0(twice), "25 samples.*24|stands twice"),
+    "a key in two tars": (tar0(lambda n, c: [(n.replace("00002", "00001"), c)]), "00001"),
     "class list too short": (lambda f: (f / "classnames.txt").write_text("a\nb\n"), "2 lines.*7 classes"),
     "no class list": (lambda f: (f / "classnames.txt").unlink(), "classnames.txt"),
-    "no templates": (lambda f: (f / "zeroshot_classification_templates.txt").write_text(""), "empty"),
-    "label out of range": (lambda f: rewrite(f / "test/0.tar", only("00004", "cls", b"7")), "00004.*label is 7"),
-    "label below zero": (lambda f: rewrite(f / "test/0.tar", only("00004", "cls", b"-1")), "00004.*label is -1"),
-    "label is no number": (lambda f: rewrite(f / "test/0.tar", only("00004", "cls", b"cat")), "00004"),
-    "no label": (lambda f: rewrite(f / "test/0.tar", only("00004", "cls", None)), "00004.*no cls"),
-    "no metadata": (lambda f: rewrite(f / "test/0.tar", only("00004", "npy", None)), "00004.*no npy"),
-    "metadata out of range": (lambda f: rewrite(f / "test/0.tar", only("00004", "npy", npy(np.array([6, 14, 4])))),
-                              "00004.*region is 6"),
-    "metadata too short": (lambda f: rewrite(f / "test/0.tar", only("00004", "npy", npy(np.array([1, 2])))), "length"),
-    "metadata of floats": (lambda f: rewrite(f / "test/0.tar", only("00004", "npy", npy(np.ones(3)))), "00004.*integers"),
-    "metadata is a pickle": (lambda f: rewrite(f / "test/0.tar", only("00004", "npy", pickled())), "00004"),
-    "no picture": (lambda f: rewrite(f / "test/0.tar", lambda n, c: [] if n == "00004.png" else [(n, c)]), "00004.*image"),
-    "broken picture": (lambda f: rewrite(f / "test/0.tar", only("00004", "png", b"x" * 90)), "00004"),
-}  # fmt: skip
-
-
-def pickled():
-    buffer = io.BytesIO()
-    np.save(buffer, np.array([{}]), allow_pickle=True)
-    return buffer.getvalue()
+    "no templates": (lambda f: (f / TEMPLATES).write_text(""), "empty"),
+    "label out of range": (of4("cls", b"7"), "00004.*label is 7"),
+    "label below zero": (of4("cls", b"-1"), "00004.*label is -1"),
+    "label is no number": (of4("cls", b"cat"), "00004"),
+    "no label": (of4("cls", None), "00004.*no cls"),
+    "no metadata": (of4("npy", None), "00004.*no npy"),
+    "metadata out of range": (of4("npy", npy(np.array([6, 14, 4]))), "00004.*region is 6"),
+    "metadata too short": (of4("npy", npy(np.array([1, 2]))), "length"),
+    "metadata of floats": (of4("npy", npy(np.ones(3))), "00004.*integers"),
+    "metadata is a pickle": (of4("npy", pickled()), "00004"),
+    "no picture": (tar0(without("00004.png")), "00004.*image"),
+    "broken picture": (of4("png", b"x" * 90), "00004"),
+}
 
 
 def cut(path, size):
@@ -159,7 +177,9 @@ def test_a_fault_of_the_data_is_one_sentence_with_the_file(name, tmp_path, task,
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("document", [b"[]", b"{}", b'{"captions": []}', b'{"captions": [3]}', b"{", b'{"captions": "a"}'])
+@pytest.mark.parametrize(
+    "document", [b"[]", b"{}", b'{"captions": []}', b'{"captions": [3]}', b"{", b'{"captions": "a"}']
+)
 def test_captions_must_be_captions(tmp_path, document):
     task = small_suite(["retrieval/flickr_1k_test_image_text_retrieval"], samples=4).tasks.popitem()[1]
     folder = write_task(tmp_path, task)

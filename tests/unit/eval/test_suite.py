@@ -39,7 +39,7 @@ def test_one_missing_score_makes_its_aggregates_none_and_no_others():
 
 def test_unscored_tasks_count_for_nothing():
     v1 = suite.load("v1")
-    scores = {key: 1.0 for key in v1.tasks}
+    scores = dict.fromkeys(v1.tasks, 1.0)
     assert v1.aggregate({**scores, "fairness/utkface": 0.0}) == v1.aggregate(scores)
 
 

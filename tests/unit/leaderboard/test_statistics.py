@@ -7,7 +7,9 @@ from leaderboard import statistics
 from leaderboard.statistics import Scores, correlation, draw, leave_tasks_out, rank, seed_deviations
 
 
-def _board(rng: np.random.Generator, truth: np.ndarray, *, sample_noise: float, seed_noise: float, seeds: int) -> list[Scores]:
+def _board(
+    rng: np.random.Generator, truth: np.ndarray, *, sample_noise: float, seed_noise: float, seeds: int
+) -> list[Scores]:
     """Entries whose measured scores and replicates scatter around the truth as test samples and seeds make them."""
     shared = rng.normal(0, sample_noise, 400)  # the same resampled test sets for all
     measured_shift = rng.normal(0, sample_noise)
@@ -35,7 +37,8 @@ def test_clear_differences_give_single_ranks() -> None:
 def test_false_differences_are_rare_however_many_entries_there_are() -> None:
     rng = np.random.default_rng(1)
     wrong = sum(
-        _rank(_board(rng, np.full(12, 0.2), sample_noise=0.004, seed_noise=0.003, seeds=3)).better.any() for _ in range(60)
+        _rank(_board(rng, np.full(12, 0.2), sample_noise=0.004, seed_noise=0.003, seeds=3)).better.any()
+        for _ in range(60)
     )
     # 5 % promised; seeds of 12 entries estimate the spread, so allow for what 60 rounds can show.
     assert wrong <= 9
@@ -43,12 +46,11 @@ def test_false_differences_are_rare_however_many_entries_there_are() -> None:
 
 def test_noise_makes_the_ranges_wide_and_they_hold_the_truth() -> None:
     rng = np.random.default_rng(2)
-    truth = np.linspace(0.2, 0.21, 8)
-    ranking = _rank(_board(rng, truth, sample_noise=0.004, seed_noise=0.006, seeds=2))
-    place = 8 - np.arange(8)
-    assert (ranking.best <= place).all()
-    assert (place <= ranking.worst).all()
-    assert (ranking.worst - ranking.best).max() >= 3
+    truth, place = np.linspace(0.2, 0.21, 8), 8 - np.arange(8)
+    rankings = [_rank(_board(rng, truth, sample_noise=0.004, seed_noise=0.006, seeds=2)) for _ in range(40)]
+    wrong = sum(((r.best > place) | (place > r.worst)).any() for r in rankings)
+    assert wrong <= 6  # 5 % promised for the whole table, so 2 of 40 expected
+    assert np.mean([r.worst - r.best for r in rankings]) > 3
 
 
 def test_an_entry_with_one_seed_gets_the_spread_of_the_others() -> None:

@@ -75,7 +75,7 @@ def test_our_own_failure_is_not_held_against_the_entry(
     def full(*_: object) -> object:
         raise InfraError("the disk is full")
 
-    monkeypatch.setattr("leaderboard.checks.training.pool_counts", full)
+    monkeypatch.setattr("leaderboard.case.count", full)
     result = verify(honest, means=means)
     assert result.outcome == "broken"
     assert "the disk is full" in result.findings[-1].what

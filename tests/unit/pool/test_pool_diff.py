@@ -15,7 +15,10 @@ ONE = executor.local(1)
 def test_diff_of_two_realised_pools(tmp_path: Path) -> None:
     write_pool(tmp_path / "a")
     write_pool(tmp_path / "b", shards=2)
-    write_tar(tmp_path / "b" / "shards" / "00000001.tar", [sample(0, shard=1), sample(1, shard=1, image=b"x"), sample(9, shard=9)])
+    write_tar(
+        tmp_path / "b" / "shards" / "00000001.tar",
+        [sample(0, shard=1), sample(1, shard=1, image=b"x"), sample(9, shard=9)],
+    )
     a, b = (seal(str(tmp_path / name), executor=ONE) for name in "ab")
     found = diff(a, b)
     assert (found.a, found.b) == (24, 10)

@@ -97,7 +97,7 @@ def test_interrupted_sealing_goes_on(pool: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(pool_shards, "seal_shard", dies)
     with pytest.raises(KeyboardInterrupt):
         sealed_again(pool)
-    with pytest.raises(ArtifactError, match="the pool is not sealed; run `python -m harness.pool seal`"):
+    with pytest.raises(ArtifactError, match=r"the pool is not sealed; run `python -m harness\.pool seal`"):
         SealedPool.open(str(pool))
     looked: list[str] = []
     monkeypatch.setattr(pool_shards, "seal_shard", lambda job: looked.append(job.shard.name) or real(job))
@@ -144,7 +144,12 @@ def test_truncated_tar_gives_its_whole_samples(pool: Path, capsys: pytest.Captur
 
 def test_a_uid_counts_once(pool: Path) -> None:
     # 00000001 repeats a uid of shard 0, and one of its own.
-    repeated = [sample(0, shard=1), sample(1, shard=1, uid=uid_of((0, 2))), sample(2, shard=1), sample(3, shard=1, uid=uid_of((1, 2)))]
+    repeated = [
+        sample(0, shard=1),
+        sample(1, shard=1, uid=uid_of((0, 2))),
+        sample(2, shard=1),
+        sample(3, shard=1, uid=uid_of((1, 2))),
+    ]
     write_tar(pool / "shards" / "00000001.tar", repeated)
     sealed = sealed_again(pool)
     assert uid.to_hex(sealed.uids[8:10]) == [uid_of((1, 0)), uid_of((1, 2))]
@@ -295,7 +300,9 @@ def test_sealed_files_that_do_not_fit(pool: Path, name: str) -> None:
 
 def test_commands(pool: Path) -> None:
     def harness(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run([sys.executable, "-m", "harness.pool", *arguments], capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            [sys.executable, "-m", "harness.pool", *arguments], capture_output=True, text=True, timeout=60
+        )
 
     done = harness("seal", str(pool), "--workers", "1")
     assert done.returncode == 0
@@ -323,3 +330,29 @@ def test_two_commands_at_once(pool: Path) -> None:
     assert other.returncode == 0
     assert "24 samples" in out
     assert json.loads((pool / "pool.json").read_text())["payload"]["samples"] == 24
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    pool = write_pool(tmp_path / "pool", shards=25, samples=120)
+    write_tar(
+        pool / "shards" / "00000025.tar", [sample(0, shard=25, image=b"x"), sample(1, shard=25, uid=uid_of((3, 3)))]
+    )
+    command = [sys.executable, "-m", "harness.pool", "seal", str(pool), "--workers", "1", "--seal-dir"]
+    whole = subprocess.run([*command, str(tmp_path / "a")], capture_output=True, text=True, check=True).stdout
+    rng = np.random.default_rng(int(time.time()))
+    killed = 0
+    for _ in range(60):
+        arguments = [*command, str(tmp_path / "b")]
+        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        try:
+            out, _ = process.communicate(timeout=float(rng.uniform(0.4, 1.2)))
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            killed += 1
+    else:
+        out = subprocess.run([*command, str(tmp_path / "b")], capture_output=True, text=True, check=True).stdout
+    assert killed
+    assert out == whole

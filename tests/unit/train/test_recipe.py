@@ -12,7 +12,7 @@ from open_clip_train.scheduler import cosine_lr
 from harness import model
 from harness.config import load_scale, scale_names
 from harness.train.learner import adamw
-from harness.train.recipe import checkpoint_steps, learning_rate, share
+from harness.train.recipe import checkpoint_steps, forward_macs, learning_rate, share
 
 
 @pytest.mark.parametrize("name", scale_names())
@@ -65,3 +65,8 @@ def test_shares_cover_a_range_evenly(start: int, size: int, parts: int) -> None:
     assert all(a[1] == b[0] for a, b in pairwise(cuts))
     sizes = [b - a for a, b in cuts]
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("name", "giga"), [("ViT-B-32", 7.4), ("ViT-B-16", 20.5), ("ViT-L-14", 87.7)])
+def test_macs_are_those_of_the_paper(name: str, giga: float) -> None:
+    assert forward_macs(model.config(name)) / 1e9 == pytest.approx(giga, rel=0.02)

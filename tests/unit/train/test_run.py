@@ -78,7 +78,7 @@ def test_masked_and_resharded_training_are_the_same(
     assert (tmp_path / "a/checkpoint.safetensors").read_bytes() == (tmp_path / "b/checkpoint.safetensors").read_bytes()
 
 
-class Interrupted(Exception):
+class SuddenEndError(Exception):
     """Stands for the end of a process."""
 
 
@@ -87,7 +87,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 
     def counted(self: Any, number: int, slices: Any) -> torch.Tensor:
         if len(done) == steps:
-            raise Interrupted
+            raise SuddenEndError
         done.append(number)
         return step(self, number, slices)
 
@@ -101,7 +101,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     whole = train(config, sealed=sealed, subset=subset, out=tmp_path / "whole")
     with monkeypatch.context() as patched:
         interrupt_after(patched, 3)
-        with pytest.raises(Interrupted):
+        with pytest.raises(SuddenEndError):
             train(config, sealed=sealed, subset=subset, out=tmp_path / "parts")
     resumed = train(config, sealed=sealed, subset=subset, out=tmp_path / "parts")
     assert resumed.provenance["resumed_at"] == 3
@@ -134,7 +134,7 @@ def test_a_snapshot_of_another_run_is_refused(
 ) -> None:
     with monkeypatch.context() as patched:
         interrupt_after(patched, 2)
-        with pytest.raises(Interrupted):
+        with pytest.raises(SuddenEndError):
             train(make_config(train={"checkpoint_minutes": 1e-9}), sealed=sealed, subset=subset, out=tmp_path)
     with pytest.raises(StageError, match="other settings"):
         train(make_config(seed=5), sealed=sealed, subset=subset, out=tmp_path)

@@ -1,0 +1,233 @@
+"""Evaluation against the reference's order of work.
+
+    python benchmarks/bench_eval.py tiny data=DIR          # clip-tiny on the 40 stand-in sets, scores compared
+    python benchmarks/bench_eval.py large                  # ViT-B-32 at 224 pixels against bare decode and forward
+
+The reference's way, re-created: for every task the model is loaded anew; one class a text forward; batches of 64 in
+fp32; tars read by webdataset in a DataLoader of 4 workers, a second time for metadata; WinoGAViL one instance at a
+time, its pictures decoded again for each.
+"""
+
+import io
+import json
+import shutil
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import webdataset as wds
+from PIL import Image
+from torch.nn.functional import normalize
+
+from harness import model as models
+from harness.eval import data, metrics
+from harness.eval.encoder import Encoder
+from harness.eval.kinds.winogavil import prompt
+from harness.eval.predictions import padded
+from harness.eval.run import evaluate
+from harness.eval.source import TaskSource, load_job
+from harness.eval.suite import Suite, Task, load
+from harness.executor import local
+
+BATCH, WORKERS = 64, 4
+IMAGE = ["webp", "png", "jpg", "jpeg"]
+
+
+def classifier(model, tokenizer, words):
+    rows = []
+    for prompts in words.prompts():
+        row = normalize(model.encode_text(tokenizer(prompts)), dim=-1).mean(dim=0)
+        rows.append(row / row.norm())
+    return torch.stack(rows, dim=1)
+
+
+def loader(shards, *fields, decode=True):
+    dataset = wds.WebDataset([str(path) for path in shards], shardshuffle=False, nodesplitter=lambda source: source)
+    if decode:
+        dataset = dataset.decode(wds.autodecode.ImageHandler("pilrgb", extensions=IMAGE))
+    return dataset.to_tuple(*fields)
+
+
+def batches(dataset):
+    return torch.utils.data.DataLoader(dataset.batched(BATCH), batch_size=None, num_workers=WORKERS)
+
+
+def classification(task, folder, model, transform, tokenizer):
+    source = TaskSource.open(task, folder.parent)
+    shards = [path for _, path in source.shards]
+    faces = task.metrics == "fairness_faces"
+    lists = [source.words.of_objective(o) for o in metrics.OBJECTIVES] if faces else [source.words]
+    weights = [classifier(model, tokenizer, words) for words in lists]
+    logits, labels = [[] for _ in weights], []
+    for pictures, label in batches(loader(shards, IMAGE, "npy" if faces else "cls").map_tuple(transform, None)):
+        features = normalize(model.encode_image(pictures), dim=-1)
+        for found, weight in zip(logits, weights, strict=True):
+            found.append((100.0 * features @ weight).numpy())
+        labels.append(np.asarray(label))
+    tops = [metrics.best(np.concatenate(found), metrics.TOP_CLASSES) for found in logits]
+    if faces:
+        return {"predicted": np.stack([top[:, 0] for top in tops], 1), "metadata": np.concatenate(labels)}
+    columns = {"top": tops[0], "target": np.concatenate(labels)}
+    if task.metadata:
+        columns["metadata"] = np.concatenate([np.asarray(m) for _, m in batches(loader(shards, "cls", "npy"))])
+    return columns
+
+
+def members(folder):
+    for path in sorted(folder.glob("*.tar"), key=lambda path: int(path.stem)):
+        with tarfile.open(path) as tar:
+            for member in tar:
+                yield member.name, tar.extractfile(member).read()
+
+
+def retrieval(task, folder, model, transform, tokenizer):
+    pictures, captions, index = [], [], []
+    for name, content in members(folder / "test"):
+        if name.endswith(".json"):
+            texts = json.loads(content)["captions"]
+            index += [len(pictures) - 1] * len(texts)
+            captions += texts
+        else:
+            pictures.append(content)
+    images = [
+        normalize(
+            model.encode_image(torch.stack([transform(Image.open(io.BytesIO(c))) for c in pictures[i : i + BATCH]])),
+            dim=-1,
+        )
+        for i in range(0, len(pictures), BATCH)
+    ]
+    step = BATCH * 5
+    texts = [
+        normalize(model.encode_text(tokenizer(captions[i : i + step])), dim=-1) for i in range(0, len(captions), step)
+    ]
+    return metrics.retrieval_columns(torch.cat(images).numpy(), torch.cat(texts).numpy(), np.array(index))
+
+
+def winogavil(task, folder, model, transform, tokenizer):
+    pictures = {name.partition(".")[0]: content for name, content in members(folder / "images")}
+    chosen, wanted, candidates = [], [], []
+    for _, content in members(folder / "test"):
+        one = json.loads(content)
+        shown = torch.stack([transform(Image.open(io.BytesIO(pictures[name]))) for name in one["candidates"]])
+        scores = (normalize(model.encode_text(tokenizer([prompt(one["cue"])])), dim=-1)
+                  @ normalize(model.encode_image(shown), dim=-1).T)[0].numpy()  # fmt: skip
+        wanted.append(np.flatnonzero(np.isin(one["candidates"], one["associations"])))
+        chosen.append(metrics.chosen(scores, len(wanted[-1])))
+        candidates.append(len(shown))
+    width = metrics.MAX_CANDIDATES
+    return {"chosen": padded(chosen, width), "associated": padded(wanted, width), "candidates": np.array(candidates)}
+
+
+@torch.no_grad()
+def reference(suite, folder, name, checkpoint):
+    """Main metric of each task and the seconds each took, the reference's way."""
+    scores, seconds = {}, {}
+    ways = {"retrieval": retrieval, "winogavil": winogavil}
+    for key, task in suite.tasks.items():
+        started = time.perf_counter()
+        model, tokenizer = models.load(name, checkpoint), models.tokenizer(name)
+        transform = models.eval_transform(name, rgb_first=False)  # pictures of webdataset tasks come as RGB
+        columns = ways.get(task.kind, classification)(task, folder / task.folder, model, transform, tokenizer)
+        values, _ = metrics.evaluate(task.metrics, columns)
+        scores[key] = None if task.main_metric is None else values[task.main_metric]
+        seconds[key] = time.perf_counter() - started
+    return scores, seconds
+
+
+def tiny(folder, checkpoint=None):
+    """Both ways over the stand-ins."""
+    suite, name = load("tiny"), "clip-tiny"
+    with tempfile.TemporaryDirectory() as scratch:
+        if checkpoint is None:
+            checkpoint = Path(scratch) / "checkpoint.safetensors"
+            models.save_safetensors(checkpoint, models.create(name).state_dict())
+        started = time.perf_counter()
+        record = evaluate(model=name, checkpoint=checkpoint, suite=suite, data_dir=folder, out=Path(scratch) / "out")
+        ours = time.perf_counter() - started
+        scores, seconds = reference(suite, folder, name, checkpoint)
+    theirs = sum(seconds.values())
+    differ = {key: (score, record.payload["scores"][key]) for key, score in scores.items()
+              if score != record.payload["scores"][key]}  # fmt: skip
+    print(f"ours {ours:.1f} s, reference's way {theirs:.1f} s: {theirs / ours:.1f} times")
+    print(f"scores that differ: {differ or 'none'}")
+
+
+def generated(folder, samples=96, tasks=4):
+    """Classification sets of 500 x 375 JPEGs with ImageNet-like prompts: 20 classes, 20 templates, shared words."""
+    rng = np.random.default_rng(0)
+    made = {}
+    for number in range(tasks):
+        task = Task(key=f"generated{number}", name="generated", kind="classification", metrics="classification",
+                    samples=samples, classes=20, main_metric="acc1", chance=0.05, scored=True, version=1)  # fmt: skip
+        place = folder / task.folder / "test"
+        place.mkdir(parents=True)
+        with tarfile.open(place / "0.tar", "w") as tar:
+            for i in range(samples):
+                low = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+                buffer = io.BytesIO()
+                low.resize((500, 375), Image.Resampling.BICUBIC).save(buffer, "jpeg", quality=90)
+                for extension, content in (("jpg", buffer.getvalue()), ("cls", str(i % 20).encode())):
+                    member = tarfile.TarInfo(f"{i:05d}.{extension}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+        (place / "nshards.txt").write_text("1")
+        (place.parent / data.CLASSNAMES).write_text("".join(f"kind of thing {i}\n" for i in range(20)))
+        (place.parent / data.TEMPLATES).write_text("".join(f"a photo number {i} of a {{c}}.\n" for i in range(5)))
+        made[task.key] = task
+    return Suite(name="generated", tasks=made)
+
+
+def large():
+    """ViT-B-32: our whole evaluation against bare decode and forward of what must be computed once."""
+    name, scratch = "ViT-B-32", Path(tempfile.mkdtemp())
+    suite = generated(scratch / "data")
+    checkpoint = scratch / "checkpoint.safetensors"
+    models.save_safetensors(checkpoint, models.create(name).state_dict())
+    encoder = Encoder(name, checkpoint, device="cpu", precision="fp32")
+    sources = [TaskSource.open(task, scratch / "data") for task in suite.tasks.values()]
+    for source in sources:
+        source.take([data.index_shard(path, source.parts[part]) for part, path in source.shards])
+    jobs = [job for source in sources for job in source.jobs(224, 96)]
+    executor = local()
+    executor.map(len, [[], []], name="start")
+    started = time.perf_counter()
+    chunks = list(executor.stream(load_job, jobs, name="decode", quiet=True))
+    decode = time.perf_counter() - started
+    executor.close()
+    started = time.perf_counter()
+    for chunk in chunks:
+        encoder.images(chunk.images)
+    images = time.perf_counter() - started
+    started = time.perf_counter()
+    prompts = sources[0].words.prompts()
+    encoder.texts([text for texts in prompts for text in texts])
+    texts = time.perf_counter() - started
+    started = time.perf_counter()
+    with torch.inference_mode():
+        one_by_one = encoder.tokenizer(prompts[0])
+        encoder.model.encode_text(one_by_one)
+    whole_context = (time.perf_counter() - started) * len(prompts) * len(sources)
+    floor = decode + images + texts
+    started = time.perf_counter()
+    evaluate(model=name, checkpoint=checkpoint, suite=suite, data_dir=scratch / "data", out=scratch / "out")
+    ours = time.perf_counter() - started
+    shutil.rmtree(scratch)
+    print(f"decode {decode:.1f} s + pictures {images:.1f} s + texts {texts:.1f} s = {floor:.1f} s; ours {ours:.1f} s: "
+          f"{ours / floor:.2f} times")  # fmt: skip
+    print(
+        f"saved on text: {whole_context:.1f} s the reference's way (whole context, each task anew), {texts:.1f} s ours"
+    )
+
+
+if __name__ == "__main__":
+    options = dict(argument.split("=", 1) for argument in sys.argv[2:])
+    if sys.argv[1:2] == ["tiny"]:
+        tiny(Path(options["data"]), options.get("checkpoint"))
+    elif sys.argv[1:2] == ["large"]:
+        large()
+    else:
+        sys.exit(__doc__)

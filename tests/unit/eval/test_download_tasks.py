@@ -1,0 +1,307 @@
+"""The download against a hub on this machine: whole, resumed, missing, slow, broken and lying transfers."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pytest
+from task_folders import picture, small_suite, write_task
+
+from harness.errors import ArtifactError
+from harness.eval import data, hubsets
+from harness.eval.source import TaskSource
+
+COMMIT = "c" * 40
+
+
+class FakeHub(ThreadingHTTPServer):
+    """Serves folders as data sets the way the hub does."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.sets: dict[str, dict[str, bytes]] = {}
+        self.break_once: set[str] = set()
+        self.lie_once: set[str] = set()
+        self.lie_always: set[str] = set()
+        self.slow = 0.0
+        self.asked: list[str] = []
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def answer(self, code, content=b"", headers=()):
+        self.send_response(code)
+        for name, value in (("Content-Length", str(len(content))), *headers):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = self.path.partition("?")[0]
+        self.server.asked.append(f"{self.command} {path}")
+        if path.startswith("/api/datasets/"):
+            return self.describe("/".join(path.removeprefix("/api/datasets/").split("/")[:2]))
+        repo, _, rest = path.removeprefix("/datasets/").partition("/resolve/")
+        name = rest.partition("/")[2]
+        content = self.server.sets.get(repo, {}).get(name)
+        if content is None:
+            return self.answer(404, headers=[("X-Error-Code", "EntryNotFound")])
+        return self.serve(name, content)
+
+    def describe(self, repo):
+        if repo not in self.server.sets:
+            return self.answer(404, headers=[("X-Error-Code", "RepoNotFound")])
+        siblings = []
+        for name, content in self.server.sets[repo].items():
+            one = {"rfilename": name, "size": len(content)}
+            if name.endswith((".tar", ".zip")):
+                one["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+            else:
+                one["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            siblings.append(one)
+        body = json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}).encode()
+        return self.answer(200, body, [("Content-Type", "application/json")])
+
+    def serve(self, name, content):
+        etag = hashlib.sha256(content).hexdigest()
+        headers = [("ETag", f'"{etag}"'), ("X-Repo-Commit", COMMIT), ("Accept-Ranges", "bytes")]
+        if name in self.server.lie_always or (self.command == "GET" and name in self.server.lie_once):
+            self.server.lie_once.discard(name)
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        code, start = 200, 0
+        if self.headers.get("Range", "").startswith("bytes=") and self.command == "GET":
+            start = int(self.headers["Range"].removeprefix("bytes=").split("-")[0])
+            code = 206
+            headers.append(("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"))
+        if self.command == "GET" and name in self.server.break_once:
+            self.server.break_once.discard(name)
+            self.send_response(code)
+            for key, value in (("Content-Length", str(len(content) - start)), *headers):
+                self.send_header(key, value)
+            self.end_headers()
+            self.wfile.write(content[start : start + len(content) // 2])
+            self.wfile.flush()
+            self.connection.close()
+            return None
+        time.sleep(self.server.slow)
+        return self.answer(code, content[start:], headers)
+
+
+@pytest.fixture
+def hub():
+    server = FakeHub()
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+KEYS = ("cifar10", "fairness/geode")
+PICTURES = "retrieval/flickr_1k_test_image_text_retrieval"
+WINOGAVIL = "misc/winogavil"
+
+
+@pytest.fixture(scope="module")
+def tasks_dir(tmp_path_factory):
+    """A folder of tasks whose suite `small` has few samples but the real sources."""
+    import shutil
+
+    import yaml
+
+    from harness.eval import suite
+
+    folder = tmp_path_factory.mktemp("package")
+    shutil.copytree(suite.data_dir("configs"), folder / "configs")
+    (folder / "tasks").mkdir()
+    sizes = {key: {} for key in (*KEYS, PICTURES, WINOGAVIL)}
+    for key in sizes:
+        task = suite.load("v1").tasks[key]
+        few = {"samples": 12, "classes": task.classes and min(7, task.classes)}
+        (folder / "tasks" / f"{task.slug}.yaml").write_text(yaml.safe_dump(task.model_dump() | few))
+    (folder / "tasks/suite_small.yaml").write_text(yaml.safe_dump({"name": "small", "tasks": sizes}))
+    return folder
+
+
+def put(hub, tmp_path, key):
+    """The data set of a task on the hub, as a folder of tars."""
+    task = small_suite([key], samples=12).tasks[key]
+    from harness.eval.suite import load
+
+    folder = write_task(tmp_path / "there", task)
+    source = load("v1").tasks[key].source
+    hub.sets[source] = {
+        str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    } | {"README.md": b"# a data set", "train/0.tar": b"not wanted"}
+    return task, source
+
+
+def run(hub, out, tasks_dir, *settings):
+    code = (
+        "import sys, pathlib; from harness.eval import suite; from harness import cli, download_tasks as d; "
+        f"suite.data_dir = lambda name: pathlib.Path({str(tasks_dir)!r}) / name; "
+        "cli.main(d.command)"
+    )
+    environment = {name: value for name, value in os.environ.items() if "PROXY" not in name.upper()}
+    environment.pop("HF_HUB_OFFLINE", None)
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "5",
+                    "HF_HOME": str(out.parent / "hf")}  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-c", code, f"out={out}", "suite=small", *settings],
+        env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_tasks_arrive_whole_and_a_second_run_only_verifies(hub, tmp_path, tasks_dir):
+    for key in KEYS:
+        task, source = put(hub, tmp_path, key)
+    out = tmp_path / "out"
+    chosen = f"tasks=[{','.join(KEYS)}]"
+    done = run(hub, out, tasks_dir, chosen)
+    assert done.returncode == 0, done.stderr
+    lock = json.loads((out / "tasks.lock.json").read_text())["payload"]["tasks"]
+    assert lock["fairness/geode"]["revision"] == COMMIT
+    held = {
+        str(p.relative_to(out / task.folder)): p.read_bytes() for p in (out / task.folder).rglob("*") if p.is_file()
+    }
+    wanted = {name: content for name, content in hub.sets[source].items() if name[:5] not in ("READM", "train")}
+    assert held == wanted
+    assert {name: entry["sha256"] for name, entry in lock["fairness/geode"]["files"].items()} == {
+        name: hashlib.sha256(content).hexdigest() for name, content in wanted.items()
+    }
+    hub.asked.clear()
+    assert run(hub, out, tasks_dir, chosen).returncode == 0
+    assert hub.asked == []
+    (out / task.folder / "test/0.tar").write_bytes(b"damaged")
+    assert run(hub, out, tasks_dir, chosen).returncode == 0
+    assert (out / task.folder / "test/0.tar").read_bytes() == wanted["test/0.tar"]
+
+
+def test_broken_lying_and_slow_transfers_end_well(hub, tmp_path, tasks_dir):
+    task, source = put(hub, tmp_path, "cifar10")
+    hub.break_once = {"test/0.tar", "classnames.txt"}
+    hub.lie_once = {"test/1.tar"}
+    hub.slow = 0.2
+    done = run(hub, tmp_path / "out", tasks_dir, "tasks=[cifar10]")
+    assert done.returncode == 0, done.stderr
+    for name in ("test/0.tar", "test/1.tar"):
+        assert (tmp_path / "out" / task.folder / name).read_bytes() == hub.sets[source][name]
+    assert not hub.break_once and not hub.lie_once
+
+
+def test_what_is_missing_or_lies_is_named_and_the_others_go_on(hub, tmp_path, tasks_dir):
+    put(hub, tmp_path, "cifar10")
+    hub.lie_always = {"test/1.tar"}
+    task = put(hub, tmp_path / "more", "fairness/geode")[0]
+    hub.lie_always = set()
+    from harness.eval.suite import load
+
+    hub.sets.pop(load("v1").tasks["cifar10"].source)
+    done = run(hub, tmp_path / "out", tasks_dir, "tasks=[cifar10,fairness/geode]")
+    assert done.returncode == 7
+    assert "djghosh/wds_cifar10_test: the hub has no such data set" in done.stderr
+    assert "1 of 2 tasks" in done.stdout
+    assert (tmp_path / "out" / task.folder / "test/nshards.txt").exists()
+    hub.sets.clear()
+    put(hub, tmp_path / "again", "cifar10")
+    hub.lie_always = {"test/1.tar"}
+    done = run(hub, tmp_path / "out", tasks_dir, "tasks=[cifar10]")
+    assert done.returncode == 7
+    assert "test/1.tar" in done.stderr.replace("\n", "")
+
+
+def archive(names, prefix="pictures/"):
+    buffer = io.BytesIO()
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(buffer, "w") as target:
+        for name in names:
+            target.writestr(prefix + name, picture(rng, extension="jpg"))
+        target.writestr("__MACOSX/._junk.jpg", b"junk")
+    return buffer.getvalue()
+
+
+def table(rows):
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def test_retrieval_and_winogavil_are_converted_without_running_anything(hub, tmp_path, tasks_dir):
+    names = [f"picture {i}.v2.jpg" for i in range(12)]
+    hub.sets["nlphuji/flickr_1k_test_image_text_retrieval"] = {
+        "pictures.zip": archive(names), "loader.py": b"raise SystemExit",
+        "test.csv": table([{"filename": n, "raw": json.dumps([f"{n} one", "two"]), "split": "test"} for n in names]),
+    }  # fmt: skip
+    hub.sets["nlphuji/winogavil"] = {
+        "images.zip": archive(names),
+        "test.csv": table([{"cue": "ice", "candidates": str([n[:-4] for n in names[i % 3 : i % 3 + 5]]),
+                            "associations": str([names[i % 3][:-4]])} for i in range(12)]),
+    }  # fmt: skip
+    out = tmp_path / "out"
+    done = run(hub, out, tasks_dir, f"tasks=[{PICTURES},{WINOGAVIL}]")
+    assert done.returncode == 0, done.stderr
+    assert not any("loader.py" in line for line in hub.asked)
+    task = small_suite([WINOGAVIL], samples=12).tasks[WINOGAVIL]
+    source = TaskSource.open(task, out)
+    source.take([data.index_shard(path, source.parts[part]) for part, path in source.shards])
+    chunk = next(source.jobs(16, 99)).load()
+    assert chunk.documents[1] == {"cue": "ice", "candidates": [f"{i:08d}" for i in range(1, 6)],
+                                  "associations": ["00000001"]}  # fmt: skip
+    lock = json.loads((out / "tasks.lock.json").read_text())["payload"]["tasks"]
+    assert set(lock[PICTURES]["files"]) == {"test/0.tar", "test/nshards.txt"}
+    assert not list((out / ".hub").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"a.csv": b"x\n", "b.csv": b"x\n", "a.zip": b""}, "2 files"),
+        ({"a.csv": b"x\n"}, "0 files"),
+    ],
+)
+def test_a_data_set_of_another_shape_is_refused(files, said):
+    with pytest.raises(ArtifactError, match=said):
+        hubsets.wanted(list(files), "somebody/set")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"name": "a.jpg", "raw": '["x"]'}, "filename or image"),
+        ({"filename": "b.jpg", "raw": '["x"]'}, "no picture 'b.jpg'"),
+        ({"filename": "a.jpg", "raw": "__import__('os')"}, "not a list"),
+        ({"filename": "a.jpg", "raw": "[1]"}, "not a list"),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(tmp_path, row, said):
+    (tmp_path / "a.csv").write_bytes(table([row]))
+    (tmp_path / "a.zip").write_bytes(archive(["a.jpg"]))
+    task = small_suite([PICTURES]).tasks[PICTURES]
+    with pytest.raises(ArtifactError, match=said):
+        hubsets.convert(task, tmp_path, tmp_path / "out")

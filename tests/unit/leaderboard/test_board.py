@@ -1,0 +1,153 @@
+"""Tables: who is ranked with whom, who stands apart, and what the site's data say."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+import synthetic
+
+from harness.entry import write_entry
+from harness.entry_schema import About
+from harness.pool.sealed import SealedPool
+from leaderboard import site
+from leaderboard.board import Board
+from leaderboard.case import Means
+from leaderboard.entries import Entry
+from leaderboard.verified import recall, remember
+from leaderboard.verify import verify
+
+NASTY = "</script><script>document.title='ran'</script>"
+
+
+@pytest.fixture(scope="module")
+def entries(sealed: SealedPool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Good, random, twins, incomplete, unofficial, and one with a nasty name."""
+    root = tmp_path_factory.mktemp("entries")
+    runs = tmp_path_factory.mktemp("runs")
+    half, third = synthetic.subset_of(sealed, keep=0.5), synthetic.subset_of(sealed, keep=0.3)
+    for slug, name, uids, skill, method, drop in (
+        ("good", "=good filter", third, 0.5, "clip_score", ()),
+        ("random", "random 30 %", third, 0.3, "random_subset", ()),
+        ("b-twin", "B twin", half, 0.31, "a", ()),
+        ("a-twin", "a twin", half, 0.31, "a", ()),
+        ("nasty", NASTY, third, 0.4, "n", ()),
+        ("half-done", "half done", third, 0.9, "h", ("mnist",)),
+    ):
+        run = synthetic.run(runs / slug, sealed, uids, skill=skill, method=method, drop=drop)
+        about = About(
+            name=name, authors=["A. Author"], description=f"{NASTY} said", link="https://example.org/?a=1&b=2"
+        )
+        write_entry([run], root / "tiny" / slug, about=about)
+    record = json.loads((root / "tiny" / "good" / "entry.json").read_text())
+    record["payload"]["unofficial"] = ["scale.lr"]
+    (root / "tiny" / "tuned").mkdir()
+    (root / "tiny" / "tuned" / "entry.json").write_text(json.dumps(record))
+    (root / "tiny" / "broken").mkdir()
+    (root / "tiny" / "broken" / "entry.json").write_text("{")
+    return root
+
+
+@pytest.fixture(scope="module")
+def board(entries: Path) -> Board:
+    return Board.load(entries, verified=entries.parent / "none")
+
+
+def test_ranked_apart_and_left_out(board: Board) -> None:
+    (table,) = board.tables
+    assert [row.entry.slug for row in table.rows] == ["good", "nasty", "a-twin", "b-twin", "random"]
+    assert {row.entry.slug: row.reason for row in table.apart} == {
+        "half-done": "incomplete: 1 tasks missing", "tuned": "unofficial: scale.lr",
+    }  # fmt: skip
+    assert len(board.problems) == 1
+    assert "broken" in board.problems[0]
+
+
+def test_ties_stand_in_the_order_of_names_and_share_their_range(board: Board) -> None:
+    rows = {row.entry.slug: row for row in board.tables[0].rows}
+    assert rows["a-twin"].place + 1 == rows["b-twin"].place
+    assert rows["a-twin"].ranks["average"] == rows["b-twin"].ranks["average"]
+    assert rows["good"].rank_text == "1"
+
+
+def test_every_entry_is_held_against_random_of_its_size(board: Board) -> None:
+    rows = {row.entry.slug: row for row in board.tables[0].rows}
+    assert rows["good"].yardstick is rows["random"]
+    assert rows["good"].beats_random is True
+    assert rows["a-twin"].yardstick is None  # another size
+    assert rows["random"].yardstick is None
+
+
+def test_a_level_belongs_to_one_version_of_an_entry(entries: Path, means: Means, tmp_path: Path) -> None:
+    folder = entries / "tiny" / "good"
+    result = verify(folder, means=means)
+    remember(result, folder, tmp_path)
+    kept = recall(Entry.load(folder), tmp_path)
+    assert kept is not None
+    assert kept.reached == "claimed"
+    board = Board.load(entries, verified=tmp_path)
+    assert {row.entry.slug: row.level for row in board.rows}["good"] == "claimed"
+    remember(result.model_copy(update={"reached": None}), folder, tmp_path)  # a lower level does not take its place
+    assert recall(Entry.load(folder), tmp_path) == kept
+    (tmp_path / "tiny" / "tuned.json").write_bytes((tmp_path / "tiny" / "good.json").read_bytes())
+    assert {row.entry.slug: row.level for row in Board.load(entries, verified=tmp_path).rows}["tuned"] == "unverified"
+
+
+def test_nothing_of_an_entry_becomes_markup(board: Board, tmp_path: Path) -> None:
+    site.build(board, tmp_path)
+    for page in tmp_path.rglob("*.html"):
+        text = page.read_text()
+        assert "document.title='ran'" not in text.replace("&#39;", "'") or NASTY not in text
+        assert "<script>document" not in text
+        assert text.count("Content-Security-Policy") == 1
+        assert "http-equiv" in text
+        for attribute in ('src="http', 'href="javascript', "style="):
+            assert attribute not in text, page
+
+
+def test_no_page_names_another_host_but_in_links(board: Board, tmp_path: Path) -> None:
+    site.build(board, tmp_path)
+    for page in [*tmp_path.rglob("*.html"), *tmp_path.rglob("*.css"), *tmp_path.rglob("*.js")]:
+        for line in page.read_text().splitlines():
+            if "http" in line.replace("http-equiv", ""):
+                assert "<a href=" in line or "www.w3.org/2000/svg" in line, (page, line)
+
+
+def test_downloads_hold_every_entry(board: Board, tmp_path: Path) -> None:
+    site.build(board, tmp_path)
+    (table,) = json.loads((tmp_path / "board.json").read_text())
+    assert len(table["entries"]) == 7
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "board.csv").read_text())))
+    assert len(rows) == 7
+    assert rows[0]["name"] == "'=good filter"  # a spreadsheet shall not take it for a formula
+    assert float(rows[0]["cifar10"]) == table["entries"][0]["tasks"]["cifar10"]
+
+
+def test_pages_of_withdrawn_entries_go(board: Board, tmp_path: Path) -> None:
+    (tmp_path / "entries").mkdir()
+    (tmp_path / "entries" / "old.html").write_text("old")
+    site.build(board, tmp_path)
+    assert not (tmp_path / "entries" / "old.html").exists()
+
+
+def test_an_empty_board_has_a_site(tmp_path: Path) -> None:
+    site.build(Board.load(tmp_path / "nothing", verified=tmp_path), tmp_path / "site")
+    assert "no entry yet" in (tmp_path / "site" / "index.html").read_text()
+
+
+def test_published_rows_are_plausible() -> None:
+    published = site.load_published()
+    assert len(published.rows) == 25
+    for row in published.rows:
+        assert row.source in published.sources
+        assert all(value is None or 0 < value < 0.5 for value in row.scores)
+    first = published.rows[0]
+    assert (first.method, first.scores) == ("No filtering", (0.025, 0.033, 0.145, 0.114, 0.132))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, "–"), (3.14159, "3.14 s"), (600, "10 min"), (7200, "2 h"), (864_000, "10 days")]
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert site.duration(seconds) == text

@@ -1,0 +1,286 @@
+"""A whole download from a hub and an image server on loopback, with everything that servers do wrong."""
+
+import importlib.util
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from pool_folders import picture, uid_of
+
+from harness import download, executor, uid
+from harness.crawl import read_counts
+from harness.errors import ArtifactError, ConfigError
+from harness.pool.seal import seal
+from harness.records import read_record
+from harness.reshard import reshard
+from harness.subset import Subset
+
+needs_img2dataset = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="extra download")
+COMMIT = "c0ffee" * 6 + "c0ff"
+FAULTS = ("404", "403", "html", "robots", "cut", "corrupt")
+
+
+class Web(BaseHTTPRequestHandler):
+    """A hub and an image server in one."""
+
+    files: dict[str, bytes]
+    healed: set[str]
+    asked: list[str]
+    slow: float
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def _send(
+        self, code: int, content: bytes, kind: str = "image/jpeg", size: int | None = None, **headers: str
+    ) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(content) if size is None else size))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        self.asked.append(path)
+        if path.startswith("/api/datasets/mlfoundations/datacomp_small"):
+            siblings = [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
+            about = {"id": "mlfoundations/datacomp_small", "sha": COMMIT, "siblings": siblings}
+            self._send(200, json.dumps(about).encode(), "application/json")
+        elif "/resolve/" in path:
+            content = self.files.get(path.partition(f"/resolve/{COMMIT}/")[2])
+            if content is None:
+                self._send(404, b"", X_Error_Code="EntryNotFound")
+            else:
+                self._send(200, content, "application/octet-stream", ETag=f'"{len(content)}"', X_Repo_Commit=COMMIT)
+        elif path.startswith("/picture/"):
+            self._picture(path.split("/")[2], int(path.split("/")[3]))
+        else:
+            self._send(404, b"no such page", "text/html")
+
+    def _picture(self, kind: str, number: int) -> None:
+        good = large_picture(number)
+        time.sleep(self.slow)
+        if kind in self.healed:
+            kind = "good"
+        if kind in ("404", "403"):
+            self._send(int(kind), b"go away", "text/html")
+        elif kind == "redirect":
+            self._send(302, b"", Location=f"/picture/good/{number}")
+        elif kind == "html":
+            self._send(200, b"<html>this picture has moved</html>", "text/html")
+        elif kind == "robots":
+            self._send(200, good, X_Robots_Tag="noai")
+        elif kind == "cut":
+            self._send(200, good[:-300], size=len(good))
+            self.close_connection = True
+        elif kind == "corrupt":
+            self._send(200, b"\xff\xd8\xff" + good[40:90])
+        else:
+            self._send(200, good)
+
+
+def large_picture(number: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(picture(number, size=12))).resize((700, 350)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, type[Web]]]:
+    handler = type("Handler", (Web,), {"files": {}, "healed": set(), "asked": [], "slow": 0.0})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", handler
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def metadata(address: str, kinds: list[str], *, first: int = 0) -> pa.Table:
+    numbers = range(first, first + len(kinds))
+    boxes = pa.array([[[0.1, 0.1, 0.4, 0.5]] if n % 4 == 0 else [] for n in numbers], pa.list_(pa.list_(pa.float64())))
+    return pa.table({
+        "uid": [uid_of(n) for n in numbers],
+        "url": [f"{address}/picture/{kind}/{n}" for n, kind in zip(numbers, kinds, strict=True)],
+        "text": [f"caption {n}" if n % 5 else None for n in numbers],
+        "face_bboxes": boxes,
+    })  # fmt: skip
+
+
+def parquet(table: pa.Table) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    return buffer.getvalue()
+
+
+def environment(address: str, home: Path) -> dict[str, str]:
+    hub = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    return {**os.environ, **hub, "HF_HUB_DISABLE_TELEMETRY": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
+
+
+def harness(address: str, folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [
+        sys.executable,
+        "-m",
+        "harness.download",
+        f"data_dir={folder}",
+        "processes=1",
+        "threads=8",
+        "per_shard=12",
+    ]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240,
+                          env=environment(address, folder.parent / "home"))  # fmt: skip
+
+
+def fill_hub(address: str, handler: type[Web], tmp_path: Path) -> None:
+    mixed = [*["good"] * 14, *FAULTS, "redirect", *["good"] * 9]
+    handler.files = {"README.md": b"a pool"}
+    for part, stem in enumerate(("a" * 32, "b" * 32)):
+        handler.files[f"{stem}.parquet"] = parquet(metadata(address, mixed, first=100 * part))
+        np.savez(tmp_path / "x.npz", b32_img=np.zeros((30, 4), np.float16))
+        handler.files[f"{stem}.npz"] = (tmp_path / "x.npz").read_bytes()
+
+
+@pytest.mark.slow
+def test_metadata_and_features(web: tuple[str, type[Web]], tmp_path: Path) -> None:
+    address, handler = web
+    fill_hub(address, handler, tmp_path)
+    folder = tmp_path / "pool"
+    done = harness(address, folder, "scale=small", "skip_images=true")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (folder / "metadata").iterdir()) == [
+        "a" * 32 + ".parquet",
+        "b" * 32 + ".parquet",
+    ]
+    assert read_record(folder / "source.json", "source").payload["revision"] == COMMIT
+    handler.asked.clear()
+    assert harness(address, folder, "scale=small", "skip_images=true", "features=true").returncode == 0
+    assert (folder / "metadata" / ("a" * 32 + ".npz")).read_bytes() == handler.files["a" * 32 + ".npz"]
+    assert not any(path.startswith("/api") or path.endswith(".parquet") for path in handler.asked)
+    other = harness(address, folder, "scale=small", "skip_images=true", "revision=" + "0" * 40)
+    assert other.returncode == 2
+    assert "revision: " in other.stderr
+    part = tmp_path / "part"
+    assert harness(address, part, "scale=small", "skip_images=true", "part=2/2").returncode == 0
+    assert [path.name for path in (part / "metadata").iterdir()] == ["b" * 32 + ".parquet"]
+
+
+@pytest.mark.slow
+def test_hub_that_fails(web: tuple[str, type[Web]], tmp_path: Path) -> None:
+    address, _ = web
+    missing = harness(address, tmp_path / "pool", "scale=medium", "skip_images=true")
+    assert missing.returncode in (2, 7)
+    assert "datacomp_medium" in missing.stderr
+    silent = harness("http://127.0.0.1:9", tmp_path / "pool", "scale=small", "skip_images=true")
+    assert silent.returncode == 7
+    assert "the hub does not answer for mlfoundations/datacomp_small" in silent.stderr
+    assert "Traceback" not in silent.stderr
+
+
+@needs_img2dataset
+@pytest.mark.slow
+def test_whole_download_interrupted_and_resumed(web: tuple[str, type[Web]], tmp_path: Path) -> None:
+    address, handler = web
+    fill_hub(address, handler, tmp_path)
+    folder = tmp_path / "pool"
+    handler.slow = 0.15
+    command = [
+        sys.executable,
+        "-m",
+        "harness.download",
+        f"data_dir={folder}",
+        "scale=small",
+        "processes=1",
+        "threads=2",
+        "per_shard=12",
+    ]
+    first = subprocess.Popen(command, env=environment(address, tmp_path / "home"), stderr=subprocess.DEVNULL)
+    while not list((folder / "shards").glob("*_stats.json")) and first.poll() is None:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=60) == 130
+    finished = {path.name for path in (folder / "shards").glob("*_stats.json")}
+    assert 0 < len(finished) < 6
+    times = {name: (folder / "shards" / name).stat().st_mtime_ns for name in finished}
+    handler.slow = 0.0
+    done = harness(address, folder, "scale=small")
+    assert done.returncode == 0, done.stderr + (folder / "shards" / ".img2dataset.log").read_text()[-2000:]
+    assert {name: (folder / "shards" / name).stat().st_mtime_ns for name in finished} == times
+    record = read_record(folder / "download.json", "download")
+    assert record.payload["links"] == 60
+    assert record.payload["pictures"] == 60 - 2 * len(FAULTS)
+    assert "48 of 60 links gave a picture (80.0%)" in done.stderr
+
+    one = executor.local(1)
+    sealed = seal(str(folder), executor=one)
+    expected = {uid_of(100 * part + n) for part in range(2) for n in [*range(14), *range(20, 30)]}
+    assert set(uid.to_hex(sealed.uids)) == expected
+    assert sealed.left_out() == []
+    assert read_record(folder / "pool.json", "pool").provenance["download"]["pictures"] == 48
+    done_tars = reshard(sealed, Subset.of(sealed.uids[:9].copy()), out=tmp_path / "out", executor=one)
+    assert len(done_tars.rows) == 9
+
+    # All servers but those that refuse are well again: a retry brings the rest.
+    handler.healed = {"404", "403", "html", "cut", "corrupt"}
+    again = harness(address, folder, "scale=small", "retry_failed=true")
+    assert again.returncode == 0, again.stderr
+    assert read_counts(folder / "shards" / "retry_1").successes == 10
+    assert len(seal(str(folder), executor=one)) == 58
+    assert not [path for path in handler.asked if path.startswith("/picture/robots")][2 * 3 :]
+
+
+@needs_img2dataset
+@pytest.mark.slow
+def test_any_list_of_links_in_parts(web: tuple[str, type[Web]], tmp_path: Path) -> None:
+    address, _ = web
+    table = metadata(address, ["good"] * 10).drop_columns(["uid", "face_bboxes"])
+    pq.write_table(table, tmp_path / "pairs.parquet")
+    done = harness(address, tmp_path / "pool", f"url_list={tmp_path}/pairs.parquet")
+    assert done.returncode == 0, done.stderr
+    sealed = seal(str(tmp_path / "pool"), executor=executor.local(1))
+    written = pq.read_table(tmp_path / "pool" / "metadata" / "pairs.parquet")
+    assert set(uid.to_hex(sealed.uids)) == set(written["uid"].to_pylist())
+    from_folder = harness(address, tmp_path / "copy", f"metadata_dir={tmp_path}/pool/metadata", "part=1/1")
+    assert from_folder.returncode == 0, from_folder.stderr
+    copy = seal(str(tmp_path / "copy"), executor=executor.local(1))
+    assert copy.names == ("part_1_of_1/00000000",)
+    assert set(uid.to_hex(copy.uids)) == set(uid.to_hex(sealed.uids))
+
+
+def test_settings_that_do_not_fit(tmp_path: Path) -> None:
+    def settings(**values: object) -> download.Settings:
+        return download.Settings.model_validate({"data_dir": str(tmp_path / "pool"), **values})
+
+    with pytest.raises(ConfigError, match="give one of scale, metadata_dir and url_list, not none"):
+        download.download(settings())
+    with pytest.raises(ConfigError, match="not scale and url_list"):
+        download.download(settings(scale="small", url_list="x.csv"))
+    with pytest.raises(ArtifactError, match=r"holds no \.parquet"):
+        download.download(settings(metadata_dir=str(tmp_path)))
+    (tmp_path / "list.csv").write_text("url,caption\nhttp://x/1.jpg,one\n")
+    with pytest.raises(ArtifactError, match=r"list\.csv: has no column 'text', only url, caption"):
+        download.download(settings(url_list=str(tmp_path / "list.csv")))
+    (tmp_path / "list.csv").write_text("url,text\nhttp://x/1.jpg,one\n")
+    record = download.download(settings(url_list=str(tmp_path / "list.csv"), skip_images=True))
+    assert record.payload["metadata"] == ["list.parquet"]
