@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from harness import uid
 from harness.config import Scale, validated
 from harness.errors import ArtifactError, ConfigError
 from harness.eval.suite import Task
@@ -99,6 +100,11 @@ class Case:
         return [task for task in self.entry.suite.scored if all(task.key in run.tasks for run in self.runs)]
 
     @cached_property
+    def pool(self) -> Record:
+        """The record of the sealed pool."""
+        return self.entry.read("pool/pool.json")
+
+    @cached_property
     def uids(self) -> Uids:
         """The uid file, memory-mapped; its order is not checked."""
         return safe.load_uids(self.locate("uids.npy"))
@@ -107,8 +113,11 @@ class Case:
     def sealed(self) -> SealedPool:
         """The sealed pool that the entry names: the maintainer's own, or what was brought of the participant's."""
         wanted, own = self.payload.pool.digest, self.means.pool
-        if own is not None and own.digest == wanted:
+        # The order needs uids and shard borders only; pictures may be packed otherwise by another JPEG library.
+        if own is not None and (own.digest == wanted or uid.digest(own.uids) == self.pool.payload.get("uids")):
             return own
+        if own is not None and self.payload.scale == "tiny":
+            raise ArtifactError("pool/pool.json: is not the generated pool, which at scale tiny is the same for all")
         if self.means.files is None:
             raise SkippedError(
                 "the pool's uid list is not at hand; bring the sealed pool with --pool or pool/ with --files"

@@ -1,4 +1,4 @@
-"""Bad input of every kind: one sentence that names the file or setting, the right exit code, earlier results untouched."""
+"""Bad input: one sentence that names the file or setting, the right exit code, earlier results untouched."""
 
 import os
 import shutil
@@ -50,7 +50,7 @@ METHODS = {
     "missing": "def choose(pool, /, *, ctx):\n    return pool.uids()\n",
     "import_error": "import a_module_that_is_not_there\n",
     "syntax": "def select(pool, /, *, ctx)\n    return 1\n",
-    "good": "def select(pool, /, *, ctx, keep: float = 0.5):\n    return pool.sample(int(keep * len(pool)), rng=ctx.rng)\n",
+    "good": "def select(pool, /, *, ctx, keep: float = 0.5):\n    return pool.uids()\n",
 }
 
 
@@ -61,7 +61,7 @@ METHODS = {
         ("none", MethodError, "None"),
         ("text", MethodError, "str"),
         ("integers", MethodError, "u8,u8"),
-        ("empty", MethodError, "no uid"),
+        ("empty", MethodError, "nothing"),
         ("foreign", MethodError, "2 uids"),
         ("signature", PluginError, "select"),
         ("missing", PluginError, "select"),
@@ -201,8 +201,7 @@ def test_a_full_disk_leaves_nothing_half_written(pool: Path) -> None:
     assert leftovers == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
 def test_an_unwritable_run_dir(pool: Path) -> None:
-    Path("locked").mkdir(mode=0o500)
-    with pytest.raises(InfraError, match="locked"):
-        harness.run("scale=tiny", f"pool.path={pool}", "run_dir=locked/r")
+    # Not even root makes folders there.
+    with pytest.raises(InfraError, match="/sys/runs"):
+        harness.run("scale=tiny", f"pool.path={pool}", "run_dir=/sys/runs/r")

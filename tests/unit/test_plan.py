@@ -27,7 +27,14 @@ def test_numbers() -> None:
     assert plan.repeats == pytest.approx(3.72, abs=0.01)
     assert plan.pass_bytes == pytest.approx(121e9, rel=0.01)
     text = "\n".join(plan.lines())
-    for words in ("3,440,000 uids", "3.72 times each", "3,125 steps of 4,096", "1 x NVIDIA H200", "all there", "official"):
+    for words in (
+        "3,440,000 uids",
+        "3.72 times each",
+        "3,125 steps of 4,096",
+        "1 x NVIDIA H200",
+        "all there",
+        "official",
+    ):
         assert words in text
 
 

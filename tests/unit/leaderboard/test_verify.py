@@ -32,7 +32,9 @@ def test_without_the_pool_the_level_is_not_reached(honest: Path) -> None:
 
 def test_another_pool_is_not_taken_for_the_entrys(honest: Path, tmp_path: Path) -> None:
     other = synthetic.world(tmp_path / "other", seed=1)
-    assert verify(honest, means=Means(pool=other)).outcome == "incomplete"
+    result = verify(honest, means=Means(pool=other))
+    assert result.outcome == "invalid"
+    assert "not the generated pool" in result.of("error")[0].what
 
 
 def test_predictions_give_the_stated_scores(honest: Path, means: Means) -> None:
