@@ -96,9 +96,8 @@ def main(entries: int) -> None:
         board = Board.load(root, verified=Path(folder) / "verified")
         loaded = time.monotonic()
         build(board, out)
-        print(
-            f"site, {entries:,} entries: read and ranked in {loaded - started:.1f} s, built in {time.monotonic() - loaded:.1f} s"
-        )
+        done = time.monotonic()
+        print(f"{entries:,} entries: read and ranked in {loaded - started:.1f} s, built in {done - loaded:.1f} s")
         first = sum(
             (out / name).stat().st_size
             for name in ("index.html", "static/site.css", "static/common.js", "static/board.js")

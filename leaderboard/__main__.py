@@ -79,13 +79,13 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     folders = [folder for given in options.entries or [ENTRIES] for folder in find(given)]
-    if options.changed_since:
-        folders = [folder for folder in folders if _changed(folder, options.changed_since)]
     missing = [given for given in options.entries if not given.exists()]
     if missing:
         raise ConfigError(f"{missing[0]}: no such folder")
     if options.entries and not folders:
         raise ConfigError(f"{options.entries[0]}: holds no entry.json")
+    if options.changed_since:
+        folders = [folder for folder in folders if _changed(folder, options.changed_since)]
     if options.fetch and options.files is None:
         raise ConfigError("--fetch needs --files DIR, where the downloads are kept")
     board = Board.load(ENTRIES, verified=VERIFIED)

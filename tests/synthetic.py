@@ -84,12 +84,13 @@ def _train(out: Path, config: RunConfig, sealed: SealedPool, uids: Uids, *, inpu
     weights = out / "checkpoint.safetensors"
     weights.write_bytes(f"weights of seed {config.seed} on {inputs['subset']}".encode())
     checkpoint = sha256_file(weights)
+    place = {"path": sealed.path, "seal_dir": sealed.seal_dir}
     steps = checkpoint_steps(scale)
     kept = [
         {"step": step, "file": "-", "sha256": checkpoint if step == steps[-1] else digest_of(step)} for step in steps
     ]
     write_record(out / "train.json", Record(
-        kind="train", inputs=inputs, provenance={"seconds": 60.0, "pool": {"path": sealed.path, "seal_dir": sealed.seal_dir}},
+        kind="train", inputs=inputs, provenance={"seconds": 60.0, "pool": place},
         payload={"scale": scale.digest, "seed": config.seed, "run": digest_of(inputs), "official": True,
                  "samples_seen": scale.samples_seen, "steps": scale.steps, "checkpoint": checkpoint,
                  "checkpoints": kept, "ledger": fed},

@@ -3,8 +3,9 @@
 import shutil
 import time
 import traceback
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -25,20 +26,22 @@ from harness.uid import UID_DTYPE, Uids
 
 
 def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, out: Path, executor: Executor) -> Subset:
-    """The subset that `method` chooses from `pool`; out/uids.npy and, last, out/subset.json are written.
+    """The subset that `method` chooses from `pool`; its uid file and, last, its record are written to `out`.
 
-    A finished selection with the same method, source, parameters, seed and pool is taken as it is.
+    `out` is a folder (uids.npy, subset.json), or the uid file itself (FILE.npy, with FILE.json beside it). A finished
+    selection with the same method, source, parameters, seed and pool is taken as it is.
     Raises ConfigError before any work if a parameter does not fit, MethodError if the function raises or returns
     something that is not a subset of the pool.
     """
     params = plugins.bind(method, config.params)
     settings = {"name": config.name, "target": config.target, "seed": config.seed, "params": _plain(params)}
     work = digest_of({"method": settings, "source": method.source_digest, "pool": pool.digest})
-    done = _finished(out, work)
+    place = _Place.of(out)
+    done = _finished(place, work)
     if done is not None:
         return done
     started = time.monotonic()
-    scratch = _scratch(out / "scratch", work)
+    scratch = _scratch(place.scratch, work)
     ctx = SelectionContext(
         rng=np.random.default_rng(config.seed),
         scale=scale,
@@ -49,9 +52,22 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     pool = pool.resuming(scratch / "pool")
     subset = checked(call(method, pool, ctx, params), pool=pool, name=method.name)
     inputs = {"pool": pool.digest}
-    _write(subset, out, inputs, {"method": settings, "remarks": ctx.remarks}, work, time.monotonic() - started)
-    shutil.rmtree(out / "scratch", ignore_errors=True)
-    return Subset.load(out / "uids.npy")
+    _write(subset, place, inputs, {"method": settings, "remarks": ctx.remarks}, work, time.monotonic() - started)
+    shutil.rmtree(place.scratch, ignore_errors=True)
+    return Subset.load(place.uids)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    uids: Path
+    record: Path
+    scratch: Path
+
+    @classmethod
+    def of(cls, out: Path) -> Self:
+        if out.suffix == ".npy":
+            return cls(uids=out, record=out.with_suffix(".json"), scratch=out.with_name(f".{out.stem}.scratch"))
+        return cls(uids=out / "uids.npy", record=out / "subset.json", scratch=out / "scratch")
 
 
 def _scratch(folder: Path, work: str) -> Path:
@@ -74,7 +90,8 @@ def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
     """
     subset = Subset.load(path)
     work = digest_of({"subset": subset.digest, "pool": pool.digest})
-    done = _finished(out, work)
+    place = _Place.of(out)
+    done = _finished(place, work)
     if done is not None:
         return done
     started = time.monotonic()
@@ -83,8 +100,8 @@ def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
         raise ArtifactError(
             f"{path}: {unknown} of {len(subset)} uids are not in the pool {pool.path}, the first is {first}"
         )
-    _write(subset, out, {"pool": pool.digest}, {"method": None, "remarks": []}, work, time.monotonic() - started)
-    return Subset.load(out / "uids.npy")
+    _write(subset, place, {"pool": pool.digest}, {"method": None, "remarks": []}, work, time.monotonic() - started)
+    return Subset.load(place.uids)
 
 
 def call(method: Method, pool: Pool, ctx: SelectionContext, params: dict[str, Any]) -> Any:
@@ -176,21 +193,23 @@ def _plain(params: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _finished(out: Path, work: str) -> Subset | None:
+def _finished(place: _Place, work: str) -> Subset | None:
     """The subset of an earlier run that did the same work, if it is whole."""
     try:
-        record = read_record(out / "subset.json", "subset")
-        subset = Subset.load(out / "uids.npy")
+        record = read_record(place.record, "subset")
+        subset = Subset.load(place.uids)
     except ArtifactError:
         return None
     if record.provenance.get("work") != work or record.payload["uids"] != subset.digest:
         return None
-    say(f"{out / 'uids.npy'}: already chosen")
+    say(f"{place.uids}: already chosen")
     return subset
 
 
-def _write(subset: Subset, out: Path, inputs: dict[str, str], more: dict[str, Any], work: str, seconds: float) -> None:
-    subset.save(out / "uids.npy")
+def _write(
+    subset: Subset, place: _Place, inputs: dict[str, str], more: dict[str, Any], work: str, seconds: float
+) -> None:
+    subset.save(place.uids)
     payload = {
         "uids": subset.digest,
         "size": len(subset),
@@ -199,4 +218,4 @@ def _write(subset: Subset, out: Path, inputs: dict[str, str], more: dict[str, An
         **more,
     }
     record = Record(kind="subset", inputs=inputs, payload=payload, provenance=provenance(seconds=seconds, work=work))
-    write_record(out / "subset.json", record)
+    write_record(place.record, record)

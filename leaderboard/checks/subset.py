@@ -69,7 +69,8 @@ def realised(case: Case) -> Notes:
 
 def _marked(bits: npt.NDArray[np.uint8], at: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """Whether the bit at each place (M,) is set; False for place -1."""
-    return (at >= 0) & ((bits[at >> 3] >> (at & 7).astype(np.uint8)) & 1).astype(bool)
+    set_there = (bits[at >> 3] >> (at & 7).astype(np.uint8)) & 1 == 1
+    return np.asarray((at >= 0) & set_there)
 
 
 def _parts(uids: Uids) -> Iterator[Uids]:

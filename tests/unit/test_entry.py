@@ -48,8 +48,10 @@ def test_an_entry_says_what_the_runs_say(runs: list[Path], sealed: SealedPool, t
     assert all(task.low <= task.score <= task.high for task in payload.tasks if task.score is not None)
     assert {"uids.npy", "data-card.md", "bootstrap.npy", "pool/pool.json"} <= set(record.inputs)
     assert payload.elsewhere.keys() == {
-        "pool/uids.npy", "pool/shards.npy", "seed-0/train/checkpoint.safetensors", "seed-1/train/checkpoint.safetensors",
-    }  # fmt: skip
+        "pool/uids.npy",
+        "pool/shards.npy",
+        *(f"seed-{seed}/train/checkpoint.safetensors" for seed in range(2)),
+    }
     assert payload.ranked
 
 

@@ -29,7 +29,7 @@ class Hub(BaseHTTPRequestHandler):
     files: ClassVar[dict[str, bytes]] = {}
     refuses: ClassVar[bool] = False
 
-    def do_POST(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_POST(self) -> None:
         body = self._body()
         if self.refuses:
             self._answer(503, {"error": "busy"})
@@ -46,12 +46,12 @@ class Hub(BaseHTTPRequestHandler):
                 part = json.loads(line)
                 if part["key"] == "file":
                     self.files[part["value"]["path"]] = base64.b64decode(part["value"]["content"])
-            self._answer(200, {"commitUrl": f"http://{self.headers['Host']}/datasets/me/entry/commit/{OID}", "commitOid": OID,
-                               "hookOutput": ""})  # fmt: skip
+            address = f"http://{self.headers['Host']}/datasets/me/entry/commit/{OID}"
+            self._answer(200, {"commitUrl": address, "commitOid": OID, "hookOutput": ""})
         else:
             self._answer(404, {"error": self.path})
 
-    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
+    def do_GET(self) -> None:
         found = re.fullmatch(rf"/datasets/me/entry/resolve/{OID}/(.+)", self.path)
         if found and found[1] in self.files:
             content = self.files[found[1]]

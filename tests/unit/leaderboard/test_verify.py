@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import synthetic
 
 from harness import uid
 from harness.entry import write_entry
-from harness.errors import InfraError
+from harness.errors import ConfigError, InfraError
 from harness.pool.sealed import SealedPool
 from leaderboard import __main__ as commands
 from leaderboard.case import Means
@@ -127,3 +128,25 @@ def test_exit_codes(honest: Path, sealed: SealedPool, capsys: pytest.CaptureFixt
 
     monkeypatch.setattr("leaderboard.verify._climb", broken)
     assert commands.command(["verify", str(honest), *pool]) == 7
+
+
+def test_only_changed_entries_are_verified(
+    spoiled: Path, sealed: SealedPool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = spoiled.parents[1]
+
+    def git(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
+
+    git("init", "-b", "main")
+    git("add", ".")
+    git("commit", "-m", "one")
+    arguments = ["verify", str(root), "--changed-since", "main", "--pool", sealed.seal_dir]
+    assert commands.command(arguments) == 0
+    assert "no entries to verify" in capsys.readouterr().out
+    (spoiled / "note.txt").write_text("new")
+    assert commands.command(arguments) == 1
+    assert "note.txt" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="nowhere"):
+        commands.command([*arguments[:3], "nowhere"])

@@ -84,9 +84,8 @@ def test_tar_members_are_those_of_img2dataset(pool: Path) -> None:
 def test_same_seed_same_bytes_other_seed_others(pool: Path, tmp_path: Path) -> None:
     make_pool(tmp_path / "again", samples=SAMPLES, seed=SEED)
     assert digests(tmp_path / "again") == digests(pool)
-    make_pool(tmp_path / "other", samples=8, seed=SEED + 1)
-    first = pq.read_table(tmp_path / "other" / "shards" / "00000000.parquet")
-    assert first["sha256"][0] != pq.read_table(pool / "shards" / "00000000.parquet")["sha256"][0]
+    one, other = (imagine(Spec("", seed, "pool", 0, 0, SAMPLES)) for seed in (SEED, SEED + 1))
+    assert np.mean([a == b for a, b in zip(one.captions, other.captions, strict=True)]) < 0.1
 
 
 @pytest.mark.slow

@@ -1,0 +1,29 @@
+"""`python -m harness.select pool.path=DIR method=NAME out=FILE.npy`: choose, and write the uid file and its record.
+
+The overrides are those of harness.run; `out` is FILE.npy (its record is FILE.json) or a folder.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from harness import cli, executor, stages
+from harness.compose import compose
+from harness.errors import ConfigError
+
+
+def command(argv: list[str]) -> None:
+    """Select with the method that the overrides name."""
+    targets = [argument.removeprefix("out=") for argument in argv if argument.startswith("out=")]
+    if len(targets) != 1:
+        raise ConfigError("setting out: give out=FILE.npy, where the uid file is written")
+    sys.path.insert(0, os.getcwd())
+    config, method = stages.bind(compose([argument for argument in argv if not argument.startswith("out=")]))
+    workers = executor.get(config.executor)
+    sealed = stages.open_sealed(config, workers)
+    subset = stages.select(config, Path(targets[0]), sealed, method, workers)
+    sys.stdout.write(f"{targets[0]}: {len(subset):,} uids, {subset.distinct:,} distinct\n")
+
+
+if __name__ == "__main__":
+    cli.main(command)
