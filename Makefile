@@ -1,5 +1,6 @@
 # make tiny   environment, generated pool, one whole contest round     make test   every test without GPU and network
-# make lint   ruff, mypy, import-linter                                make verify-entries   entries changed here
+# make lint   ruff, mypy, import-linter            make verify-entries   entries changed since BASE
+# make board  the baselines at tiny, as entries    make site             the board as a static site in site/
 .PHONY: tiny test test-fast lint format board verify-entries site vectors clean
 
 PYTHON ?= python3
@@ -31,6 +32,20 @@ lint: $(DONE)
 format: $(DONE)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Every method of METHODS with SEEDS at tiny, packed and verified; what is there already is not done again.
+METHODS ?= no_filter random_subset clip_score basic_filter
+SEEDS ?= 0 1 2
+comma := ,
+space := $(subst ,, )
+board: $(DONE)
+	$(BIN)/python -m harness.run -m scale=tiny \
+		method=$(subst $(space),$(comma),$(METHODS)) seed=$(subst $(space),$(comma),$(SEEDS))
+	for method in $(METHODS); do \
+		$(BIN)/python -m harness.entry pack $$(for seed in $(SEEDS); do echo runs/tiny-$$method-seed$$seed; done) \
+			--name $$method --out leaderboard/entries/tiny/$$method || exit $$?; \
+	done
+	$(BIN)/python -m leaderboard verify leaderboard/entries/tiny --write
 
 verify-entries: $(DONE)
 	$(BIN)/python -m leaderboard verify --changed-since $${BASE:-origin/main}

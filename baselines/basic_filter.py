@@ -1,28 +1,33 @@
 """Plain rules on language, caption and size (DataComp, baselines/apply_filter.py, basic_filter)."""
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from baselines import _language
-from harness import Pool, SelectionContext
+from harness import Pool, SelectionContext, language
 from harness.uid import Uids
 
 
 def select(pool: Pool, /, *, ctx: SelectionContext) -> Uids:
     """English captions of more than 2 words and 5 characters; sides of at least 200, at most 3 to 1."""
-    ctx.remark(_language.remark())
-    return pool.filter(_keep, columns=["text", "original_width", "original_height"])
+    identifier = language.fasttext()
+    ctx.remark(identifier.remark)
+    return pool.filter(
+        partial(_keep, identifier.model), columns=["text", "original_width", "original_height"], name="basic_filter"
+    )
 
 
-def _keep(table: pa.Table) -> npt.NDArray[np.bool_]:
+def _keep(model: str, table: pa.Table) -> npt.NDArray[np.bool_]:
     captions = table["text"].to_pylist()
-    long_enough = (len(caption) > 5 and len(caption.split()) > 2 for caption in captions)
-    keep = sizes_fit(table) & np.fromiter(long_enough, bool, len(captions))
-    # Language identification is the slow part, so it sees only what the other rules leave.
-    left = np.flatnonzero(keep)
-    keep[left] = _language.is_english([captions[row] for row in left])
-    return np.asarray(keep)
+    return language.and_english(sizes_fit(table) & long_enough(captions), captions, model)
+
+
+def long_enough(captions: list[str]) -> npt.NDArray[np.bool_]:
+    """More than 5 characters and more than 2 words between white space."""
+    fits = (len(caption) > 5 and len(caption.split(None, 2)) > 2 for caption in captions)
+    return np.fromiter(fits, bool, len(captions))
 
 
 def sizes_fit(table: pa.Table) -> npt.NDArray[np.bool_]:
@@ -30,6 +35,6 @@ def sizes_fit(table: pa.Table) -> npt.NDArray[np.bool_]:
     width = table["original_width"].to_numpy().astype(np.float64)
     height = table["original_height"].to_numpy().astype(np.float64)
     shorter, longer = np.minimum(width, height), np.maximum(width, height)
-    # longer / shorter as the reference divides; at 200 or more there is nothing to divide by zero.
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray((shorter >= 200) & (longer / shorter <= 3.0))
+        fits: npt.NDArray[np.bool_] = (shorter >= 200) & (longer / shorter <= 3.0)
+    return fits

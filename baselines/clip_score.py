@@ -22,11 +22,19 @@ def select(
     The border of a fraction is the score at 0-based index int(n * fraction) in descending order, NaN last, so at
     least int(n * fraction) + 1 pairs are kept. fraction=1 keeps everything.
     """
+    return pool.filter(within=border(pool, arch, fraction, threshold), name="clip_score")
+
+
+def border(
+    pool: Pool, arch: str, fraction: float | None, threshold: float | None
+) -> dict[str, tuple[float | None, float | None]]:
+    """The range of scores to keep; empty where all are kept."""
     if fraction is not None and threshold is not None:
-        raise ConfigError("method clip_score: give either method.fraction or method.threshold, not both")
+        raise ConfigError("clip_score: give either method.fraction or method.threshold, not both")
+    column = f"clip_{arch}_similarity_score"
     if threshold is None:
         fraction = 0.3 if fraction is None else fraction
         if fraction == 1:
-            return pool.uids()
-        threshold = pool.threshold(f"clip_{arch}_similarity_score", keep=fraction)
-    return pool.filter(within={f"clip_{arch}_similarity_score": (threshold, None)})
+            return {}
+        threshold = pool.threshold(column, keep=fraction)
+    return {column: (threshold, None)}

@@ -196,7 +196,7 @@ def _call(function: bytes, item: Any) -> Any:
 class RayExecutor(Executor):
     """Tasks on a Ray cluster: the one of $RAY_ADDRESS, or one on this machine. Needs the extra `ray`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, gpus: int = 0) -> None:
         try:
             import ray
         except ImportError as error:
@@ -204,7 +204,9 @@ class RayExecutor(Executor):
         self._ray = ray
         if not ray.is_initialized():
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
-        self.workers = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        there = ray.cluster_resources()
+        self._gpus = gpus if there.get("GPU", 0) >= gpus else 0
+        self.workers = max(int(there.get("GPU" if self._gpus else "CPU", 1)), 1)
 
     def _results(
         self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: bool
@@ -212,7 +214,7 @@ class RayExecutor(Executor):
         ray = self._ray
         function = ray.put(cloudpickle.dumps(fn))
         # Ray starts a task again when its worker or node dies; exceptions of the function are not tried again.
-        task = ray.remote(_call).options(max_retries=RETRIES, retry_exceptions=False)
+        task = ray.remote(_call).options(max_retries=RETRIES, retry_exceptions=False, num_gpus=self._gpus)
         waiting: deque[Any] = deque()
         try:
             for item in items:
@@ -235,10 +237,10 @@ def local(workers: int | None = None) -> LocalExecutor:
     return LocalExecutor(workers)
 
 
-def get(name: str) -> Executor:
-    """The executor of that name: `local` or `ray`."""
+def get(name: str, *, gpus: int = 0) -> Executor:
+    """The executor of that name: `local` or `ray`. On Ray, each task is given `gpus` GPUs of its own, if it has any."""
     if name == "local":
         return local()
     if name == "ray":
-        return RayExecutor()
+        return RayExecutor(gpus=gpus)
     raise ConfigError(f"setting executor: {name!r} is neither 'local' nor 'ray'")

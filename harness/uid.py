@@ -29,7 +29,9 @@ Uids = npt.NDArray[np.void]
 BLOCK = 1 << 18
 """Rows worked on at once: their words fit the processor's cache."""
 SORT_BLOCK = 1 << 23
-"""Rows sorted at once where an array is sorted in place or merged."""
+"""Rows sorted at once where an array is sorted through files."""
+MERGE_BLOCK = 1 << 19
+"""Rows merged at once: they still fit a cache."""
 
 
 def from_hex(values: Sequence[str]) -> Uids:
@@ -183,7 +185,7 @@ def blocks(uids: Uids) -> Iterator[Uids]:
     return (uids[start : start + SORT_BLOCK] for start in range(0, len(uids), SORT_BLOCK))
 
 
-def merged(runs: Sequence[Uids], *, block: int = SORT_BLOCK) -> Iterator[Uids]:
+def merged(runs: Sequence[Uids], *, block: int = MERGE_BLOCK) -> Iterator[Uids]:
     """The sorted multiset union of sorted arrays, in sorted pieces of about `block` rows.
 
     The arrays may be memory-mapped and together larger than memory: about three times `block` rows are held.
@@ -200,19 +202,38 @@ def merged(runs: Sequence[Uids], *, block: int = SORT_BLOCK) -> Iterator[Uids]:
         rests = [rest[len(head) :] for rest, head in zip(rests, heads, strict=True) if len(head) < len(rest)]
 
 
-def sort_to_file(parts: Iterable[Uids], path: str | os.PathLike[str]) -> int:
+def sort_to_file(parts: Iterable[Uids], path: str | os.PathLike[str], *, distinct: bool = False) -> int:
     """Write the sorted multiset union of `parts`, in any order, to `path` as npy; the number of rows.
 
-    Each part is sorted in memory and waits in a temporary folder beside `path`, so all together may exceed memory.
+    With `distinct`, each uid is written once. Each part is sorted in memory and waits in a temporary folder beside
+    `path`, so all together may exceed memory.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".sorting-", dir=Path(path).parent) as folder:
         runs = []
         for number, part in enumerate(parts):
             run = Path(folder) / f"{number}.npy"
-            save_pieces(run, [sort(part)])
+            write_pieces(run, [sort(part)])
             runs.append(load(run))
-        return save_pieces(path, merged(runs))
+        return save_pieces(path, _once(merged(runs)) if distinct else merged(runs))
+
+
+def starts(uids: Uids) -> npt.NDArray[np.int64]:
+    """Rows of the sorted `uids` where a new uid begins."""
+    new = np.ones(len(uids), dtype=bool)
+    new[1:] = (uids["f0"][1:] != uids["f0"][:-1]) | (uids["f1"][1:] != uids["f1"][:-1])
+    return np.flatnonzero(new)
+
+
+def _once(pieces: Iterable[Uids]) -> Iterator[Uids]:
+    last = None
+    for piece in pieces:
+        single = piece[starts(piece)]
+        if len(single) and single[0].item() == last:
+            single = single[1:]
+        if len(single):
+            last = single[-1].item()
+            yield single
 
 
 def upto(uids: Uids, high: int, low: int) -> int:
@@ -237,8 +258,14 @@ def save(path: str | os.PathLike[str], uids: Uids) -> None:
 
 def save_pieces(path: str | os.PathLike[str], pieces: Iterable[Uids]) -> int:
     """Write the concatenation of `pieces` to `path` as npy, atomically and piece by piece; its number of rows."""
+    with atomic_path(path) as temporary:
+        return write_pieces(temporary, pieces)
+
+
+def write_pieces(path: str | os.PathLike[str], pieces: Iterable[Uids]) -> int:
+    """Like `save_pieces`, but neither atomic nor synced: for files that only this process needs."""
     total = 0
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with open(path, "wb") as file:
         _write_header(file, total)
         for piece in pieces:
             total += len(piece)

@@ -32,6 +32,9 @@ class FeatureFile:
         except (zipfile.BadZipFile, ValueError, struct.error) as error:
             self._file.close()
             raise ArtifactError(f"{path}: not a readable npz file: {error}") from error
+        except ArtifactError:
+            self._file.close()
+            raise
 
     def _member(self, name: str, rows: int) -> "_Member":
         known = [entry.removesuffix(".npy") for entry in self._zip.namelist()]

@@ -13,8 +13,8 @@ from harness.files import write_bytes
 from harness.pool.reading import MetadataFile
 from harness.uid import Uids
 
-SPILL_ROWS = 1 << 25
-"""Uids collected in memory (512 MB) before they are sorted and, where there is a folder, written to it."""
+SPILL_ROWS = 1 << 24
+"""Uids collected in memory (256 MB) before they are merged and, where there is a folder, written to it."""
 
 
 def resumable(folder: str, work: Callable[[MetadataFile], list[Any]], file: MetadataFile) -> list[Any]:
@@ -32,7 +32,7 @@ def resumable(folder: str, work: Callable[[MetadataFile], list[Any]], file: Meta
 
 
 def gathered(parts: Iterable[Uids], folder: Path | None) -> Uids:
-    """The sorted multiset union of `parts`, read-only.
+    """The sorted multiset union of sorted `parts`, read-only.
 
     What exceeds SPILL_ROWS is kept in `folder` as sorted files, and the result is a memory-mapped file there;
     without a folder all of it stays in memory.
@@ -47,13 +47,9 @@ def gathered(parts: Iterable[Uids], folder: Path | None) -> Uids:
             runs.append(_run(waiting, folder, len(runs)))
             waiting, size = [], 0
     if not runs or folder is None:
-        result = uid.sort(_joined(waiting))
-        if runs:
-            result = _joined(uid.merged([*runs, result]))
+        result = _merged([*runs, *waiting])
     else:
-        if size:
-            runs.append(_run(waiting, folder, len(runs)))
-        uid.save_pieces(folder / "merged.npy", uid.merged(runs))
+        uid.write_pieces(folder / "merged.npy", uid.merged([*runs, *waiting]))
         for number in range(len(runs)):
             (folder / f"run-{number}.npy").unlink()
         result = uid.load(folder / "merged.npy")
@@ -62,13 +58,19 @@ def gathered(parts: Iterable[Uids], folder: Path | None) -> Uids:
     return result
 
 
-def _joined(parts: Iterable[Uids]) -> Uids:
-    return np.concatenate([np.empty(0, uid.UID_DTYPE), *parts])
+def _merged(runs: list[Uids]) -> Uids:
+    result = np.empty(sum(map(len, runs)), uid.UID_DTYPE)
+    done = 0
+    for piece in uid.merged(runs):
+        result[done : done + len(piece)] = piece
+        done += len(piece)
+    return result
 
 
 def _run(parts: list[Uids], folder: Path | None, number: int) -> Uids:
-    run = uid.sort(_joined(parts))
     if folder is None:
-        return run
-    uid.save(folder / f"run-{number}.npy", run)
-    return uid.load(folder / f"run-{number}.npy")
+        return _merged(parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"run-{number}.npy"
+    uid.write_pieces(path, uid.merged(parts))
+    return uid.load(path)

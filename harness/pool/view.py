@@ -207,6 +207,16 @@ class Pool:
             inside &= uid.find(self._holdout, uids) < 0
         return inside
 
+    def strangers(self, uids: Uids) -> tuple[int, str]:
+        """How many of the sorted `uids` (N,) are not visible here, and the first of them in hex."""
+        count, first = 0, ""
+        for part in uid.blocks(uids):
+            outside = np.flatnonzero(~self.contains(part))
+            if len(outside) and not count:
+                first = uid.to_hex(part[outside[:1]])[0]
+            count += len(outside)
+        return count, first
+
     def gave(self, uids: Uids) -> bool:
         """True if `uids` is, unchanged, an array that this pool has given."""
         return self._given.get(id(uids)) is uids and not uids.flags.writeable
@@ -267,13 +277,13 @@ def _map_file(fn: Callable[..., Any], what: dict[str, Any], file: MetadataFile) 
 
 
 def _scan_uids(within: Ranges, file: MetadataFile) -> list[Uids]:
-    return [scanning.uids(file, within)]
+    return [uid.sort(scanning.uids(file, within))]
 
 
 def _filter_file(fn: Callable[..., Any], what: dict[str, Any], file: MetadataFile) -> list[Uids]:
     given = bool(what["features"])
     kept = [stretch.uids(_as_mask(_apply(fn, stretch, given), stretch)) for stretch in stretches(file, **what)]
-    return [np.concatenate([np.empty(0, uid.UID_DTYPE), *kept])]
+    return [uid.sort(np.concatenate([np.empty(0, uid.UID_DTYPE), *kept]))]
 
 
 def _visit_file(column: str, fn: Callable[[Array], Any], file: MetadataFile) -> list[Any]:
@@ -290,7 +300,7 @@ def _pick_rows(item: tuple[MetadataFile, npt.NDArray[np.int64]]) -> Uids:
         keep[here] = True
         kept.append(stretch.uids(keep))
         done += len(keep)
-    return np.concatenate(kept)
+    return uid.sort(np.concatenate(kept))
 
 
 def _apply(fn: Callable[..., Any], stretch: Stretch, with_features: bool) -> Any:

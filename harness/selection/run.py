@@ -95,7 +95,7 @@ def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
     if done is not None:
         return done
     started = time.monotonic()
-    unknown, first = strangers(subset.uids, pool)
+    unknown, first = pool.strangers(subset.uids)
     if unknown:
         raise ArtifactError(
             f"{path}: {unknown} of {len(subset)} uids are not in the pool {pool.path}, the first is {first}"
@@ -147,7 +147,7 @@ def checked(answer: Any, *, pool: Pool, name: str) -> Subset:
         subset = Subset(uids if counts is None else np.repeat(uids, counts))
     else:
         subset = Subset.of(uids, counts)
-    unknown, first = (0, "") if pool.gave(uids) else strangers(subset.uids, pool)
+    unknown, first = (0, "") if pool.gave(uids) else pool.strangers(subset.uids)
     if unknown:
         raise MethodError(f"method {name} returned {unknown} uids that are not in the pool, the first is {first}")
     return subset
@@ -171,18 +171,6 @@ def _described(answer: Any) -> str:
     if answer is None:
         return "None"
     return f"a {type(answer).__name__}"
-
-
-def strangers(uids: Uids, pool: Pool) -> tuple[int, str]:
-    """How many of the sorted `uids` are not in `pool`, and the first of them in hex."""
-    count, first = 0, ""
-    for start in range(0, len(uids), uid.SORT_BLOCK):
-        part = uids[start : start + uid.SORT_BLOCK]
-        outside = np.flatnonzero(~pool.contains(part))
-        if len(outside) and not count:
-            first = uid.to_hex(part[outside[:1]])[0]
-        count += len(outside)
-    return count, first
 
 
 def _plain(params: dict[str, Any]) -> dict[str, Any]:

@@ -143,7 +143,7 @@ def combined(first: Subset, second: Subset, rule: str) -> Iterator[Uids]:
     for here, there in _aligned([first.uids, second.uids]):
         (uids_here, counts_here), (uids_there, counts_there) = _grouped(here), _grouped(there)
         every = uid.sort(np.concatenate([uids_here, uids_there]))
-        every = every[_starts(every)]
+        every = every[uid.starts(every)]
         counts = _RULES[rule](_counts(every, uids_here, counts_here), _counts(every, uids_there, counts_there))
         yield np.repeat(every, counts)
 
@@ -158,15 +158,8 @@ def _aligned(arrays: Sequence[Uids]) -> Iterator[list[Uids]]:
         rests = [rest[cut:] for rest, cut in zip(rests, cuts, strict=True)]
 
 
-def _starts(uids: Uids) -> npt.NDArray[np.int64]:
-    """Rows of the sorted `uids` where a new uid begins."""
-    new = np.ones(len(uids), dtype=bool)
-    new[1:] = (uids["f0"][1:] != uids["f0"][:-1]) | (uids["f1"][1:] != uids["f1"][:-1])
-    return np.flatnonzero(new)
-
-
 def _grouped(uids: Uids) -> tuple[Uids, npt.NDArray[np.int64]]:
-    first = _starts(uids)
+    first = uid.starts(uids)
     return uids[first], np.diff(first, append=len(uids))
 
 

@@ -1,0 +1,52 @@
+"""Pairs whose picture lies where ImageNet's do (DataComp, baselines/apply_filter.py, image_based)."""
+
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
+
+from baselines import _targets
+from harness import Pool, SelectionContext, language
+from harness.nearest import load, nearest
+from harness.uid import Uids
+
+FEATURES = "l14_img"
+
+
+def select(
+    pool: Pool,
+    /,
+    *,
+    ctx: SelectionContext,
+    centroids: str | None = None,
+    clusters: Annotated[int, Field(gt=0)] | None = None,
+) -> Uids:
+    """Captions that pass the filter, whose image's centroid is that of an ImageNet-1k training image.
+
+    `centroids`: an npy file (K, width), as harness.centroids writes it; by default the published ones of the scale,
+    or where they do not fit the pool's own (`clusters` of them, made first). The targets are the published
+    ImageNet-1k embeddings, or the train split that the pool offers.
+    """
+    return pool.filter(
+        prepared(pool, ctx, centroids, clusters), columns=["text"], features=[FEATURES], name="image_based"
+    )
+
+
+def prepared(pool: Pool, ctx: SelectionContext, centroids: str | None, clusters: int | None) -> Any:
+    """The function that pool.filter takes: True = keep."""
+    identifier = language.fasttext()
+    ctx.remark(identifier.remark)
+    path, wanted = _targets.centroids_and_targets(pool, ctx, centroids, clusters)
+    return partial(_keep, identifier.model, path, wanted)
+
+
+def _keep(
+    model: str, path: str, wanted: npt.NDArray[np.bool_], table: pa.Table, features: dict[str, npt.NDArray[Any]]
+) -> npt.NDArray[np.bool_]:
+    keep = language.passes_caption_filter(table["text"].to_pylist(), model)
+    left = np.flatnonzero(keep)
+    keep[left] = wanted[nearest(features[FEATURES][left], load(path))]
+    return keep

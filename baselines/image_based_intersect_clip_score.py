@@ -1,0 +1,26 @@
+"""image_based and clip_score together, which made DataComp-1B (DataComp, baselines/apply_filter.py)."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from baselines import clip_score, image_based
+from harness import Pool, SelectionContext
+from harness.uid import Uids
+
+
+def select(
+    pool: Pool,
+    /,
+    *,
+    ctx: SelectionContext,
+    arch: Literal["b32", "l14"] = "l14",
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None,
+    threshold: float | None = None,
+    centroids: str | None = None,
+    clusters: Annotated[int, Field(gt=0)] | None = None,
+) -> Uids:
+    """What both image_based and clip_score keep; a fraction is one of the whole pool (0.3 if nothing is given)."""
+    within = clip_score.border(pool, arch, fraction, threshold)
+    keep = image_based.prepared(pool, ctx, centroids, clusters)
+    return pool.filter(keep, columns=["text"], features=[image_based.FEATURES], within=within, name="image and score")

@@ -1,0 +1,126 @@
+"""Centroids of a pool's image embeddings, for image_based where the published ones do not fit.
+
+    python -m harness.centroids pool.path=DIR out=centroids.npy [clusters=100000] [key=l14_img] [sample=0.3]
+
+L2 k-means by faiss, 20 iterations, seed 0, as the reference makes them: on captions that pass its caption filter,
+of which `sample` is drawn (the reference takes 0.3 at large and 0.03 at xlarge).
+"""
+
+import sys
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from harness import cli, executor, language
+from harness.errors import ArtifactError
+from harness.files import atomic_path
+from harness.pool.view import Pool
+from harness.progress import say
+from harness.records import StrictModel
+
+Floats = npt.NDArray[Any]
+ITERATIONS = 20
+CLUSTERS = 100_000
+ROWS_A_CLUSTER = 128
+"""Rows of the whole pool for each centroid where their number is not given: the reference's ratio at small."""
+
+
+def of_pool(
+    pool: Pool,
+    *,
+    captions: Literal["filtered", "all"] = "filtered",
+    key: str = "l14_img",
+    clusters: int | None = None,
+    sample: float = 1.0,
+    seed: int = 0,
+) -> npt.NDArray[np.float32]:
+    """Centroids (K, D) float32 of the pool's embeddings `key`.
+
+    `captions`: all pairs take part, or those that pass the caption filter; `sample`: which fraction of them.
+    `clusters` None: one for every 128 pairs of the pool, at most 100,000. Raises ArtifactError if fewer rows than
+    clusters are left.
+    """
+    wanted = clusters or max(1, min(CLUSTERS, len(pool) // ROWS_A_CLUSTER))
+    model = language.fasttext().model if captions == "filtered" else None
+    parts = pool.map(partial(_rows, model, key, sample, seed), columns=["uid", "text"], features=[key], rows=1 << 15,
+                     name="embeddings")  # fmt: skip
+    rows = np.concatenate(parts) if parts else np.empty((0, 1), dtype=np.float32)
+    if len(rows) < wanted:
+        raise ArtifactError(
+            f"{pool.path}: {len(rows)} rows pass the caption filter, too few for {wanted} centroids; ask for fewer"
+        )
+    return kmeans(rows, wanted, seed=seed)
+
+
+def kmeans(rows: Floats, clusters: int, *, seed: int = 0) -> npt.NDArray[np.float32]:
+    """L2 k-means: centroids (clusters, D) of `rows` (N, D), 20 iterations; on the GPUs that faiss sees."""
+    import faiss
+
+    work = faiss.Clustering(rows.shape[1], clusters)
+    work.niter, work.seed, work.verbose = ITERATIONS, seed, False
+    # All rows take part, as in the reference: faiss would draw 256 a centroid.
+    work.max_points_per_centroid = len(rows) + 1
+    work.min_points_per_centroid = 1
+    index: Any = faiss.IndexFlatL2(rows.shape[1])
+    if hasattr(faiss, "get_num_gpus") and faiss.get_num_gpus() > 0:
+        index = faiss.index_cpu_to_all_gpus(index)
+    work.train(np.ascontiguousarray(rows, dtype=np.float32), index)
+    found: npt.NDArray[np.float32] = faiss.vector_float_to_array(work.centroids)
+    return found.reshape(clusters, rows.shape[1]).copy()
+
+
+def _rows(model: str | None, key: str, sample: float, seed: int, table: Any, features: Any) -> npt.NDArray[np.float32]:
+    chosen = np.ones(table.num_rows, dtype=bool)
+    if model is not None:
+        chosen = language.passes_caption_filter(table["text"].to_pylist(), model)
+    if sample < 1:
+        # A draw that hangs on the rows alone: their first uid seeds it.
+        start = int(table["uid"][0].as_py()[:16], 16)
+        chosen = chosen & (np.random.default_rng([seed, start]).random(len(chosen)) < sample)
+    return np.asarray(features[key][chosen], dtype=np.float32)
+
+
+def save(path: str, centroids: npt.NDArray[np.float32]) -> None:
+    """Write centroids (K, D) float32 as npy, atomically."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array(file, np.ascontiguousarray(centroids, dtype=np.float32), allow_pickle=False)
+
+
+class _PoolPath(StrictModel):
+    path: str
+
+
+class Settings(StrictModel):
+    """Make the centroids of a pool's image embeddings."""
+
+    pool: _PoolPath
+    out: str = Field(description="the npy file to write, (clusters, width) float32")
+    clusters: int | None = Field(default=None, gt=0, description="number of centroids; one for 128 pairs by default")
+    key: str = Field(default="l14_img", description="embeddings to cluster")
+    sample: float = Field(default=1.0, gt=0, le=1, description="fraction of the rows that takes part")
+    seed: int = Field(default=0, ge=0)
+    captions: Literal["filtered", "all"] = Field(default="filtered", description="which captions take part")
+
+
+def command(argv: list[str]) -> None:
+    """Make and write centroids."""
+    settings = cli.settings(argv, Settings)
+    pool = Pool.open(settings.pool.path, executor=executor.local())
+    found = of_pool(
+        pool,
+        captions=settings.captions,
+        key=settings.key,
+        clusters=settings.clusters,
+        sample=settings.sample,
+        seed=settings.seed,
+    )
+    save(settings.out, found)
+    say(f"{settings.out}: {found.shape[0]:,} centroids of width {found.shape[1]}")
+    sys.stdout.write(f"{settings.out}\n")
+
+
+if __name__ == "__main__":
+    cli.main(command)

@@ -1,0 +1,192 @@
+"""Embeddings and similarity scores of a pool by any open_clip model, in CommonPool's layout.
+
+    python -m harness.score pool.path=DIR model=ViT-B-32 checkpoint=FILE|TAG [name=b32] [executor=ray]
+
+Shard by shard, every readable pair's picture and caption are embedded; what is done stays in `<pool>/scored/<name>/`,
+and the same command goes on from there. Then the metadata files get the column `clip_<name>_similarity_score` and the
+npz files beside them the arrays `<name>_img` and `<name>_txt`; rows that could not be downloaded get NaN and zeros.
+So a pool without scores can use every method, and a filter network trained elsewhere can score a pool.
+"""
+
+import hashlib
+import io
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import Field
+
+from harness import cli, files, images, uid
+from harness import executor as executors
+from harness import model as models
+from harness.errors import ArtifactError, ConfigError
+from harness.executor import Executor
+from harness.files import atomic_path
+from harness.pool.reading import MetadataFile
+from harness.pool.scanning import uids as uids_of
+from harness.pool.sealed import SealedPool
+from harness.progress import say
+from harness.records import StrictModel
+from harness.tars import Reader, read_sample
+
+Half = npt.NDArray[np.float16]
+PARTS = ("img", "txt")
+
+
+class _PoolAt(StrictModel):
+    path: str
+    seal_dir: str | None = None
+
+
+class Settings(StrictModel):
+    """Score a sealed pool with a CLIP model."""
+
+    pool: _PoolAt
+    model: str = Field(description="open_clip's name of the model, or one of configs/model/")
+    checkpoint: str = Field(description="safetensors or state dict file, or an open_clip tag")
+    name: str = Field(
+        default="b32", pattern="^[a-z0-9_]+$", description="names the columns: clip_<name>_similarity_score"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    batch_size: int = Field(default=256, gt=0)
+    precision: Literal["fp32", "amp_bfloat16"] | None = Field(
+        default=None, description="amp_bfloat16 on GPUs by default"
+    )
+    executor: Literal["local", "ray"] = "local"
+
+
+def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None:
+    """Score every shard that is not done yet, then write scores and embeddings beside the metadata."""
+    if files.is_remote(sealed.path):
+        raise ConfigError(
+            f"setting pool.path: {sealed.path} is no local folder; scores are written beside the metadata"
+        )
+    models.config(settings.model)
+    if not os.path.exists(settings.checkpoint):
+        models.load(settings.model, settings.checkpoint)  # a tag: fetched once, before the workers need it
+    folder = Path(sealed.path) / "scored" / settings.name / _identity(sealed, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = np.diff(sealed.borders).tolist()
+    work = partial(_score_shard, sealed.path, sealed.seal_dir, settings, str(folder))
+    executor.map(work, list(range(len(sealed.shards))), name="score", unit="pairs", weights=sizes)
+    table = _Scored(sealed, folder)
+    for path in files.list_files(files.join(sealed.path, "metadata"), ".parquet"):
+        table.write_beside(path, settings.name)
+    shutil.rmtree(folder.parent)
+
+
+def _identity(sealed: SealedPool, settings: Settings) -> str:
+    """What the scores are a function of."""
+    content = files.sha256_file(settings.checkpoint) if os.path.exists(settings.checkpoint) else settings.checkpoint
+    return hashlib.sha256(f"{sealed.digest} {settings.model} {content} {settings.precision}".encode()).hexdigest()[:16]
+
+
+@cache
+def _loaded(model: str, checkpoint: str, device: str) -> tuple[Any, Any, Any]:
+    return models.load(model, checkpoint).to(device), models.eval_transform(model), models.tokenizer(model)
+
+
+def _score_shard(path: str, seal_dir: str, settings: Settings, folder: str, shard: int) -> None:
+    out = Path(folder) / f"{shard:08d}.npz"
+    if out.exists():
+        return
+    sealed = SealedPool.open(path, seal_dir)
+    wanted = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device
+    device = "cpu" if wanted == "auto" else wanted
+    parts = list(_embedded(sealed, shard, settings, device))
+    content = io.BytesIO()
+    arrays: dict[str, Any] = {
+        part: np.concatenate([found[place] for found in parts]) for place, part in enumerate(PARTS)
+    }
+    np.savez(content, **arrays)
+    files.write_bytes(out, content.getvalue())
+
+
+def _embedded(sealed: SealedPool, shard: int, settings: Settings, device: str) -> Iterator[tuple[Half, Half]]:
+    """Normalised embeddings of pictures and captions (n, width) of the shard's pairs, batch by batch."""
+    model, transform, tokenize = _loaded(settings.model, settings.checkpoint, device)
+    index = sealed.index(shard)
+    half = settings.precision == "amp_bfloat16" or (settings.precision is None and device != "cpu")
+    with Reader(sealed.shards[shard]) as reader, ThreadPoolExecutor(4) as threads, torch.inference_mode():
+        for start in range(0, len(index), settings.batch_size):
+            pairs = [read_sample(reader, entry) for entry in index[start : start + settings.batch_size]]
+            pixels = torch.stack(list(threads.map(lambda pair: transform(images.decode(pair[0])), pairs)))
+            tokens = tokenize([caption for _, caption in pairs])
+            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+                found = (
+                    model.encode_image(pixels.to(device), normalize=True),
+                    model.encode_text(tokens.to(device), normalize=True),
+                )
+            yield tuple(part.float().cpu().numpy().astype(np.float16) for part in found)
+
+
+class _Scored:
+    """The embeddings of all shards, found by uid."""
+
+    def __init__(self, sealed: SealedPool, folder: Path) -> None:
+        self._sealed, self._folder = sealed, folder
+        self._order = uid.argsort(np.asarray(sealed.uids))
+        self._sorted = np.asarray(sealed.uids)[self._order]
+
+    def rows(self, uids: uid.Uids) -> tuple[npt.NDArray[np.bool_], dict[str, Half]]:
+        """Which of `uids` (N,) are in the pool, and the embeddings (N, width) of those; zeros for the others."""
+        place = uid.find(self._sorted, uids)
+        known = place >= 0
+        pool_row = self._order[place]
+        shard = np.searchsorted(self._sealed.borders, pool_row, side="right") - 1
+        found: dict[str, Half] = {}
+        for number in np.unique(shard[known]).tolist():
+            with np.load(self._folder / f"{number:08d}.npz", allow_pickle=False) as arrays:
+                mine = known & (shard == number)
+                for part in PARTS:
+                    array = arrays[part]
+                    target = found.setdefault(part, np.zeros((len(uids), array.shape[1]), np.float16))
+                    target[mine] = array[pool_row[mine] - self._sealed.borders[number]]
+        if not found:
+            raise ArtifactError(f"{self._sealed.path}: no row of a metadata file is in the sealed pool; seal it again")
+        return known, found
+
+    def write_beside(self, path: str, name: str) -> None:
+        """Add this model's column to the parquet file and its arrays to the npz beside it, each atomically."""
+        table = pq.read_table(path)
+        known, found = self.rows(uids_of(MetadataFile(path, table.num_rows), {}))
+        products = np.einsum("nw,nw->n", *(found[part].astype(np.float32) for part in PARTS))
+        scores = np.where(known, products, np.nan).astype(np.float16).astype(np.float32)
+        column = f"clip_{name}_similarity_score"
+        if column in table.column_names:
+            table = table.drop_columns([column])
+        npz = Path(path).with_suffix(".npz")
+        arrays: dict[str, Any] = {f"{name}_{part}": found[part] for part in PARTS}
+        if npz.exists():
+            with np.load(npz, allow_pickle=False) as old:
+                arrays = {key: old[key] for key in old.files if key not in arrays} | arrays
+        with atomic_path(npz) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **arrays)
+        with atomic_path(path) as temporary:
+            pq.write_table(table.append_column(column, pa.array(scores)), temporary)
+
+
+def command(argv: list[str]) -> None:
+    """Score a pool."""
+    settings = cli.settings(argv, Settings)
+    sealed = SealedPool.open(settings.pool.path, settings.pool.seal_dir)
+    # One process drives a device; Ray gives each task one of its own.
+    ray = settings.executor == "ray"
+    workers = executors.get("ray", gpus=1 if settings.device != "cpu" else 0) if ray else executors.local(1)
+    score(sealed, settings, executor=workers)
+    say(f"{settings.pool.path}: scored with {settings.model} as {settings.name}")
+    sys.stdout.write(f"clip_{settings.name}_similarity_score\n")
+
+
+if __name__ == "__main__":
+    cli.main(command)

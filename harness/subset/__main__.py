@@ -1,0 +1,132 @@
+"""Subsets on the command line.
+
+python -m harness.subset info subset=FILE                    size, distinct uids, counts, digest
+python -m harness.subset check subset=FILE pool.path=DIR     is it sorted, and are all its uids in the pool?
+python -m harness.subset union a=FILE b=FILE out=FILE        every uid of either (intersect, diff likewise)
+python -m harness.subset convert path=FILE out=FILE          npy, raw, parquet, csv or a list of hex, sorted
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Literal
+
+from pydantic import Field
+
+from harness import cli, executor, uid
+from harness.errors import ArtifactError, ConfigError, unknown_name
+from harness.pool.sealed import SealedPool
+from harness.pool.view import Pool
+from harness.records import StrictModel
+from harness.subset import Subset, combined
+from harness.subset.convert import Format, read
+
+
+class _Info(StrictModel):
+    """What a subset holds."""
+
+    subset: str
+
+
+class _PoolAt(StrictModel):
+    path: str
+    seal_dir: str | None = None
+    holdout: int = Field(default=0, ge=0)
+
+
+class _Check(StrictModel):
+    """Check a uid file by itself and against a pool (the sealed one, where it is sealed)."""
+
+    subset: str
+    pool: _PoolAt
+
+
+class _Combine(StrictModel):
+    """Combine two uid files; neither need fit memory."""
+
+    a: str
+    b: str
+    out: str
+
+
+class _Convert(StrictModel):
+    """Write the uids of a file, sorted, as a uid file; repeats stay. The file need not fit memory."""
+
+    path: str
+    out: str
+    format: Format | None = None
+    column: str = Field(default="uid", description="the column of a csv or parquet file")
+    repeats: Literal["keep", "drop"] = "keep"
+
+
+def _info(argv: list[str]) -> None:
+    subset = Subset.load(cli.settings(argv, _Info).subset)
+    sys.stdout.write(json.dumps(subset.describe(), indent=1) + "\n")
+
+
+def _check(argv: list[str]) -> None:
+    settings = cli.settings(argv, _Check)
+    subset = Subset.load(settings.subset)
+    count, first = check(subset, settings.pool)
+    if count:
+        raise ArtifactError(
+            f"{settings.subset}: {count:,} of {len(subset):,} uids are not in the pool {settings.pool.path}, "
+            f"the first is {first}"
+        )
+    sys.stdout.write(f"{settings.subset}: {len(subset):,} uids, sorted, all of them in {settings.pool.path}\n")
+
+
+def check(subset: Subset, at: _PoolAt) -> tuple[int, str]:
+    """How many uids of `subset` are not in the pool, and the first of them in hex."""
+    try:
+        sealed = SealedPool.open(at.path, at.seal_dir)
+    except ArtifactError:
+        if at.seal_dir is not None or at.holdout:
+            raise
+        sealed = None
+    pool = Pool.open(at.path, sealed=sealed, holdout=at.holdout, executor=executor.local())
+    return pool.strangers(subset.uids)
+
+
+def _combine(rule: str) -> Callable[[list[str]], None]:
+    def command(argv: list[str]) -> None:
+        settings = cli.settings(argv, _Combine)
+        pieces = combined(Subset.load(settings.a), Subset.load(settings.b), rule)
+        total = uid.save_pieces(settings.out, pieces)
+        sys.stdout.write(f"{settings.out}: {total:,} uids\n")
+
+    return command
+
+
+def _convert(argv: list[str]) -> None:
+    settings = cli.settings(argv, _Convert)
+    total = uid.sort_to_file(
+        read(settings.path, format=settings.format, column=settings.column),
+        settings.out,
+        distinct=settings.repeats == "drop",
+    )
+    sys.stdout.write(f"{settings.out}: {total:,} uids\n")
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "info": _info,
+    "check": _check,
+    "union": _combine("union"),
+    "intersect": _combine("intersection"),
+    "diff": _combine("difference"),
+    "convert": _convert,
+}
+
+
+def command(argv: list[str]) -> None:
+    """Run the command that the first argument names."""
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write((__doc__ or "").strip() + "\n")
+        return
+    if argv[0] not in COMMANDS:
+        raise ConfigError(unknown_name("command", argv[0], COMMANDS))
+    COMMANDS[argv[0]](argv[1:])
+
+
+if __name__ == "__main__":
+    cli.main(command)

@@ -1,0 +1,66 @@
+"""What every registered selection method must do, whatever it chooses."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from metadata_pool import WIDTHS, write_metadata
+
+from harness import Pool, executor
+from harness.config import MethodConfig, load_scale
+from harness.methods import describe
+from harness.pool import view
+from harness.records import read_record
+from harness.selection import plugins, run
+
+PARAMS: dict[str, dict[str, Any]] = {
+    "intersect": {"of": ["clip_score", {"name": "random_subset", "fraction": 0.9}]},
+    "union": {"of": ["clip_score", {"name": "random_subset", "size": 3}]},
+    "image_based": {"clusters": 3},
+    "image_based_intersect_clip_score": {"clusters": 3, "fraction": 0.9},
+}
+"""Parameters for methods that need some, or that need small ones on a small pool."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = write_metadata(tmp_path_factory.mktemp("pool"), (60, 50, 0, 40))
+    (folder / "targets").mkdir()
+    targets = np.random.default_rng(0).normal(size=(20, WIDTHS["l14_img"])).astype(np.float16)
+    np.savez(folder / "targets" / "train.npz", l14_img=targets, label=np.zeros(20, np.int64))
+    return folder
+
+
+@pytest.mark.parametrize("name", plugins.names())
+def test_a_method_is_described_and_takes_its_parameters_by_name(name: str) -> None:
+    method = plugins.resolve(MethodConfig(name=name))
+    assert method.doc.endswith(".") or method.doc.endswith(").")
+    described = describe(name)
+    assert described.doc == method.doc
+    assert [text.split("=")[0] for text in described.parameters] == list(method.parameters)
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in method.parameters.values())
+    plugins.bind(method, PARAMS.get(name, {}))
+
+
+@pytest.mark.parametrize("name", plugins.names())
+def test_a_method_chooses_the_same_part_of_the_pool_however_many_work(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = MethodConfig(name=name, params=PARAMS.get(name, {}))
+    method = plugins.resolve(config)
+    digests = []
+    for workers in (1, 2):
+        work = executor.local(workers)
+        if workers > 1:
+            monkeypatch.setattr(view, "INLINE_ROWS", 0)
+        try:
+            pool = Pool.open(folder, executor=work)
+            out = tmp_path / str(workers)
+            subset = run.select(method, config, pool=pool, scale=load_scale("tiny"), out=out, executor=work)
+        finally:
+            work.close()
+        assert 0 < len(subset) <= len(pool) and pool.contains(subset.uids).all()
+        digests.append(read_record(out / "subset.json", "subset").digest)
+    assert digests[0] == digests[1]

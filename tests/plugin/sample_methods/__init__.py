@@ -1,0 +1,1 @@
+"""Selection methods of a stranger. Every public module here is one."""

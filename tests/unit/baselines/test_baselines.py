@@ -1,0 +1,301 @@
+"""The baselines against the reference's rules, written out here a row at a time."""
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fasttext
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from metadata_pool import WIDTHS, write_metadata
+
+from baselines import _targets, _wordnet
+from harness import Pool, assets, centroids, executor, language, uid
+from harness.config import MethodConfig, load_scale
+from harness.errors import ArtifactError, ConfigError, InfraError
+from harness.nearest import nearest
+from harness.records import read_record
+from harness.selection import plugins, run
+
+SIZES = (70, 55, 30)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_metadata(tmp_path_factory.mktemp("pool"), SIZES)
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> list[dict[str, Any]]:
+    found = []
+    for path in sorted((folder / "metadata").glob("*.parquet")):
+        features = np.load(path.with_suffix(".npz"))["l14_img"]
+        found += [row | {"l14_img": features[n]} for n, row in enumerate(pq.read_table(path).to_pylist())]
+    return found
+
+
+@pytest.fixture(scope="module")
+def english(rows: list[dict[str, Any]]) -> dict[str, bool]:
+    model = fasttext.load_model(language.fasttext().model)
+    texts = {row["text"] or "" for row in rows}
+    return {text: model.predict(text.replace("\n", " "))[0][:1] == ("__label__en",) for text in texts}
+
+
+def chosen(folder: Path, tmp_path: Path, name: str, **params: Any) -> list[str]:
+    config = MethodConfig(name=name, params=params)
+    work = executor.local(1)
+    pool = Pool.open(folder, executor=work)
+    scale = load_scale("tiny")
+    out = tmp_path / "out"
+    return uid.to_hex(run.select(plugins.resolve(config), config, pool=pool, scale=scale, out=out, executor=work).uids)
+
+
+def wanted(rows: list[dict[str, Any]], keep: Callable[[dict[str, Any]], bool]) -> list[str]:
+    return sorted(row["uid"] for row in rows if keep(row | {"text": row["text"] or ""}))
+
+
+def test_no_filter(folder: Path, tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    assert chosen(folder, tmp_path, "no_filter") == wanted(rows, lambda row: True)
+
+
+def test_basic_filter(folder: Path, tmp_path: Path, rows: list[dict[str, Any]], english: dict[str, bool]) -> None:
+    def keep(row: dict[str, Any]) -> bool:
+        text, width, height = row["text"], row["original_width"], row["original_height"]
+        if width is None or not english[text] or len(text.split()) <= 2 or len(text) <= 5:
+            return False
+        return min(width, height) >= 200 and max(width, height) / min(width, height) <= 3.0
+
+    found = chosen(folder, tmp_path, "basic_filter")
+    assert found == wanted(rows, keep) and 0 < len(found) < len(rows) / 2
+
+
+@pytest.mark.parametrize("arch", ["b32", "l14"])
+@pytest.mark.parametrize("fraction", [0.01, 0.29, 0.3, 0.5, 0.9])
+def test_clip_score_by_fraction(
+    folder: Path, tmp_path: Path, rows: list[dict[str, Any]], arch: str, fraction: float
+) -> None:
+    column = f"clip_{arch}_similarity_score"
+    scores = np.array([row[column] for row in rows], dtype=np.float32)
+    border = -np.sort(-scores)[int(len(scores) * fraction)]
+    found = chosen(folder, tmp_path, "clip_score", arch=arch, fraction=fraction)
+    assert found == wanted(rows, lambda row: np.float32(row[column]) >= border)
+    assert len(found) >= int(len(rows) * fraction) + 1
+
+
+def test_clip_score_by_threshold_and_of_everything(folder: Path, tmp_path: Path, rows: list[dict[str, Any]]) -> None:
+    # 0.28 in float32 lies above 0.28: scores that hold it pass all the same, as they do in NumPy.
+    found = chosen(folder, tmp_path, "clip_score", arch="b32", threshold=0.28)
+    column = "clip_b32_similarity_score"
+    assert found == wanted(rows, lambda row: np.float32(row[column]) >= np.float32(0.28))
+    assert any(row[column] == np.float32(0.28) for row in rows)
+    assert chosen(folder, tmp_path, "clip_score", fraction=1) == wanted(rows, lambda row: True)
+    with pytest.raises(ConfigError, match="not both"):
+        chosen(folder, tmp_path, "clip_score", fraction=0.5, threshold=0.2)
+
+
+def test_laion2b(folder: Path, tmp_path: Path, rows: list[dict[str, Any]], english: dict[str, bool]) -> None:
+    column = "clip_b32_similarity_score"
+    found = chosen(folder, tmp_path, "laion2b")
+    assert found == wanted(rows, lambda row: english[row["text"]] and np.float32(row[column]) >= np.float32(0.28))
+    assert found
+
+
+def test_text_based(folder: Path, tmp_path: Path, rows: list[dict[str, Any]], english: dict[str, bool]) -> None:
+    found = chosen(folder, tmp_path, "text_based")
+    assert found == wanted(
+        rows, lambda row: english[row["text"]] and any(map(_wordnet.shown_in_imagenet, row["text"].split()))
+    )
+    assert 0 < len(found) < len(rows)
+
+
+@pytest.fixture
+def with_targets(folder: Path, tmp_path: Path) -> tuple[str, set[int], np.ndarray]:
+    rng = np.random.default_rng(7)
+    points = rng.normal(size=(9, WIDTHS["l14_img"])).astype(np.float32)
+    (folder / "targets").mkdir(exist_ok=True)
+    targets = rng.normal(size=(4, WIDTHS["l14_img"])).astype(np.float16)
+    np.savez(folder / "targets" / "train.npz", l14_img=targets)
+    centroids.save(str(tmp_path / "points.npy"), points)
+    return str(tmp_path / "points.npy"), {int(np.argmax(points @ t.astype(np.float32))) for t in targets}, points
+
+
+def passes(row: dict[str, Any], english: dict[str, bool]) -> bool:
+    return english[row["text"]] and len(row["text"]) > 5 and language.tokens(row["text"]) > 1
+
+
+def test_image_based(
+    folder: Path, tmp_path: Path, rows: list[dict[str, Any]], english: dict[str, bool], with_targets: Any
+) -> None:
+    path, hit, points = with_targets
+
+    def keep(row: dict[str, Any]) -> bool:
+        return passes(row, english) and int(np.argmax(points @ row["l14_img"].astype(np.float32))) in hit
+
+    found = chosen(folder, tmp_path, "image_based", centroids=path)
+    assert found == wanted(rows, keep) and len(found) > 0
+    column = "clip_l14_similarity_score"
+    border = -np.sort(-np.array([row[column] for row in rows]))[int(len(rows) * 0.6)]
+    both = chosen(folder, tmp_path, "image_based_intersect_clip_score", centroids=path, fraction=0.6)
+    assert both == wanted(rows, lambda row: keep(row) and row[column] >= border) and len(both) < len(found)
+
+
+def test_image_based_makes_centroids_of_its_own(folder: Path, tmp_path: Path, with_targets: Any) -> None:
+    found = chosen(folder, tmp_path, "image_based", clusters=5)
+    assert 0 < len(found) < sum(SIZES)
+    with pytest.raises(ArtifactError, match="too few for 1000 centroids"):
+        chosen(folder, tmp_path, "image_based", clusters=1000)
+
+
+def test_combinations(folder: Path, tmp_path: Path) -> None:
+    parts = ["basic_filter", {"name": "clip_score", "fraction": 0.5}]
+    one, two = chosen(folder, tmp_path, "basic_filter"), chosen(folder, tmp_path, "clip_score", fraction=0.5)
+    assert chosen(folder, tmp_path, "intersect", of=parts) == sorted(set(one) & set(two))
+    assert chosen(folder, tmp_path, "union", of=parts) == sorted(set(one) | set(two))
+
+
+@pytest.mark.parametrize(
+    ("of", "said"),
+    [
+        (["basic_filter"], "at least 2 items"),
+        (["basic_filter", "clip_scor"], "did you mean 'clip_score'"),
+        (["basic_filter", {"name": "clip_score", "fracton": 1}], "did you mean 'fraction'"),
+        (["basic_filter", {"fraction": 1}], "neither a method's name nor"),
+    ],
+)
+def test_combinations_that_cannot_be_are_refused_before_any_work(tmp_path: Path, of: list[Any], said: str) -> None:
+    method = plugins.resolve(MethodConfig(name="intersect"))
+    with pytest.raises(ConfigError, match=said):
+        plugins.bind(method, {"of": of})
+
+
+# First synsets in WordNet 3.0 (nltk 3.8.1) among the reference's 21,843: the odd ones are what makes it exact.
+WORDS = {
+    "dog": True, "Dogs": True, "dog,": False, "running": False, "of": False, "the": False, "beaches": True,
+    "geese": True, "men": False, "women": True, "women's": False, "axes": True, "wolves": True, "boxes": True,
+    "churches": False, "dishes": True, "ladies": True, "better": False, "happiest": False, "photo": False,
+    "image": False, "shirt": True, "dresses": True, "glasses": True, "glass": False, "red": False, "blue": True,
+    "a": False, "in": False, "2019": False, "ice_cream": True, "new_york": False, "mice": True, "feet": False,
+    "asses": False, "basses": False, "kitchen": True, "houses": True, "xyzzy": False, "was": False,
+    "thoughts": False, "ham": False, "skies": True, "flowerses": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_words_are_looked_up_as_the_reference_does(word: str) -> None:
+    assert _wordnet.shown_in_imagenet(word) is WORDS[word]
+
+
+@pytest.mark.parametrize(
+    ("caption", "count"),
+    [
+        ("", 0),
+        ("one", 1),
+        (" one  two ", 2),
+        ("one\ntwo", 3),
+        ("one\t\x0btwo\x00three", 3),
+        ("one\u00a0two", 1),
+        ("\n", 1),
+    ],
+)
+def test_tokens_are_fasttexts(caption: str, count: int) -> None:
+    assert language.tokens(caption) == count
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5000])
+def test_nearest_is_the_largest_product_across_blocks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.nearest._ROWS", 64)
+    monkeypatch.setattr("harness.nearest._CENTROIDS", 7)
+    rng = np.random.default_rng(0)
+    features = rng.integers(-3, 4, (rows, 5)).astype(np.float16)
+    points = rng.integers(-3, 4, (40, 5)).astype(np.float32)
+    np.testing.assert_array_equal(
+        nearest(features, points), (features.astype(np.float32) @ points.T).argmax(axis=1) if rows else []
+    )
+
+
+def test_centroids_on_the_command_line(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "c.npy"
+    centroids.command([f"pool.path={folder}", f"out={out}", "clusters=4", "captions=all"])
+    first = np.load(out)
+    assert first.shape == (4, WIDTHS["l14_img"]) and first.dtype == np.float32
+    centroids.command([f"pool.path={folder}", f"out={out}", "clusters=4", "captions=all", "sample=0.8"])
+    assert not np.array_equal(first, np.load(out))
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_published_centroids_are_read_without_unpickling(tmp_path: Path, protocol: int) -> None:
+    points = np.random.default_rng(0).normal(size=(5, _targets.WIDTH)).astype(np.float32)
+    # As torch.save writes an array: a pickle in a zip.
+    with zipfile.ZipFile(tmp_path / "c.pt", "w") as archive:
+        archive.writestr("c/data.pkl", pickle.dumps(points, protocol=protocol))
+        archive.writestr("c/version", "3")
+    if protocol == 2:  # holds its bytes as text, which is not what was published
+        with pytest.raises(ValueError, match="empty"):
+            _targets._pickled_array(tmp_path / "c.pt")
+    else:
+        np.testing.assert_array_equal(_targets._pickled_array(tmp_path / "c.pt"), points)
+
+
+def test_published_files_serve_where_they_can_be_had(
+    tmp_path: Path, folder: Path, rows: list[dict[str, Any]], english: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    width = WIDTHS["l14_img"]
+    points, targets = rng.normal(size=(6, width)).astype(np.float32), rng.normal(size=(10, width)).astype(np.float16)
+    with zipfile.ZipFile(tmp_path / "c.pt", "w") as archive:
+        archive.writestr("c/data.pkl", pickle.dumps(points, protocol=4))
+    torch = pytest.importorskip("torch")
+    for part in range(_targets.PARTS):
+        torch.save({"image_features": torch.from_numpy(targets[2 * part : 2 * part + 2])}, tmp_path / f"{part}.pt")
+    published = {f"in1k_clip_vit_l14_{part}": tmp_path / f"{part}.pt" for part in range(_targets.PARTS)}
+    published["small_centroids"] = tmp_path / "c.pt"
+    monkeypatch.setattr(_targets, "WIDTH", width)
+    monkeypatch.setattr(assets, "fetch", published.get)
+    (folder / "targets" / "train.npz").unlink(missing_ok=True)
+    config = MethodConfig(name="image_based")
+    work = executor.local(1)
+    pool = Pool.open(folder, executor=work)
+    method = plugins.resolve(config)
+    subset = run.select(method, config, pool=pool, scale=load_scale("small"), out=tmp_path / "out", executor=work)
+    hit = {int(np.argmax(points @ target.astype(np.float32))) for target in targets}
+
+    def keep(row: dict[str, Any]) -> bool:
+        return passes(row, english) and int(np.argmax(points @ row["l14_img"].astype(np.float32))) in hit
+
+    assert uid.to_hex(subset.uids) == wanted(rows, keep)
+    remarks = read_record(tmp_path / "out" / "subset.json", "subset").payload["remarks"]
+    assert "centroids: the published small_centroids" in remarks
+    assert "targets: the published ImageNet-1k embeddings" in remarks
+
+
+def test_without_any_targets_the_error_says_what_is_missing(folder: Path, tmp_path: Path) -> None:
+    (folder / "targets" / "train.npz").unlink(missing_ok=True)
+    with pytest.raises(ArtifactError, match=r"targets/train\.npz: there is none, and the published"):
+        chosen(folder, tmp_path, "image_based", clusters=2)
+
+
+def test_assets_are_fetched_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATACOMP_HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    (tmp_path / "file.bin").write_bytes(b"content")
+    url = (tmp_path / "file.bin").as_uri()
+    right = assets.Asset(url, hashlib.sha256(b"content").hexdigest())
+    missing = assets.Asset((tmp_path / "none.bin").as_uri(), "3" * 64)
+    monkeypatch.setattr(assets, "ASSETS", {"right": right, "wrong": assets.Asset(url, "2" * 64), "missing": missing})
+    fetch = assets.fetch.__wrapped__
+    assert fetch("right").read_bytes() == b"content"
+    (tmp_path / "file.bin").unlink()
+    assert fetch("right").read_bytes() == b"content"
+    (tmp_path / "file.bin").write_bytes(b"content")
+    with pytest.raises(InfraError, match="sha256"):
+        fetch("wrong")
+    assert fetch("missing") is None
+    assert len(list((tmp_path / "cache" / "assets").iterdir())) == 1
+    with pytest.raises(ConfigError, match="did you mean 'right'"):
+        assets.place("rigth")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert fetch("wrong") is None

@@ -1,0 +1,163 @@
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from harness.config import MethodConfig
+from harness.errors import ConfigError, PluginError
+from harness.selection import plugins
+
+GOOD = """
+from typing import Literal
+import numpy as np
+
+def select(pool, /, *, ctx, keep: float = 0.3, arch: Literal["b32", "l14"] = "l14", need: int):
+    '''Keep some.
+
+    More words.
+    '''
+    return pool.uids()
+
+def free(pool, ctx, **anything):
+    return pool.uids()
+"""
+
+
+@pytest.fixture
+def module(run_in: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of an importable module with `select` and `free`."""
+    monkeypatch.syspath_prepend(str(run_in))
+    (run_in / "my_filter_of_test.py").write_text(GOOD)
+    yield "my_filter_of_test"  # type: ignore[misc]
+    sys.modules.pop("my_filter_of_test", None)
+
+
+def custom(target: str) -> plugins.Method:
+    return plugins.resolve(MethodConfig(name="custom", target=target))
+
+
+def test_parameters_are_bound_with_their_defaults(module: str) -> None:
+    method = custom(f"{module}:select")
+    assert plugins.bind(method, {"need": 3}) == {"keep": 0.3, "arch": "l14", "need": 3}
+    assert plugins.bind(method, {"need": "3", "keep": 1}) == {"keep": 1.0, "arch": "l14", "need": 3}
+    assert method.doc == "Keep some."
+    assert plugins.bind(custom(f"{module}:free"), {"a": 1}) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"kep": 0.2, "need": 1}, r"has no parameter 'kep' \(did you mean 'keep'\?\)"),
+        ({}, "needs parameter 'need': give method.need=VALUE"),
+        ({"need": 1, "keep": "much"}, "parameter keep='much'"),
+        ({"need": 1, "arch": "h14"}, "parameter arch='h14': Input should be 'b32' or 'l14'"),
+    ],
+)
+def test_parameters_that_do_not_fit_are_named(module: str, params: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        plugins.bind(custom(f"{module}:select"), params)
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("nowhere_at_all:select", "module nowhere_at_all does not import: ModuleNotFoundError"),
+        ("my_filter_of_test:selekt", r"has no function 'selekt' \(did you mean 'select'\?\)"),
+        ("my_filter_of_test:np", "has no function"),
+    ],
+)
+def test_what_is_no_method_is_named(module: str, target: str, said: str) -> None:
+    with pytest.raises(PluginError, match=said):
+        custom(target)
+
+
+@pytest.mark.parametrize("target", ["my_filter", "my_filter:", ":select", ""])
+def test_targets_have_a_form(target: str) -> None:
+    with pytest.raises(ConfigError, match=r"package\.module:function"):
+        custom(target)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def select(): ...", "takes no pool"),
+        ("def select(*, pool, ctx): ...", "takes no pool"),
+        ("def select(pool): ...", "takes no argument `ctx`"),
+        ("def select(pool, other, /, *, ctx): ...", "'other' cannot be given by name"),
+        ("def select(pool, *rest, ctx): ...", "'rest' cannot be given by name"),
+        ("select = 3", "has no function 'select'"),
+        ("import nothing_like_it", "does not import: ModuleNotFoundError: No module named 'nothing_like_it'"),
+        ("1 / 0", "does not import: ZeroDivisionError"),
+        ("def select(pool:", "does not import: SyntaxError"),
+        ("raise SystemExit(3)", "does not import: SystemExit"),
+    ],
+)
+def test_modules_that_cannot_be_used(run_in: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str) -> None:
+    monkeypatch.syspath_prepend(str(run_in))
+    name = f"bad_{abs(hash(code))}"
+    (run_in / f"{name}.py").write_text(code)
+    with pytest.raises(PluginError, match=said):
+        custom(f"{name}:select")
+    sys.modules.pop(name, None)
+
+
+def test_a_broken_import_keeps_its_traceback(run_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(run_in))
+    (run_in / "broken_import.py").write_text("def deep():\n    1 / 0\n\ndeep()\n")
+    with pytest.raises(PluginError) as caught:
+        custom("broken_import:select")
+    assert "in deep" in caught.value.__notes__[0]
+
+
+def test_unknown_names_give_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'clip_score'"):
+        plugins.resolve(MethodConfig(name="clip_scor"))
+
+
+def test_the_source_is_part_of_a_methods_identity(module: str, run_in: Path) -> None:
+    before = custom(f"{module}:select").source_digest
+    assert custom(f"{module}:select").source_digest == before
+    (run_in / f"{module}.py").write_text(GOOD + "\n# changed\n")
+    assert custom(f"{module}:select").source_digest != before
+
+
+class _Entry:
+    name, dist = "x", None
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+
+def test_two_packages_with_one_name_are_refused(run_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(run_in))
+    for package in ("one_pack", "two_pack"):
+        (run_in / package).mkdir()
+        (run_in / package / "__init__.py").touch()
+        (run_in / package / "same_name.py").write_text("raise RuntimeError('listing must not import this')")
+        (run_in / package / "_private.py").touch()
+    found = [_Entry("one_pack")]
+    monkeypatch.setattr(plugins.metadata, "entry_points", lambda group: found)
+    assert plugins.names() == ["same_name"]
+    found.append(_Entry("two_pack"))
+    with pytest.raises(ConfigError, match=r"'same_name' is offered twice, by one_pack\.same_name and by two_pack"):
+        plugins.names()
+    found[:] = [_Entry("three_pack")]
+    with pytest.raises(PluginError, match="no package 'three_pack'"):
+        plugins.names()
+
+
+def test_listing_imports_neither_torch_nor_methods() -> None:
+    code = textwrap.dedent(
+        """
+        import sys
+        from harness import methods
+        methods.command([])
+        wrong = {"torch", "open_clip", "hydra", "baselines.clip_score", "faiss", "polars"} & set(sys.modules)
+        assert not wrong, wrong
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "clip_score\n" in done.stdout and "parameters: arch='l14', fraction=None, threshold=None" in done.stdout

@@ -1,0 +1,149 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from metadata_pool import uid_hex, write_metadata
+
+from harness import Pool, Subset, executor, uid
+from harness.config import MethodConfig, load_scale
+from harness.errors import ArtifactError, ConfigError, MethodError
+from harness.records import read_record
+from harness.selection import plugins, run
+from harness.selection.plugins import Method
+
+SIZES = (30, 20)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    return Pool.open(write_metadata(tmp_path / "pool", SIZES, features=False))
+
+
+def method_of(function: Any) -> Method:
+    return Method(
+        name="mine:select", function=function, parameters=plugins._parameters("mine", function), source_digest="0" * 64
+    )
+
+
+def select(function: Any, pool: Pool, out: Path, *, seed: int = 0, **params: Any) -> Subset:
+    config = MethodConfig(name="custom", target="mine:select", seed=seed, params=params)
+    return run.select(
+        method_of(function), config, pool=pool, scale=load_scale("tiny"), out=out, executor=executor.local(1)
+    )
+
+
+def test_the_record_says_what_was_chosen_from_what(pool: Pool, tmp_path: Path) -> None:
+    def some(pool: Pool, /, *, ctx: Any, n: int = 7) -> Any:
+        ctx.remark("with a remark")
+        assert ctx.scratch.is_dir() and ctx.samples_seen == ctx.scale.samples_seen == 65536
+        return pool.sample(n, rng=ctx.rng)
+
+    subset = select(some, pool, tmp_path / "out")
+    record = read_record(tmp_path / "out" / "subset.json", "subset")
+    assert record.inputs == {"pool": pool.digest}
+    assert record.payload == {
+        "uids": subset.digest, "size": 7, "distinct": 7, "max_count": 1, "remarks": ["with a remark"],
+        "method": {"name": "custom", "target": "mine:select", "seed": 0, "params": {"n": 7}},
+    }  # fmt: skip
+    assert uid.digest(np.load(tmp_path / "out" / "uids.npy")) == subset.digest
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["subset.json", "uids.npy"]
+    assert select(some, pool, tmp_path / "other", seed=1).digest != subset.digest
+    assert select(some, pool, tmp_path / "again").digest == subset.digest
+
+
+def test_work_that_is_done_is_not_done_again(pool: Pool, tmp_path: Path) -> None:
+    calls = []
+
+    def some(pool: Pool, /, *, ctx: Any, n: int = 7) -> Any:
+        calls.append(n)
+        return pool.sample(n, rng=ctx.rng)
+
+    first = select(some, pool, tmp_path / "out")
+    assert select(some, pool, tmp_path / "out").digest == first.digest and calls == [7]
+    select(some, pool, tmp_path / "out", n=8)
+    assert calls == [7, 8]
+    uid.save(tmp_path / "out" / "uids.npy", first.uids)
+    select(some, pool, tmp_path / "out", n=8)
+    assert calls == [7, 8, 8]
+
+
+def test_counts_and_any_order_are_accepted(pool: Pool, tmp_path: Path) -> None:
+    def twice(pool: Pool, /, *, ctx: Any) -> Any:
+        uids = pool.uids()[:3][::-1]
+        return uids, np.array([0, 1, 4])
+
+    subset = select(twice, pool, tmp_path / "out")
+    assert subset.uids.tolist() == [pool.uids()[0].item()] * 4 + [pool.uids()[1].item()]
+    record = read_record(tmp_path / "out" / "subset.json", "subset")
+    assert (record.payload["size"], record.payload["distinct"], record.payload["max_count"]) == (5, 2, 4)
+
+
+STRANGER = uid_hex("stranger")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda pool: None, "returned None"),
+        (lambda pool: [1, 2], "returned a list"),
+        (lambda pool: uid.to_hex(pool.uids()), "returned a list"),
+        (lambda pool: np.arange(3), "dtype int64 and shape"),
+        (lambda pool: pool.uids().reshape(5, 10), r"shape \(5, 10\)"),
+        (lambda pool: pool.uids()[:0], "chose nothing"),
+        (lambda pool: (pool.uids(), np.zeros(50, int)), "chose nothing"),
+        (lambda pool: (pool.uids(), np.ones(3, int)), "one whole number for each of the 50"),
+        (lambda pool: (pool.uids(), np.ones(50)), "dtype float64"),
+        (lambda pool: (pool.uids(), -np.ones(50, int)), r"negative count \(-1\) in row 0"),
+        (lambda pool: np.concatenate([pool.uids(), uid.from_hex([STRANGER, STRANGER])]),
+         f"returned 2 uids that are not in the pool.*{STRANGER}"),
+    ],
+)  # fmt: skip
+def test_nonsense_is_told_in_one_sentence(pool: Pool, tmp_path: Path, answer: Any, said: str) -> None:
+    def nonsense(pool: Pool, /, *, ctx: Any) -> Any:
+        return answer(pool)
+
+    with pytest.raises(MethodError, match=said) as caught:
+        select(nonsense, pool, tmp_path / "out")
+    assert str(caught.value).startswith("method mine:select ")
+    assert not (tmp_path / "out" / "subset.json").exists()
+
+
+def test_an_exception_of_the_method_keeps_its_traceback(pool: Pool, tmp_path: Path) -> None:
+    def deep_in_the_method() -> None:
+        raise KeyError("x")
+
+    def broken(pool: Pool, /, *, ctx: Any) -> Any:
+        deep_in_the_method()
+
+    with pytest.raises(MethodError, match="method mine:select: raised KeyError: 'x'") as caught:
+        select(broken, pool, tmp_path / "out")
+    assert "in deep_in_the_method" in "".join(caught.value.__notes__)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_an_exception_on_a_file_names_method_and_file(pool: Pool, tmp_path: Path) -> None:
+    def broken(pool: Pool, /, *, ctx: Any) -> Any:
+        return pool.filter(lambda table: table["no"], columns=["text"])
+
+    with pytest.raises(MethodError, match=r"method mine:select: .*0\.parquet: the function raised KeyError"):
+        select(broken, pool, tmp_path / "out")
+
+
+def test_parameters_are_bound_before_any_work(pool: Pool, tmp_path: Path) -> None:
+    def never(pool: Pool, /, *, ctx: Any, keep: float = 1.0) -> Any:
+        raise AssertionError
+
+    with pytest.raises(ConfigError, match="did you mean 'keep'"):
+        select(never, pool, tmp_path / "out", kep=1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_ready_file_is_adopted(pool: Pool, tmp_path: Path) -> None:
+    uid.save(tmp_path / "mine.npy", pool.uids()[3:9])
+    subset = run.adopt(str(tmp_path / "mine.npy"), pool=pool, out=tmp_path / "out")
+    assert len(subset) == 6
+    assert read_record(tmp_path / "out" / "subset.json", "subset").payload["method"] is None
+    uid.save(tmp_path / "bad.npy", uid.sort(uid.from_hex([STRANGER, *uid.to_hex(pool.uids())])))
+    with pytest.raises(ArtifactError, match=f"1 of 51 uids are not in the pool .* the first is {STRANGER}"):
+        run.adopt(str(tmp_path / "bad.npy"), pool=pool, out=tmp_path / "out2")

@@ -1,0 +1,171 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from harness import executor
+from harness.errors import ConfigError, InfraError, MethodError
+
+
+def test_results_stand_in_the_order_of_the_items_and_closures_travel() -> None:
+    workers = executor.local(2)
+    offset = 10
+
+    def work(item: int) -> tuple[int, int]:
+        import time as clock
+
+        clock.sleep(0.02 if item % 3 == 0 else 0)
+        return item + offset, os.getpid()
+
+    try:
+        found = workers.map(work, list(range(20)), name="test")
+    finally:
+        workers.close()
+    assert [value for value, _ in found] == list(range(10, 30))
+    assert os.getpid() not in {process for _, process in found}
+
+
+def test_threads_stay_in_this_process() -> None:
+    found = executor.local(2).map(lambda _: os.getpid(), [1, 2, 3], name="test", threads=True)
+    assert set(found) == {os.getpid()}
+
+
+def test_errors_reach_the_caller_with_their_notes() -> None:
+    def work(item: int) -> int:
+        if item == 2:
+            error = MethodError("file 2")
+            error.add_note("their traceback")
+            raise error
+        return item
+
+    workers = executor.local(2)
+    try:
+        with pytest.raises(MethodError, match="file 2") as caught:
+            workers.map(work, [1, 2, 3], name="test")
+    finally:
+        workers.close()
+    assert caught.value.__notes__ == ["their traceback"]
+
+
+def test_an_exception_that_cannot_be_copied_still_tells_what_it_was() -> None:
+    class OddError(Exception):
+        def __init__(self, a: int, b: int) -> None:
+            super().__init__(f"odd {a} {b}")
+
+    def work(_: int) -> None:
+        raise OddError(1, 2)
+
+    workers = executor.local(2)
+    try:
+        with pytest.raises(RuntimeError, match="OddError: odd 1 2"):
+            workers.map(work, [1, 2], name="test")
+    finally:
+        workers.close()
+
+
+def test_items_of_a_killed_worker_are_done_again(tmp_path: Path) -> None:
+    def work(item: int) -> int:
+        mark = tmp_path / "died"
+        if item == 3 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item * item
+
+    workers = executor.local(2)
+    try:
+        assert workers.map(work, list(range(8)), name="test") == [item * item for item in range(8)]
+    finally:
+        workers.close()
+
+
+def test_workers_that_keep_dying_are_the_machines_fault() -> None:
+    workers = executor.local(2)
+    try:
+        with pytest.raises(InfraError, match="test: worker processes keep ending"):
+            workers.map(lambda _: os._exit(1), [1, 2], name="test")
+    finally:
+        workers.close()
+
+
+def test_a_script_without_main_guard_works_and_leaves_no_process_behind_when_killed(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import os, sys, time
+            from harness import executor
+
+            class Mine:
+                def __init__(self, value):
+                    self.value = value
+
+            def work(item):
+                return Mine(item.value + 1)
+
+            workers = executor.local(2)
+            print([m.value for m in workers.map(work, [Mine(1), Mine(2)], name="x")], flush=True)
+            print(workers.map(lambda _: os.getpid(), [1, 2], name="x")[0], flush=True)
+            workers.map(lambda _: time.sleep(60), [1, 2], name="x")
+            """
+        )
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline().strip() == "[2, 3]"
+        worker = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+    for _ in range(100):
+        if not Path(f"/proc/{worker}").exists() or "Z" in Path(f"/proc/{worker}/stat").read_text().split(")")[1][:3]:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"worker {worker} outlived its parent")
+
+
+def test_unknown_executors_are_refused() -> None:
+    with pytest.raises(ConfigError, match="neither 'local' nor 'ray'"):
+        executor.get("spark")
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_although_a_worker_is_killed(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    script = tmp_path / "script.py"
+    # In a process of its own: Ray's start-up warns, and its threads would outlive the test.
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import os, signal, time
+            import ray
+            from pathlib import Path
+            from harness import executor
+
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+            mark = Path({str(tmp_path)!r}) / "died"
+
+            def work(item):
+                time.sleep(0.05)
+                if item == 5 and not mark.exists():
+                    mark.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return item * item, os.getpid()
+
+            found = executor.get("ray").map(work, list(range(20)), name="squares")
+            assert [value for value, _ in found] == [item * item for item in range(20)]
+            assert mark.exists() and len({{process for _, process in found}}) >= 2
+            try:
+                executor.get("ray").map(lambda item: 1 // item, [1, 0], name="division")
+            except ZeroDivisionError:
+                print("done")
+            ray.shutdown()
+            """
+        )
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip().endswith("done"), done.stderr

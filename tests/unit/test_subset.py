@@ -1,0 +1,127 @@
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from metadata_pool import uid_hex, write_metadata
+
+from harness import uid
+from harness.errors import ArtifactError, ConfigError
+from harness.subset import Subset
+from harness.subset.__main__ import command
+
+PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30)
+
+
+def subset(pairs: list[tuple[int, int]]) -> Subset:
+    return Subset.of(np.array(pairs, dtype=uid.UID_DTYPE))
+
+
+@settings(deadline=None, max_examples=60)
+@given(PAIRS, PAIRS, st.integers(1, 5))
+def test_algebra_is_that_of_multisets(first: list[tuple[int, int]], second: list[tuple[int, int]], block: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uid, "SORT_BLOCK", block)
+        here, there = Counter(first), Counter(second)
+        for name, wanted in {"union": here | there, "intersection": here & there, "difference": here - there}.items():
+            combine = getattr(subset(first), name)
+            if not wanted:
+                with pytest.raises(ArtifactError, match=f"{name} of"):
+                    combine(subset(second))
+            else:
+                assert combine(subset(second)).uids.tolist() == sorted(wanted.elements())
+
+
+@settings(deadline=None, max_examples=60)
+@given(PAIRS, st.integers(1, 5))
+def test_counts(pairs: list[tuple[int, int]], block: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uid, "SORT_BLOCK", block)
+        found, wanted = subset(pairs), Counter(pairs)
+        assert dict(zip(found.unique.tolist(), found.counts.tolist(), strict=True)) == wanted
+        assert (found.distinct, found.max_count) == (len(wanted), max(wanted.values()))
+        assert found.describe()["repeats"] == {str(k): v for k, v in sorted(Counter(wanted.values()).items())}
+        assert subset(pairs).upweight(3).uids.tolist() == sorted(pairs * 3)
+
+
+def test_upweighting_by_uid() -> None:
+    found = subset([(1, 1), (1, 1), (2, 2)]).upweight(np.array([0, 4]))
+    assert found.uids.tolist() == [(2, 2)] * 4
+
+
+def test_unsorted_names_the_row() -> None:
+    with pytest.raises(ArtifactError, match=r"not sorted: uid 0{15}10{16} in row 2"):
+        Subset(np.array([(1, 5), (2, 0), (1, 0)], dtype=uid.UID_DTYPE))
+
+
+def test_empty_is_refused() -> None:
+    with pytest.raises(ArtifactError, match="holds no uid"):
+        Subset(uid.from_hex([]))
+
+
+HEX = [uid_hex(row) for row in range(7)]
+
+
+def write(folder: Path, kind: str) -> tuple[Path, list[str]]:
+    path, more = folder / f"uids.{kind}", []
+    if kind == "parquet":
+        pq.write_table(pa.table({"other": range(7), "id": HEX}), path)
+        more = ["column=id"]
+    elif kind in ("csv", "tsv"):
+        mark = "," if kind == "csv" else "\t"
+        path.write_text(f"n{mark}uid\n" + "".join(f"{row}{mark}{text}\n" for row, text in enumerate(HEX)))
+    elif kind == "txt":
+        path.write_text("\n".join(HEX) + "\n\n")
+    elif kind == "raw":
+        uid.from_hex(HEX).tofile(path)
+    else:
+        np.save(path, uid.from_hex(HEX))
+    return path, more
+
+
+@pytest.mark.parametrize("kind", ["npy", "raw", "parquet", "csv", "tsv", "txt"])
+def test_convert_reads_every_format(tmp_path: Path, kind: str) -> None:
+    path, more = write(tmp_path, kind)
+    command(["convert", f"path={path}", f"out={tmp_path / 'out.npy'}", *more])
+    assert uid.to_hex(Subset.load(tmp_path / "out.npy").uids) == sorted(HEX)
+
+
+@pytest.mark.parametrize("text", ["", HEX[0].upper(), HEX[0][1:], "uid"])
+def test_convert_names_the_wrong_row(tmp_path: Path, text: str) -> None:
+    (tmp_path / "uids.txt").write_text("\n".join([HEX[0], text, HEX[1]]))
+    with pytest.raises(ArtifactError, match=r"uids\.txt: row 1: "):
+        command(["convert", f"path={tmp_path / 'uids.txt'}", f"out={tmp_path / 'out.npy'}"])
+    assert not (tmp_path / "out.npy").exists()
+
+
+def test_convert_refuses_what_it_cannot_tell(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="format"):
+        command(["convert", f"path={tmp_path / 'x.weird'}", f"out={tmp_path / 'out.npy'}"])
+    (tmp_path / "x.raw").write_bytes(b"123")
+    with pytest.raises(ArtifactError, match="3 bytes"):
+        command(["convert", f"path={tmp_path / 'x.raw'}", f"out={tmp_path / 'out.npy'}"])
+
+
+def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pool = write_metadata(tmp_path / "pool", (5, 5), features=False)
+    every = [uid_hex((number, row)) for number in range(2) for row in range(5)]
+    for name, texts in {"a": every[:6], "b": every[4:]}.items():
+        Subset.of(uid.from_hex(texts)).save(tmp_path / f"{name}.npy")
+    for name, wanted in {"union": every, "intersect": every[4:6], "diff": every[:4]}.items():
+        command([name, f"a={tmp_path / 'a.npy'}", f"b={tmp_path / 'b.npy'}", f"out={tmp_path / 'out.npy'}"])
+        assert uid.to_hex(uid.load(tmp_path / "out.npy")) == sorted(wanted)
+    capsys.readouterr()
+    command(["info", f"subset={tmp_path / 'a.npy'}"])
+    assert json.loads(capsys.readouterr().out)["distinct"] == 6
+    command(["check", f"subset={tmp_path / 'a.npy'}", f"pool.path={pool}"])
+    assert "6 uids, sorted" in capsys.readouterr().out
+    Subset.of(uid.from_hex([*every, "f" * 32])).save(tmp_path / "c.npy")
+    with pytest.raises(ArtifactError, match=f"1 of 11 uids are not in the pool .*, the first is {'f' * 32}"):
+        command(["check", f"subset={tmp_path / 'c.npy'}", f"pool.path={pool}"])
+    with pytest.raises(ConfigError, match="did you mean 'intersect'"):
+        command(["intersekt"])

@@ -1,0 +1,124 @@
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness import uid
+from harness.errors import ArtifactError
+
+# Few different words, so that equal high words and whole repeats are common.
+WORDS = st.one_of(st.integers(0, 3), st.sampled_from([2**63, 2**64 - 1, 2**64 - 2]), st.integers(0, 2**64 - 1))
+PAIRS = st.lists(st.tuples(WORDS, WORDS), max_size=60)
+
+
+def array(pairs: list[tuple[int, int]]) -> uid.Uids:
+    return np.array(pairs, dtype=uid.UID_DTYPE)
+
+
+@settings(deadline=None, max_examples=60)
+@given(PAIRS)
+def test_hex_is_read_as_the_reference_reads_it(pairs: list[tuple[int, int]]) -> None:
+    texts = [f"{high:016x}{low:016x}" for high, low in pairs]
+    found = uid.from_hex(texts)
+    assert found.tolist() == [(int(text[:16], 16), int(text[16:], 16)) for text in texts]
+    assert uid.to_hex(found) == texts
+
+
+GOOD = "0123456789abcdef" * 2
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 31), st.characters(exclude_characters="0123456789abcdef"), st.integers(0, 5))
+def test_one_wrong_character_is_named_with_its_row(place: int, character: str, before: int) -> None:
+    wrong = GOOD[:place] + character + GOOD[place + 1 :]
+    with pytest.raises(ArtifactError, match=re.escape(f"row {before}: {wrong!r}")):
+        uid.from_hex([GOOD] * before + [wrong, GOOD])
+
+
+@pytest.mark.parametrize("wrong", ["", GOOD.upper(), GOOD[:-1], GOOD + "0", "g" * 32, " " * 32])
+def test_what_is_no_uid_is_refused(wrong: str) -> None:
+    with pytest.raises(ArtifactError, match="row 2: "):
+        uid.from_hex([GOOD, GOOD, wrong])
+
+
+@settings(deadline=None, max_examples=60)
+@given(PAIRS)
+def test_order_is_that_of_pairs(pairs: list[tuple[int, int]]) -> None:
+    found = uid.sort(array(pairs))
+    assert found.tolist() == sorted(pairs)
+    assert uid.is_sorted(found)
+    assert uid.is_sorted(array(pairs)) == (pairs == sorted(pairs))
+    wrong = uid.first_unsorted(array(pairs))
+    assert wrong == next((i for i in range(1, len(pairs)) if pairs[i] < pairs[i - 1]), -1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(PAIRS)
+def test_sorting_is_stable(pairs: list[tuple[int, int]]) -> None:
+    assert uid.argsort(array(pairs)).tolist() == sorted(range(len(pairs)), key=lambda row: pairs[row])
+
+
+@settings(deadline=None, max_examples=60)
+@given(PAIRS, PAIRS)
+def test_find_gives_the_first_equal_row(table: list[tuple[int, int]], queries: list[tuple[int, int]]) -> None:
+    ordered = sorted(table)
+    wanted = [ordered.index(query) if query in ordered else -1 for query in queries + table]
+    assert uid.find(array(ordered), array(queries + table)).tolist() == wanted
+
+
+def test_find_works_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uid, "BLOCK", 4)
+    pairs = [(high, low) for high in (1, 2, 2, 5, 9, 9) for low in range(5)]
+    ordered = sorted(pairs)
+    queries = [(high, low) for high in range(11) for low in range(7)]
+    found = uid.find(array(ordered), array(queries))
+    assert found.tolist() == [ordered.index(query) if query in ordered else -1 for query in queries]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(PAIRS, max_size=5), st.integers(1, 4))
+def test_merging_gives_the_sorted_multiset(parts: list[list[tuple[int, int]]], block: int) -> None:
+    runs = [array(sorted(part)) for part in parts]
+    pieces = list(uid.merged(runs, block=block))
+    assert [pair for piece in pieces for pair in piece.tolist()] == sorted(pair for part in parts for pair in part)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(PAIRS, max_size=4), st.booleans())
+def test_sorting_through_files(tmp_path_factory: pytest.TempPathFactory, parts: list[list[tuple[int, int]]],
+                               distinct: bool) -> None:  # fmt: skip
+    path = tmp_path_factory.mktemp("sorted") / "uids.npy"
+    total = uid.sort_to_file((array(part) for part in parts), path, distinct=distinct)
+    every = [pair for part in parts for pair in part]
+    wanted = sorted(set(every)) if distinct else sorted(every)
+    assert uid.load(path).tolist() == wanted
+    assert total == len(wanted)
+    assert [file.name for file in path.parent.iterdir()] == ["uids.npy"]
+
+
+def test_a_file_is_what_numpy_writes(tmp_path: Path) -> None:
+    uids = uid.from_hex([GOOD, GOOD[::-1]])
+    uid.save(tmp_path / "ours.npy", uids)
+    np.save(tmp_path / "numpy.npy", uids)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+
+
+def test_an_empty_file_loads(tmp_path: Path) -> None:
+    uid.save(tmp_path / "none.npy", uid.from_hex([]))
+    assert len(uid.load(tmp_path / "none.npy")) == 0
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x93NUMPY\x01\x00v\x00{'descr'"])
+def test_what_is_no_uid_file_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.npy").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"x\.npy: not a readable npy file"):
+        uid.load(tmp_path / "x.npy")
+
+
+def test_other_dtypes_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.arange(3))
+    with pytest.raises(ArtifactError, match=r"harness\.subset convert"):
+        uid.load(tmp_path / "x.npy")
