@@ -38,7 +38,7 @@ OURS, THEIRS, CP, CP_SYNC = "ours", "reference's way", "cp", "cp, then sync"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", nargs="?", default="/tmp/harness-bench-pool", help="where the made pool is kept")
+    parser.add_argument("folder", help="where the made pool is kept")
     parser.add_argument("--reference-rounds", type=int, default=2, help="its way takes a minute a round")
     options = parser.parse_args()
     folder = make_pool(Path(options.folder))

@@ -24,7 +24,7 @@ ROUNDS = 5
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", nargs="?", default="/tmp/harness-bench-pool", help="where the made pool is kept")
+    parser.add_argument("folder", help="where the made pool is kept")
     parser.add_argument("--real", help="a pool of real pictures, to measure sealing with the decoder")
     chosen = parser.parse_args()
     shards = list_files(make_pool(Path(chosen.folder)) / "shards", ".tar")
