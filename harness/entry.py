@@ -45,13 +45,15 @@ from harness.finished import Run, read_run
 from harness.pool.sealed import SealedPool, read_pool_record
 from harness.pool.view import Pool
 from harness.provenance import provenance
-from harness.records import Record, write_record
+from harness.records import Record, read_record, write_record
 from harness.uid import Uids
 
 __all__ = ["load_entry", "read_run", "sources_of", "write_entry"]
 
 IN_FOLDER_SCALES = ("tiny",)
 """Scales whose uid files and predictions are small enough to stand in the entry's folder."""
+PRIVATE = ("pool", "settings")
+"""What a record's provenance says of places on the machine; no digest covers it, and no entry carries it."""
 POOL_FILES = ("uids.npy", "shards.npy")
 
 
@@ -83,6 +85,10 @@ def write_entry(
         return old
 
     for name, path in _copied(runs, sealed, sources).items():
+        if name.endswith(".json"):
+            record = read_record(path)
+            write_record(folder / name, record.model_copy(update={"provenance": _public(record)}))
+            continue
         with files.atomic_path(folder / name) as temporary:
             shutil.copyfile(path, temporary)
     replicates = _replicates(runs)
@@ -133,9 +139,9 @@ def write_entry(
         inputs=inputs,
         payload=payload.model_dump(),
         provenance=provenance(
-            selection=runs[0].subset.provenance,
-            training=[run.train.provenance for run in runs],
-            evaluation=[run.evaluation.provenance for run in runs],
+            selection=_public(runs[0].subset),
+            training=[_public(run.train) for run in runs],
+            evaluation=[_public(run.evaluation) for run in runs],
         ),
     )
     write_record(folder / "entry.json", record)
@@ -223,6 +229,11 @@ def _finished(folder: Path, inputs: Mapping[str, str], about: About) -> Record |
     made_here = {"bootstrap.npy", "realised.npy"}
     same = {name: digest for name, digest in entry.record.inputs.items() if name not in made_here} == dict(inputs)
     return entry.record if same and entry.payload.about == about else None
+
+
+def _public(record: Record) -> dict[str, Any]:
+    """The provenance of `record` without folders of the machine that made it."""
+    return {name: value for name, value in record.provenance.items() if name not in PRIVATE}
 
 
 def _save(path: Path, array: npt.NDArray[Any]) -> str:

@@ -145,8 +145,8 @@ def write_record(path: str | os.PathLike[str], record: Record) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
-def read_record(path: str | os.PathLike[str], kind: str) -> Record:
-    """The record of that kind in `path`.
+def read_record(path: str | os.PathLike[str], kind: str | None = None) -> Record:
+    """The record in `path`, of that kind if one is given.
 
     Raises ArtifactError if it is missing, not JSON, of another kind or schema version, or has unknown keys.
     """
@@ -155,7 +155,7 @@ def read_record(path: str | os.PathLike[str], kind: str) -> Record:
         record = Record.model_validate(value)
     except ValidationError as error:
         raise ArtifactError(f"{path}: not a valid record: {first_problem(error)}") from error
-    if record.kind != kind:
+    if kind is not None and record.kind != kind:
         raise ArtifactError(f"{path}: holds a record of kind {record.kind!r}, expected {kind!r}")
     if record.schema_version != SCHEMA_VERSION:
         raise ArtifactError(

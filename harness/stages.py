@@ -164,7 +164,7 @@ def settle(run_dir: Path, config: RunConfig, sealed: SealedPool, method: plugins
     """
     inputs = {"pool": sealed.digest}
     if method is not None:
-        inputs["method"] = method.source_digest
+        inputs["method"] = plugins.source_digest(method, config.method.params)
     else:
         inputs["subset"] = files.sha256_file(str(config.subset))
     record = Record(

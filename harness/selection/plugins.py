@@ -4,13 +4,13 @@ A package with methods declares one entry point of the group `datacomp_harness.m
 public module directly in it is a method, and its function `select` is what runs. Listing names reads no module.
 """
 
+import ast
 import difflib
 import hashlib
 import importlib
 import importlib.util
 import inspect
 import pkgutil
-import sys
 import traceback
 import typing
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class Method:
     parameters: dict[str, inspect.Parameter]
     """What it takes beside `pool` and `ctx`."""
     source_digest: str
-    """sha256 (hex) of the source files of its package."""
+    """sha256 (hex) of the source files of its module and of what that imports from its package."""
 
     @property
     def label(self) -> str:
@@ -160,17 +160,45 @@ def _parameters(name: str, function: Callable[..., Any]) -> dict[str, inspect.Pa
 
 
 def _source_digest(module_name: str, file: str | None) -> str:
-    """sha256 over the source files of the top package that `module_name` belongs to, or of its one file."""
+    """sha256 over the source of a module and of what it imports from its own top package, at any remove."""
+    found = {module_name: Path(file)} if file else {}
+    todo = [module_name]
+    while todo:
+        name = todo.pop()
+        for other in _siblings(name, found.get(name)):
+            if other not in found and (path := _file(other)) is not None:
+                found[other] = path
+                todo.append(other)
     state = hashlib.sha256()
-    top = module_name.split(".")[0]
-    package = getattr(sys.modules.get(top), "__path__", None) if "." in module_name else None
-    roots = [Path(root) for root in package] if package else []
-    files = [(path.relative_to(root).as_posix(), path) for root in roots for path in sorted(root.rglob("*.py"))]
-    if not files and file:
-        files = [(Path(file).name, Path(file))]
-    for name, path in files:
+    for name, path in sorted(found.items()):
         state.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
     return state.hexdigest()
+
+
+def _siblings(name: str, path: Path | None) -> set[str]:
+    """Names under the top package of module `name` that it may import: modules, and names in modules."""
+    if path is None or path.suffix != ".py":
+        return set()
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    parents = name.split(".")
+    found = {".".join(parents[:i]) for i in range(1, len(parents))}
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package) if node.level else None
+            origin = base or node.module or ""
+            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
+    return {other for other in found if other.split(".")[0] == parents[0]} - {name}
+
+
+def _file(module_name: str) -> Path | None:
+    """The source file of a module; None for what is none, such as a function's name."""
+    try:
+        spec = importlib.util.find_spec(module_name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin and spec.has_location else None
 
 
 def bind(method: Method, params: dict[str, Any]) -> dict[str, Any]:
@@ -195,6 +223,22 @@ def bind(method: Method, params: dict[str, Any]) -> dict[str, Any]:
         else:
             bound[name] = parameter.default
     return bound | {name: value for name, value in params.items() if name not in known}
+
+
+def source_digest(method: Method, params: dict[str, Any]) -> str:
+    """sha256 (hex) of the source that decides what `method` with the bound `params` chooses.
+
+    A method made of others (harness.selection.combine) has mappings with a name among its parameters.
+    """
+    lists = [value for value in params.values() if isinstance(value, list)]
+    parts = [dict(part) for value in lists for part in value if isinstance(part, dict) and "name" in part]
+    if not parts:
+        return method.source_digest
+    state = hashlib.sha256(method.source_digest.encode())
+    for part in parts:
+        config = MethodConfig(name=part.pop("name"), target=part.pop("target", None), params=part)
+        state.update(source_digest(resolve(config), part).encode())
+    return state.hexdigest()
 
 
 def _types(function: Callable[..., Any]) -> dict[str, Any]:

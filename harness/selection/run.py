@@ -35,7 +35,7 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     """
     params = plugins.bind(method, config.params)
     settings = {"name": config.name, "target": config.target, "seed": config.seed, "params": _plain(params)}
-    work = digest_of({"method": settings, "source": method.source_digest, "pool": pool.digest})
+    work = digest_of({"method": settings, "source": plugins.source_digest(method, params), "pool": pool.digest})
     place = _Place.of(out)
     done = _finished(place, work)
     if done is not None:

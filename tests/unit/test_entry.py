@@ -55,6 +55,13 @@ def test_an_entry_says_what_the_runs_say(runs: list[Path], sealed: SealedPool, t
     assert payload.ranked
 
 
+def test_an_entry_names_no_folder_of_the_machine(runs: list[Path], sealed: SealedPool, tmp_path: Path) -> None:
+    assert sealed.path in (runs[0] / "train" / "train.json").read_text()
+    write_entry(runs, tmp_path / "entry")
+    for path in (tmp_path / "entry").rglob("*.json"):
+        assert sealed.path not in path.read_text(), path
+
+
 def test_packing_again_does_nothing_and_gives_the_same_digest(
     runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

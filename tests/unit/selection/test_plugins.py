@@ -123,6 +123,38 @@ def test_the_source_is_part_of_a_methods_identity(module: str, run_in: Path) -> 
     assert custom(f"{module}:select").source_digest != before
 
 
+def test_the_identity_covers_what_a_method_imports_from_its_package_and_nothing_else(
+    run_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(run_in))
+    package = run_in / "pack_of_methods"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "first.py").write_text("from ._shared import helper\n" + GOOD)
+    (package / "_shared.py").write_text("import pack_of_methods._deep\n\ndef helper(): ...\n")
+    (package / "_deep.py").write_text("")
+    (package / "second.py").write_text(GOOD)
+    digests = [custom("pack_of_methods.first:select").source_digest]
+    for name in ("second.py", "_deep.py", "_shared.py", "__init__.py"):
+        with (package / name).open("a") as file:
+            file.write("# changed\n")
+        digests.append(custom("pack_of_methods.first:select").source_digest)
+    assert digests[0] == digests[1]
+    assert len(set(digests[1:])) == 4
+
+
+def test_the_identity_of_a_combination_covers_its_parts(module: str, run_in: Path) -> None:
+    both = plugins.resolve(MethodConfig(name="union"))
+
+    def digest() -> str:
+        return plugins.source_digest(both, {"of": [{"name": "custom", "target": f"{module}:select"}]})
+
+    before = digest()
+    assert before != both.source_digest
+    (run_in / f"{module}.py").write_text(GOOD + "\n# changed\n")
+    assert digest() != before
+
+
 class _Entry:
     name, dist = "x", None
 
