@@ -322,8 +322,9 @@ def plan(config: RunConfig, keys: list[suites.Task], executor: executors.Executo
     try:
         sealed = sealed_pools.SealedPool.open(path, config.pool.seal_dir)
     except ArtifactError as error:
+        make = "" if os.path.isdir(path) or config.pool.path else f"`python -m harness.make_pool out={path}` and "
         raise StageError(
-            f"{path}: not sealed yet, so its size is unknown; run `python -m harness.pool seal {path}`"
+            f"{path}: not sealed yet, so its size is unknown; run {make}`python -m harness.pool seal {path}`"
         ) from error
     _, method = bind(config)
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ import pytest
 
 import harness
 from harness import uid
-from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError, MethodError, PluginError
+from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError, MethodError, PluginError, StageError
 
 from .conftest import command
 
@@ -34,6 +34,16 @@ def refuse(kind: type[HarnessError], says: str, *overrides: str) -> str:
     assert not (Path("r") / "train" / "train.json").exists()
     assert not (Path("r") / "entry").exists()
     return sentence
+
+
+def test_a_plan_without_a_pool_says_how_to_make_it(run_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATACOMP_HARNESS_CACHE", str(run_in / "cache"))
+    with pytest.raises(StageError) as caught:
+        harness.run("scale=tiny", "dry_run=true")
+    sentence = str(caught.value)
+    assert "harness.make_pool out=" in sentence
+    assert "harness.pool seal" in sentence
+    assert not list((run_in / "cache").rglob("*.tar"))
 
 
 METHODS = {
