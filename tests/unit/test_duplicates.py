@@ -38,7 +38,7 @@ def encoded(image: Image.Image, format: str = "JPEG", **options: object) -> byte
     return buffer.getvalue()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     queries=st.lists(st.integers(0, 2**64 - 1), max_size=8),
     flips=st.lists(st.tuples(st.integers(0, 7), st.lists(st.integers(0, 63), max_size=5)), max_size=12),

@@ -16,7 +16,7 @@ from harness.errors import ArtifactError, ConfigError, InfraError
 OURS, THEIRS = model.tokenizer("clip-tiny"), open_clip.get_tokenizer("clip-tiny")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     st.lists(st.one_of(st.text(max_size=80), st.text("ab cdeX'&;<>0123 \t\n", max_size=200)), min_size=1, max_size=4)
 )

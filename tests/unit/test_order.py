@@ -42,7 +42,7 @@ sizes_and_counts = st.lists(st.integers(0, 12), min_size=1, max_size=6).flatmap(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes_and_counts, st.integers(2, 9), st.integers(1, 150), st.integers(0, 3))
 def test_every_epoch_visits_each_sample_as_often_as_its_count(
     drawn: tuple[list[int], list[int]], batch: int, seen: int, seed: int

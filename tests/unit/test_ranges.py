@@ -13,7 +13,7 @@ from harness.ranges import Copier, Reader, split_ranges
 CONTENT = np.random.default_rng(0).bytes(20_000)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     cuts=st.lists(st.integers(0, 20_000), min_size=2, max_size=40, unique=True),
     gather=st.sampled_from([1, 100, 5000, 1 << 20]),

@@ -109,7 +109,7 @@ def test_limits_of_a_shard(sealed: SealedPool, tmp_path: Path, monkeypatch: pyte
     assert len(single.shards) == len(single.rows) == 27
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(counts=st.lists(st.integers(0, 4), min_size=24, max_size=24).filter(any), limit=st.integers(1, 9))
 def test_any_multiset(
     sealed: SealedPool, tmp_path_factory: pytest.TempPathFactory, counts: list[int], limit: int

@@ -22,7 +22,7 @@ def subset(pairs: list[tuple[int, int]]) -> Subset:
     return Subset.of(np.array(pairs, dtype=uid.UID_DTYPE))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PAIRS, PAIRS, st.integers(1, 5))
 def test_algebra_is_that_of_multisets(first: list[tuple[int, int]], second: list[tuple[int, int]], block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -37,7 +37,7 @@ def test_algebra_is_that_of_multisets(first: list[tuple[int, int]], second: list
                 assert combine(subset(second)).uids.tolist() == sorted(wanted.elements())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PAIRS, st.integers(1, 5))
 def test_counts(pairs: list[tuple[int, int]], block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

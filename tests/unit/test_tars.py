@@ -223,7 +223,7 @@ NAMES = st.text(string.ascii_lowercase + "äß_- /", min_size=1, max_size=150).f
 )
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.lists(NAMES, min_size=1, max_size=5, unique=True),
     sizes=st.lists(st.sampled_from([1, 511, 512, 513, 5000]), min_size=5, max_size=5),

@@ -18,7 +18,7 @@ def array(pairs: list[tuple[int, int]]) -> uid.Uids:
     return np.array(pairs, dtype=uid.UID_DTYPE)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PAIRS)
 def test_hex_is_read_as_the_reference_reads_it(pairs: list[tuple[int, int]]) -> None:
     texts = [f"{high:016x}{low:016x}" for high, low in pairs]
@@ -30,7 +30,7 @@ def test_hex_is_read_as_the_reference_reads_it(pairs: list[tuple[int, int]]) -> 
 GOOD = "0123456789abcdef" * 2
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 31), st.characters(exclude_characters="0123456789abcdef"), st.integers(0, 5))
 def test_one_wrong_character_is_named_with_its_row(place: int, character: str, before: int) -> None:
     wrong = GOOD[:place] + character + GOOD[place + 1 :]
@@ -44,7 +44,7 @@ def test_what_is_no_uid_is_refused(wrong: str) -> None:
         uid.from_hex([GOOD, GOOD, wrong])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PAIRS)
 def test_order_is_that_of_pairs(pairs: list[tuple[int, int]]) -> None:
     found = uid.sort(array(pairs))
@@ -55,13 +55,13 @@ def test_order_is_that_of_pairs(pairs: list[tuple[int, int]]) -> None:
     assert wrong == next((i for i in range(1, len(pairs)) if pairs[i] < pairs[i - 1]), -1)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PAIRS)
 def test_sorting_is_stable(pairs: list[tuple[int, int]]) -> None:
     assert uid.argsort(array(pairs)).tolist() == sorted(range(len(pairs)), key=lambda row: pairs[row])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(PAIRS, PAIRS)
 def test_find_gives_the_first_equal_row(table: list[tuple[int, int]], queries: list[tuple[int, int]]) -> None:
     ordered = sorted(table)
@@ -78,7 +78,7 @@ def test_find_works_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.tolist() == [ordered.index(query) if query in ordered else -1 for query in queries]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(PAIRS, max_size=5), st.integers(1, 4))
 def test_merging_gives_the_sorted_multiset(parts: list[list[tuple[int, int]]], block: int) -> None:
     runs = [array(sorted(part)) for part in parts]
@@ -86,7 +86,7 @@ def test_merging_gives_the_sorted_multiset(parts: list[list[tuple[int, int]]], b
     assert [pair for piece in pieces for pair in piece.tolist()] == sorted(pair for part in parts for pair in part)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(PAIRS, max_size=4), st.booleans())
 def test_sorting_through_files(tmp_path_factory: pytest.TempPathFactory, parts: list[list[tuple[int, int]]],
                                distinct: bool) -> None:  # fmt: skip

@@ -24,7 +24,7 @@ WILDS = "wilds/fmow"
     st.integers(1, 90), st.integers(1, 90), st.sampled_from(["RGB", "L", "P", "RGBA", "CMYK", "1", "LA"]),
     st.sampled_from([8, 32, 33]), st.booleans(), st.integers(0, 2**32 - 1),
 )  # fmt: skip
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_pictures_are_open_clip_s_pixel_for_pixel(width, height, mode, size, rgb_first, seed):
     rng = np.random.default_rng(seed)
     image = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)

@@ -48,7 +48,7 @@ def test_vectors_of_no_kind_or_without_answers_are_refused(tmp_path):
 
 
 @given(st.integers(1, 40), st.integers(1, 30), st.integers(1, 12), st.integers(0, 2**32 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_best_is_a_stable_sort_with_ties(rows, columns, k, seed):
     scores = np.random.default_rng(seed).integers(0, 4, (rows, columns)).astype(np.float32)
     expected = np.argsort(-scores, axis=1, kind="stable")[:, :k]
@@ -59,7 +59,7 @@ def test_best_is_a_stable_sort_with_ties(rows, columns, k, seed):
 
 
 @given(st.integers(2, 200), st.integers(2, 40), st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_classification_by_the_definition(n, classes, seed):
     rng = np.random.default_rng(seed)
     scores, target = rng.normal(size=(n, classes)), rng.integers(0, classes, n)
@@ -100,7 +100,7 @@ def test_fmow_keeps_the_reference_s_fault_and_shows_the_corrected_value():
 
 
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(0, 2**32 - 1))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_retrieval_by_the_definition(images, captions, seed):
     rng = np.random.default_rng(seed)
     index = np.repeat(np.arange(images), rng.integers(1, captions + 1, images))

@@ -24,7 +24,7 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=20,
 )
-FEW = settings(max_examples=150, deadline=None)
+FEW = settings(max_examples=150)
 
 
 def _file(content: bytes, name: str = "file") -> Path:
@@ -123,7 +123,7 @@ def test_paths_of_an_entry_stay_in_its_folder(path: str) -> None:
         assert "\0" not in path
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_changed_byte_never_stops_the_verifier(honest: Path, data: st.DataObject) -> None:
     content = bytearray((honest / "entry.json").read_bytes())

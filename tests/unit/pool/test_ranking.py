@@ -22,7 +22,7 @@ FLOATS = {
 
 
 @pytest.mark.parametrize("width", [16, 32, 64])
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_it_is_the_element_of_the_sorted_values(width: int, data: st.DataObject) -> None:
     dtype = {16: np.float32, 32: np.float32, 64: np.float64}[width]
@@ -31,7 +31,7 @@ def test_it_is_the_element_of_the_sorted_values(width: int, data: st.DataObject)
     check(parts, data.draw(st.integers(0, sum(map(len, parts)) - 1)))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.integers(-5, 5), min_size=1, max_size=40), st.data())
 def test_whole_numbers_and_ties(values: list[int], data: st.DataObject) -> None:
     check([np.array(values, dtype=np.int64).astype(np.float64)], data.draw(st.integers(0, len(values) - 1)))

@@ -31,7 +31,7 @@ def test_picture_does_not_depend_on_its_neighbours() -> None:
     assert (render(rows[::-1])[::-1] == together).all()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 40))
 def test_every_row_has_a_picture_and_a_caption(seed: int, n: int) -> None:
     rng = stream(seed)
