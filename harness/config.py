@@ -84,8 +84,8 @@ class ByodFolder(StrictModel):
     path: str
     weight: int = Field(default=1, ge=1)
     """How often each of its pairs stands in the subset."""
-    uids: Literal["own", "content"] = "own"
-    """Taken from the samples' json, or made from picture and caption."""
+    uids: Literal["own", "content"] | None = None
+    """Taken from the samples' json, or made from picture and caption; None: as the folder is sealed, at first own."""
     seal_dir: str | None = None
     """As pool.seal_dir."""
 

@@ -27,9 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     sealing.add_argument("pool", metavar="DIR", help="folder (or URL, with --seal-dir) in CommonPool's layout")
     sealing.add_argument("--seal-dir", metavar="DIR", help="where the sealed files go; default: the pool's folder")
     sealing.add_argument("--quarantine", action="store_true", help="rewrite shards without what cannot be used")
-    sealing.add_argument(
-        "--uids", choices=["own", "content"], default="own", help="those of the samples' json, or made from content"
-    )
+    sealing.add_argument("--uids", choices=["own", "content"], help="those of the samples' json, or made from content")
     sealing.add_argument("--workers", type=int, metavar="N", help="processes; default: one per core")
     sealing.add_argument("--executor", choices=["local", "ray"], default="local")
     sealing.set_defaults(run=_seal)

@@ -43,13 +43,13 @@ def seal(
     seal_dir: str | None = None,
     executor: "Executor",
     quarantine: bool = False,
-    uids: UidRule = "own",
+    uids: UidRule | None = None,
 ) -> SealedPool:
     """Verify the pool in `path` and open it; returns at once if nothing has changed since it was sealed.
 
     `seal_dir` is where the sealed files go (None: the pool's folder; required for a URL). With `quarantine` every
     shard with unusable samples is rewritten without them and its original moved to `<pool>/quarantine`. `uids` says
-    whether samples bring their uids or get them from their content.
+    whether samples bring their uids or get them from their content (None: as when last sealed, at first their own).
     Raises ArtifactError if there are no shards or nothing readable in them, InfraError if `seal_dir` cannot be
     written, ConfigError if settings do not fit.
     """
@@ -57,6 +57,7 @@ def seal(
         setting = "--quarantine cannot repair it there" if quarantine else "give pool.seal_dir=DIR, a local folder"
         raise ConfigError(f"pool.path={path} is not a local folder: {setting}")
     where = str(seal_dir or path)
+    uids = uids or _rule_before(where)
     listed, others, seen = _list(path, uids)
     if not quarantine and (sealed := _still_sealed(path, where, seen)):
         return sealed
@@ -76,6 +77,14 @@ def _list(path: str, uids: UidRule) -> tuple[list[Shard], set[str], str]:
     listed, others = pool_shards.list_shards(path)
     rule = [] if uids == "own" else [uids]
     return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others) + rule)
+
+
+def _rule_before(where: str) -> UidRule:
+    """The rule by which the pool was sealed before."""
+    try:
+        return "content" if read_pool_record(where).payload.get("made_uids") else "own"
+    except ArtifactError:
+        return "own"
 
 
 def _still_sealed(path: str, where: str, seen: str) -> SealedPool | None:
@@ -151,7 +160,7 @@ def _seal_all(
         "table": digest_array(table),
         "left_out": {"count": len(left_out), "reasons": dict(sorted(reasons.items()))},
         "uids": uid.digest(uid.load(os.path.join(where, "uids.npy"))),
-    }
+    } | ({"made_uids": True} if uids == "content" else {})
     facts: dict[str, Any] = {"seen": seen, "remarks": len(remarks), "download": _download(path)}
     record = Record(kind="pool", payload=payload, provenance=provenance(seconds=time.monotonic() - started, **facts))
     write_record(os.path.join(where, "pool.json"), record)

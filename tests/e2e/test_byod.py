@@ -99,6 +99,7 @@ def test_dry_run(
 
     seal("mine", executor=executor.local(1))
     seal("web", executor=executor.local(1), uids="content")
+    settings = [text.replace(", uids: content", "") for text in settings]  # it is sealed so
     assert run_config(compose(settings)) is None
     assert "subset    128 uids (64 distinct)" in capsys.readouterr().out
 
