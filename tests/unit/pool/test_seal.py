@@ -80,7 +80,9 @@ def test_only_changed_shards_are_done_again(pool: Path, monkeypatch: pytest.Monk
     touch_later(pool / "shards" / "00000001.tar")
     looked: list[str] = []
     real = pool_shards.index_tar
-    monkeypatch.setattr(pool_shards, "index_tar", lambda path: looked.append(os.path.basename(path)) or real(path))
+    monkeypatch.setattr(
+        pool_shards, "index_tar", lambda path, **how: looked.append(os.path.basename(path)) or real(path, **how)
+    )
     assert sealed_again(pool).digest == before.digest
     assert looked == ["00000001.tar"]
 
