@@ -11,13 +11,13 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.ranges import AHEAD, Ranges
+from harness.ranges import AHEAD, Ranges, fetch
 from harness.ranges import Reader as Reader
 from harness.uid import UID_DTYPE
 
@@ -311,13 +311,36 @@ def read_sample(reader: Reader, entry: Entry) -> tuple[bytes, str]:
 
     Raises ArtifactError if the tar is shorter than its index says.
     """
+    image, caption = read_samples([(reader, entry)])[0]
+    return image, caption.decode()
+
+
+def read_samples(wanted: Sequence[tuple[Reader, Entry]]) -> list[tuple[bytes, bytes]]:
+    """Image bytes and caption (UTF-8) of several samples; a store that answers slowly is waited for once."""
+    spans = [_spans(entry) for _, entry in wanted]
+    parts = iter(fetch([(reader, *span) for (reader, _), of_one in zip(wanted, spans, strict=True) for span in of_one]))
+    found = []
+    for (_, entry), of_one in zip(wanted, spans, strict=True):
+        contents = [(low, next(parts)) for low, _ in of_one]
+        found.append((_cut(contents[0], entry, "image"), _cut(contents[-1], entry, "text")))
+    return found
+
+
+def _spans(entry: Entry) -> list[tuple[int, int]]:
+    """What is read of a sample: one range with its image and text, or one of each where they are far apart."""
     image, image_size = int(entry["image"]), int(entry["image_size"])
     text, text_size = int(entry["text"]), int(entry["text_size"])
     low, high = min(image, text), max(image + image_size, text + text_size)
     if high - low > image_size + text_size + _NEAR:  # megabytes of EXIF may stand between
-        return reader.exactly(image, image_size), reader.exactly(text, text_size).decode()
-    content = reader.exactly(low, high - low)
-    return content[image - low : image - low + image_size], content[text - low : text - low + text_size].decode()
+        return [(image, image + image_size), (text, text + text_size)]
+    return [(low, high)]
+
+
+def _cut(span: tuple[int, bytes], entry: Entry, what: str) -> bytes:
+    """The image or text of a sample out of a span that begins at byte `low` of its tar."""
+    low, content = span
+    start = int(entry[what]) - low
+    return content[start : start + int(entry[f"{what}_size"])]
 
 
 def key_of(reader: Reader, entry: Entry) -> str:
