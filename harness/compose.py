@@ -73,6 +73,12 @@ def from_hydra(values: Any) -> RunConfig:
         raise ConfigError("setting method.target: method=custom needs method.target=package.module:function")
     if config.method.name != "custom" and config.method.target is not None:
         raise ConfigError(f"setting method.target: only method=custom has a target, not method={config.method.name}")
+    if not config.byod and config.pool.weight != 1:
+        raise ConfigError("setting pool.weight: weighs the pool against byod folders, and there are none")
+    if config.byod and config.pool.holdout:
+        raise ConfigError("setting pool.holdout: pairs are held out of a pool alone, not beside byod folders")
+    if config.subset is not None and not config.pool.weight:
+        raise ConfigError("setting subset: with pool.weight=0 nothing is chosen from the pool")
     return config
 
 

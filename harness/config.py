@@ -74,6 +74,20 @@ class PoolConfig(StrictModel):
     """Where pool.json, uids.npy and the tar index live; None: in the pool's own folder."""
     holdout: int = Field(default=0, ge=0)
     """Pairs taken out of the pool, the same for every run on it, and used as a retrieval task (unofficial)."""
+    weight: int = Field(default=1, ge=0)
+    """Beside byod folders: how often each chosen pair of the pool stands in the subset; 0 leaves the pool out."""
+
+
+class ByodFolder(StrictModel):
+    """A folder of one's own pairs, `<path>/shards/*.tar`, all of which are trained on."""
+
+    path: str
+    weight: int = Field(default=1, ge=1)
+    """How often each of its pairs stands in the subset."""
+    uids: Literal["own", "content"] | None = None
+    """Taken from the samples' json, or made from picture and caption; None: as the folder is sealed, at first own."""
+    seal_dir: str | None = None
+    """As pool.seal_dir."""
 
 
 class TrainConfig(StrictModel):
@@ -119,6 +133,8 @@ class RunConfig(StrictModel):
     subset: str | None = None
     """A ready uid file instead of a method."""
     pool: PoolConfig = PoolConfig()
+    byod: list[ByodFolder] = Field(default=[], max_length=1000)
+    """Data from elsewhere, mixed with what is chosen from the pool: the run is one of the byod track."""
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
     seed: int = Field(default=0, ge=0)
@@ -134,11 +150,25 @@ class RunConfig(StrictModel):
         return "off" if value is False else value
 
     @property
+    def uses_method(self) -> bool:
+        """True if a method chooses from the pool: there is no ready uid file, and the pool is not left out."""
+        return self.subset is None and self.pool.weight > 0
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """Of a byod run: the weight of each source by its name, in the order in which they are put side by side."""
+        own = {"pool": self.pool.weight} if self.pool.weight else {}
+        return own | {f"byod-{number}": folder.weight for number, folder in enumerate(self.byod, 1)}
+
+    @property
     def identity(self) -> dict[str, Any]:
         """The settings that determine the result; two runs with equal identities and inputs give equal records."""
+        # Runs of the filtering track do not name the sources, so their records are what they were without byod.
+        sources = {"sources": self.weights} if self.byod else {}
         return {
+            **sources,
             "scale": self.scale.model_dump(),
-            "method": None if self.subset else self.method.model_dump(),
+            "method": self.method.model_dump() if self.uses_method else None,
             "holdout": self.pool.holdout,
             "order": self.train.order,
             "suite": self.eval.suite or self.scale.suite,

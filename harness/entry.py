@@ -7,9 +7,10 @@ An entry is one uid file trained with one or more seeds. Its folder:
     realised.npy                   one bit a uid of the full pool's sorted uid list: is it in the sealed pool?
     bootstrap.npy                  aggregates under resampled test samples, for ranks with intervals
     data-card.md                   how the data were chosen, by people for people
+    pool/SOURCE/pool.json          of the byod track: each sealed pool whose union pool/pool.json is
     seed-N/config.json  seed-N/train/{train,ledger}.json  seed-N/eval/{evaluation,TASK}.json
     uids.npy  seed-N/eval/predictions/TASK.parquet                        in the folder at tiny, by URL above it
-    pool/{uids,shards}.npy  seed-N/train/checkpoint.safetensors           always elsewhere
+    pool/{uids,shards}.npy  seed-N/train/checkpoint.safetensors           always elsewhere (but pool/ of byod at tiny)
 
 `entry.json` is written last. Its `inputs` name every other file: records by record digest, the rest by sha256.
 """
@@ -34,6 +35,7 @@ from harness.entry_schema import (
     EntryPayload,
     PoolSummary,
     SeedSummary,
+    Source,
     SubsetSummary,
     TaskScore,
     load_entry,
@@ -42,6 +44,7 @@ from harness.errors import ArtifactError, ConfigError
 from harness.eval import predictions
 from harness.eval import suite as suites
 from harness.finished import Run, read_run
+from harness.pool import union
 from harness.pool.sealed import SealedPool, read_pool_record
 from harness.pool.view import Pool
 from harness.provenance import provenance
@@ -52,7 +55,7 @@ __all__ = ["load_entry", "read_run", "sources_of", "write_entry"]
 
 IN_FOLDER_SCALES = ("tiny",)
 """Scales whose uid files and predictions are small enough to stand in the entry's folder."""
-PRIVATE = ("pool", "settings")
+PRIVATE = ("pool", "settings", "sources")
 """What a record's provenance says of places on the machine; no digest covers it, and no entry carries it."""
 POOL_FILES = ("uids.npy", "shards.npy")
 
@@ -76,8 +79,8 @@ def write_entry(
     folder = Path(out)
     runs = sorted((read_run(Path(run)) for run in run_dirs), key=lambda run: run.seed)
     _check_siblings(runs)
-    about = about or About(name=_default_name(runs[0]))
     sealed = _sealed(runs[0], pool)
+    about = _of_track(about or About(name=_default_name(runs[0])), runs[0])
     sources = sources_of(runs, pool) | ({"data-card.md": Path(card)} if card is not None else {})
     inputs = _records(runs, sealed) | {name: files.sha256_file(path) for name, path in sources.items()}
     old = _finished(folder, inputs, about)
@@ -109,6 +112,7 @@ def write_entry(
             digest=sealed.digest,
             samples=len(sealed),
             left_out=read_pool_record(sealed.seal_dir).payload["left_out"]["count"],
+            sources=_sources(runs[0], sealed),
             **listed,
         ),
         subset=_subset_summary(runs[0]),
@@ -168,10 +172,32 @@ def _check_siblings(runs: Sequence[Run]) -> None:
         raise ConfigError(f"pack: training seeds {seeds} are not distinct; give each seed's run directory once")
 
 
+def _of_track(about: About, run: Run) -> About:
+    """`about` with the track that the run belongs to; ConfigError if it states that pairs come from the pool alone."""
+    if not _mixed(run) or about.track == "byod":
+        return about
+    if "track" in about.model_fields_set:
+        raise ConfigError(f"--track={about.track}: {run.folder} was trained on byod folders as well; leave it out")
+    return about.model_copy(update={"track": "byod"})
+
+
+def _mixed(run: Run) -> bool:
+    """True for a run on the union of several sources."""
+    return "sources" in run.subset.payload
+
+
+def _sources(run: Run, sealed: SealedPool) -> list[Source]:
+    digests = read_pool_record(sealed.seal_dir).inputs
+    return [
+        Source(name=name, digest=digests[name], samples=len(uids), weight=run.subset.payload["sources"][name])
+        for name, uids in union.parts(sealed).items()
+    ]
+
+
 def _default_name(run: Run) -> str:
     method = run.config.payload["method"]
     if method is None:
-        return "uid file"
+        return "byod" if _mixed(run) else "uid file"
     words = [str(method.get("target") or method["name"])]
     words += [f"{key} {value}" for key, value in sorted(method["params"].items()) if value is not None]
     return " ".join(words)[:120]
@@ -191,7 +217,13 @@ def _sealed(run: Run, pool: str | Path | None) -> SealedPool:
 def _records(runs: Sequence[Run], sealed: SealedPool) -> dict[str, str]:
     """Path in the entry to digest, of every record."""
     shared = {"subset.json": runs[0].subset.digest, "pool/pool.json": sealed.digest}
+    shared |= {path: read_record(file, "pool").digest for path, file in _source_records(sealed).items()}
     return shared | {f"seed-{run.seed}/{path}": digest for run in runs for path, digest in run.files.items()}
+
+
+def _source_records(sealed: SealedPool) -> dict[str, Path]:
+    """Path in the entry to the record of each source of a union."""
+    return {f"pool/{name}/pool.json": Path(sealed.seal_dir) / name / "pool.json" for name in union.parts(sealed)}
 
 
 def sources_of(runs: Sequence[Run], pool: str | Path | None = None) -> dict[str, Path]:
@@ -206,7 +238,7 @@ def sources_of(runs: Sequence[Run], pool: str | Path | None = None) -> dict[str,
 
 
 def _in_folder(name: str, run: Run) -> bool:
-    if name.startswith("pool/") or name.endswith(".safetensors"):
+    if name.endswith(".safetensors") or (name.startswith("pool/") and not _mixed(run)):
         return False
     return name == "data-card.md" or run.config.payload["scale"]["name"] in IN_FOLDER_SCALES
 
@@ -214,6 +246,7 @@ def _in_folder(name: str, run: Run) -> bool:
 def _copied(runs: Sequence[Run], sealed: SealedPool, sources: Mapping[str, Path]) -> dict[str, Path]:
     """Path in the entry to the file that is copied there."""
     found = {"subset.json": runs[0].folder / "subset.json", "pool/pool.json": Path(sealed.seal_dir) / "pool.json"}
+    found |= _source_records(sealed)
     found |= {f"seed-{run.seed}/{path}": run.folder / path for run in runs for path in run.files}
     return found | {name: path for name, path in sources.items() if _in_folder(name, runs[0])}
 
@@ -250,16 +283,17 @@ def _full_list(run: Run, sealed: SealedPool, pool_list: str | Path | None) -> Ui
     """
     if pool_list is not None:
         return uid.load(pool_list)
-    if run.config.payload["scale"]["name"] == "tiny" or not files.list_files(f"{sealed.path}/metadata", ".parquet"):
+    path = sealed.sources["pool"][0] if "pool" in sealed.sources else sealed.path
+    if run.config.payload["scale"]["name"] == "tiny" or not files.list_files(f"{path}/metadata", ".parquet"):
         return None
-    return Pool.open(sealed.path).uids()
+    return Pool.open(path).uids()
 
 
 def _realised(full: Uids, sealed: SealedPool) -> npt.NDArray[np.uint8]:
-    """One bit (little-endian) a uid of the sorted list `full`: is it in the sealed pool?"""
+    """One bit (little-endian) a uid of the sorted list `full`: is it in the sealed pool (byod: its own part)?"""
     if not uid.is_sorted(full):
         raise ArtifactError("pool_list: the uids are not sorted; `python -m harness.subset convert` sorts them")
-    at = uid.find(full, np.asarray(sealed.uids))
+    at = uid.find(full, np.asarray(union.parts(sealed).get("pool", sealed.uids)))
     if (at < 0).any():
         raise ArtifactError(f"pool_list: {int((at < 0).sum()):,} uids of the sealed pool are not in the list")
     there = np.zeros(len(full), dtype=bool)
@@ -338,7 +372,7 @@ def command(argv: list[str]) -> None:
     pack.add_argument("--authors", default="", help="comma-separated")
     pack.add_argument("--link", help="http(s) address of a paper or of code")
     pack.add_argument("--description", default="", help="what the method does, in a few sentences")
-    pack.add_argument("--track", choices=("filtering", "byod"), default="filtering")
+    pack.add_argument("--track", choices=("filtering", "byod"), help="default: what the runs belong to")
     pack.add_argument("--external-data", action="append", default=[], help="data outside the pool that were used")
     pack.add_argument("--external-model", action="append", default=[], help="a model that was used")
     pack.add_argument("--card", help="data card in Markdown (docs/data-card-template.md)")
@@ -361,10 +395,9 @@ def command(argv: list[str]) -> None:
         "authors": [a.strip() for a in options.authors.split(",") if a.strip()],
         "link": options.link,
         "description": options.description,
-        "track": options.track,
         "external_data": options.external_data,
         "external_models": options.external_model,
-    }
+    } | ({"track": options.track} if options.track else {})
     record = write_entry(
         options.run_dirs,
         options.out,

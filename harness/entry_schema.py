@@ -38,6 +38,7 @@ AggregateName = Literal["imagenet", "shifts", "vtab", "retrieval", "average"]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./@-]{0,99}$")]
+SOURCE_NAME = r"^(pool|byod-[1-9][0-9]{0,3})$"
 Count = Annotated[int, Field(ge=0, lt=1 << 53)]
 
 
@@ -56,9 +57,21 @@ class About(StrictModel):
     """Models the selection used, the pool's own similarity scores included."""
 
 
+class Source(StrictModel):
+    """One of the sealed pools that a byod entry trains on."""
+
+    name: Annotated[str, Field(pattern=SOURCE_NAME)]
+    """pool, or byod-1 and so on in the order of the run's setting."""
+    digest: Digest
+    """Digest of its pool.json, which stands in the entry as pool/NAME/pool.json."""
+    samples: Count
+    weight: Annotated[int, Field(ge=1, lt=1 << 53)]
+    """How often each of its pairs stands in the subset; of the pool: each that was chosen."""
+
+
 class PoolSummary(StrictModel):
     digest: Digest
-    """Digest of pool.json."""
+    """Digest of pool.json; in the byod track that is the union of `sources`."""
     samples: Count
     left_out: Count = 0
     """Samples on disk that could not be read."""
@@ -66,6 +79,8 @@ class PoolSummary(StrictModel):
     """Uids of the pool's full list; None if the list was not at hand when packing."""
     listed_uids: Digest | None = None
     """Digest of that list, sorted: what realised.npy has one bit for."""
+    sources: list[Source] = Field(default=[], max_length=1000)
+    """Empty where the pool is the only one."""
 
 
 class SubsetSummary(StrictModel):

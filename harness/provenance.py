@@ -1,5 +1,6 @@
 """Where, when and with what a record was made. Nothing here enters a digest."""
 
+import functools
 import os
 import platform
 import subprocess
@@ -21,6 +22,7 @@ PACKAGES = (
 )
 
 
+@functools.cache  # of the code as it was when this process first asked
 def _git(*arguments: str) -> str | None:
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
@@ -32,6 +34,7 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+@functools.cache
 def _version(package: str) -> str | None:
     try:
         return metadata.version(package)

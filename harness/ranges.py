@@ -1,6 +1,7 @@
 """Byte ranges: read out of a local file or a URL, and appended to a local file."""
 
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,6 +21,8 @@ AHEAD = 8 << 20
 # A Copier reads and writes about this much at a time, in at most so many parts (Linux takes 1024 a call).
 _GATHER = 1 << 20
 _MAX_PARTS = 512
+# Linux is asked to begin writing to the disk after so many bytes, so that little is left for the sync at the end.
+_WRITE_BACK = 8 << 20
 
 
 class Reader:
@@ -28,13 +31,16 @@ class Reader:
     def __init__(self, path: str | os.PathLike[str], *, ahead: int = 0) -> None:
         """Open `path`; from a URL at least `ahead` bytes are fetched at a time, and the last fetch is kept."""
         self.path = str(path)
+        self.store: Any = None
+        """Of a URL: the file system of fsspec that it lies in, and its name there."""
+        self.name = ""
         self._handle = -1
         self._ahead = ahead
         self._kept = (0, b"")
         try:
             if is_remote(path):
-                self._system, self._name = fsspec.core.url_to_fs(self.path)
-                self.size = int(self._system.size(self._name))
+                self.store, self.name = fsspec.core.url_to_fs(self.path)
+                self.size = int(self.store.size(self.name))
             else:
                 self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 self.size = os.fstat(self._handle).st_size
@@ -44,7 +50,7 @@ class Reader:
     def read(self, start: int, size: int) -> bytes:
         """`size` bytes from offset `start`, fewer at the end of the file."""
         try:
-            return self._pread(start, size) if self._handle >= 0 else self._fetch(start, size)
+            return self._fetch(start, size) if self.remote else self._pread(start, size)
         except OSError as error:
             raise from_os_error(error, self.path) from error
 
@@ -52,12 +58,12 @@ class Reader:
         """`size` bytes from offset `start`; ArtifactError if the file is shorter."""
         content = self.read(start, size)
         if len(content) != size:
-            raise self._too_short(start + size)
+            raise self.too_short(start + size)
         return content
 
     def many(self, ranges: Ranges) -> list[bytes]:
         """The content of neighbouring ranges, of a few megabytes in all; ArtifactError if the file is shorter."""
-        if self._handle < 0:
+        if self.remote:
             low, high = int(ranges[0, 0]), int(ranges[-1, 1])
             span = self.exactly(low, high - low)
             return [span[start - low : end - low] for start, end in ranges.tolist()]
@@ -67,10 +73,11 @@ class Reader:
         except OSError as error:
             raise from_os_error(error, self.path) from error
         if sum(map(len, parts)) != sum(sizes):
-            raise self._too_short(int(ranges[-1, 1]))
+            raise self.too_short(int(ranges[-1, 1]))
         return parts
 
-    def _too_short(self, end: int) -> ArtifactError:
+    def too_short(self, end: int) -> ArtifactError:
+        """The error of a file that does not reach to byte `end`."""
         return ArtifactError(f"{self.path}: ends before byte {end}; it changed since it was sealed")
 
     def _pread(self, start: int, size: int) -> bytes:
@@ -86,7 +93,7 @@ class Reader:
             end = min(start + max(size, self._ahead), self.size)
             kept_from, kept = (
                 start,
-                bytes(self._system.cat_file(self._name, start=start, end=end)) if start < end else b"",
+                bytes(self.store.cat_file(self.name, start=start, end=end)) if start < end else b"",
             )
             if self._ahead:
                 self._kept = kept_from, kept
@@ -95,7 +102,7 @@ class Reader:
     @property
     def remote(self) -> bool:
         """True for a URL."""
-        return self._handle < 0
+        return self.store is not None
 
     def close(self) -> None:
         """Free the file; a second call does nothing."""
@@ -112,6 +119,28 @@ class Reader:
         self.close()
 
 
+def fetch(parts: Sequence[tuple[Reader, int, int]]) -> list[bytes]:
+    """Content of ranges (reader, start, end) of several files; those in object stores are asked for side by side.
+
+    Raises ArtifactError if a file is shorter than that.
+    """
+    found = [b"" if reader.remote else reader.exactly(start, end - start) for reader, start, end in parts]
+    stores = {id(reader.store): reader for reader, _, _ in parts if reader.remote}
+    for store, any_of in stores.items():
+        places = [i for i, (reader, _, _) in enumerate(parts) if reader.remote and id(reader.store) == store]
+        names, starts, ends = zip(*((parts[i][0].name, *parts[i][1:]) for i in places), strict=True)
+        try:
+            contents = any_of.store.cat_ranges(list(names), list(starts), list(ends), on_error="raise")
+        except OSError as error:
+            raise from_os_error(error, any_of.path) from error
+        for i, content in zip(places, contents, strict=True):
+            reader, start, end = parts[i]
+            if len(content) != end - start:
+                raise reader.too_short(end)
+            found[i] = bytes(content)
+    return found
+
+
 class Copier:
     """Appends byte ranges to a local file: gathered, so that one write serves many small ranges."""
 
@@ -119,6 +148,7 @@ class Copier:
         self.descriptor = descriptor
         self.written = 0
         """Bytes appended so far."""
+        self._begun = 0
 
     def copy(self, reader: Reader, ranges: Ranges) -> None:
         """Append these ranges of a file; ArtifactError if it is shorter."""
@@ -142,6 +172,10 @@ class Copier:
         while rest:
             rest = rest[os.write(self.descriptor, rest) :]
         self.written += size
+        if self.written - self._begun >= _WRITE_BACK:
+            # Of pages that are not on the disk yet, this starts their writing and keeps them in memory.
+            os.posix_fadvise(self.descriptor, self._begun, self.written - self._begun, os.POSIX_FADV_DONTNEED)
+            self._begun = self.written
 
 
 def split_ranges(ranges: Ranges, longest: int) -> Ranges:

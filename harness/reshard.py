@@ -226,7 +226,7 @@ def _plan(
         border = int(sealed.borders[s])
         index = sealed.index(s)[rows[first:last] - border]
         reached = np.concatenate([[0], np.cumsum(np.repeat(index["end"] - index["start"], counts[first:last]))])
-        index_path = join(sealed.seal_dir, "index", f"{sealed.names[s]}.npy")
+        index_path = sealed.index_path(s)
         at, end_of_tar = 0, len(reached) - 1
         while at < end_of_tar:
             fits = int(np.searchsorted(reached, reached[at] + MAX_BYTES - size, side="right")) - 1

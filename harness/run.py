@@ -28,6 +28,7 @@ def command(argv: list[str]) -> None:
     sys.argv[1:] = [a if a.startswith("-") else check_override(a, methods=methods) for a in argv]
 
     failed: list[HarnessError] = []
+    here = os.getpid()
 
     def job(values: Any) -> None:
         from harness.stages import run_config
@@ -36,6 +37,9 @@ def command(argv: list[str]) -> None:
         try:
             run_config(from_hydra(values))
         except HarnessError as error:
+            if os.getpid() != here:  # a launcher runs the job elsewhere (SLURM), and hydra carries the error back
+                cli.say_error(error)
+                raise
             failed.append(error)
             if sweep:
                 cli.say_error(error)

@@ -20,8 +20,11 @@ def command(argv: list[str]) -> None:
     sys.path.insert(0, os.getcwd())
     config, method = stages.bind(compose([argument for argument in argv if not argument.startswith("out=")]))
     workers = executor.get(config.executor)
-    sealed = stages.open_sealed(config, workers)
-    subset = stages.select(config, Path(targets[0]), sealed, method, workers)
+    if config.byod and targets[0].endswith(".npy"):
+        raise ConfigError(f"setting out: a byod run keeps more than a uid file; give out=DIR instead of {targets[0]}")
+    out = Path(targets[0])
+    own = stages.open_own(config, workers)
+    subset = stages.choose(config, out, own, stages.united(config, own, out, workers), method, workers)
     sys.stdout.write(f"{targets[0]}: {len(subset):,} uids, {subset.distinct:,} distinct\n")
 
 

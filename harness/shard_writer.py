@@ -174,6 +174,8 @@ def _header(name: str, size: int) -> bytes:
 
 def _boxes(reader: Reader, entry: np.void) -> list[Box]:
     """The face boxes that a sample's json states."""
+    if not entry["json_size"]:
+        return []
     try:
         boxes = json.loads(tars.read_json(reader, entry)).get("face_bboxes") or []
         return [[float(x) for x in box] for box in boxes if len(box) == 4]

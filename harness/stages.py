@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import charts, files, holdout
+from harness import byod, charts, files, holdout
 from harness import executor as executors
 from harness.board import print_tables, shown
 from harness.compose import compose
@@ -89,12 +89,13 @@ def run_config(config: RunConfig) -> RunResult | None:
     with files.lock(run_dir):
         files.remove_leftovers(run_dir)
         with clock.stage("pool") as done:
-            sealed = open_sealed(config, executor)
+            own = open_own(config, executor)
+            sealed = united(config, own, run_dir, executor)
             done(f"{len(sealed.uids):,} pairs sealed, digest {sealed.digest[:8]}")
         settle(run_dir, config, sealed, method)
         with clock.stage("select") as done:
-            subset = select(config, run_dir, sealed, method, executor)
-            done(f"{method.label if method else config.subset}: {len(subset):,} uids")
+            subset = choose(config, run_dir, own, sealed, method, executor)
+            done(f"{method.label if method else config.subset or 'byod alone'}: {len(subset):,} uids")
         with clock.stage("shards") as done:
             resharded = shards(config, run_dir, sealed, subset, executor)
             kept = subset.distinct / max(len(sealed.uids), 1)
@@ -121,6 +122,7 @@ def bind(config: RunConfig) -> tuple[RunConfig, plugins.Method | None]:
     """
     if config.subset is not None:
         Subset.load(config.subset)
+    if not config.uses_method:
         return config, None
     method = plugins.resolve(config.method)
     params = plugins.bind(method, config.method.params)
@@ -131,10 +133,12 @@ def default_run_dir(config: RunConfig) -> str:
     """`runs/<scale>-<method>[-<digest>]-seed<seed>`; the digest is of what differs from the defaults."""
     if config.subset is not None:
         name = Path(config.subset).stem
+    elif not config.uses_method:
+        name = "byod"
     else:
         name = config.method.name if config.method.target is None else config.method.target.split(":")[0].split(".")[-1]
     plain = compose([f"scale={config.scale.name}"]).identity
-    changed = {key: value for key, value in config.identity.items() if key != "seed" and value != plain[key]}
+    changed = {key: value for key, value in config.identity.items() if key != "seed" and value != plain.get(key)}
     method = changed.get("method")
     if method is not None and config.method.target is None:
         default, _ = bind(compose([f"method={config.method.name}"]))
@@ -144,8 +148,22 @@ def default_run_dir(config: RunConfig) -> str:
         changed["pool"] = str(Path(config.pool.path).absolute())
     if config.subset is not None:
         changed["subset"] = str(Path(config.subset).absolute())
+    if config.byod:
+        changed["byod"] = [str(Path(folder.path).absolute()) for folder in config.byod]
     mark = f"-{digest_of(changed)[:8]}" if changed else ""
     return f"runs/{config.scale.name}-{name}{mark}-seed{config.seed}"
+
+
+def open_own(config: RunConfig, executor: executors.Executor) -> SealedPool | None:
+    """The sealed pool that is chosen from; None where a byod run leaves it out."""
+    return open_sealed(config, executor) if config.pool.weight else None
+
+
+def united(config: RunConfig, own: SealedPool | None, run_dir: Path, executor: executors.Executor) -> SealedPool:
+    """What is trained on: the pool itself, or its union with the byod folders."""
+    if own is not None and not config.byod:
+        return own
+    return byod.gather(config, own, run_dir, executor)
 
 
 def open_sealed(config: RunConfig, executor: executors.Executor) -> SealedPool:
@@ -165,8 +183,8 @@ def settle(run_dir: Path, config: RunConfig, sealed: SealedPool, method: plugins
     inputs = {"pool": sealed.digest}
     if method is not None:
         inputs["method"] = plugins.source_digest(method, config.method.params)
-    else:
-        inputs["subset"] = files.sha256_file(str(config.subset))
+    elif config.subset is not None:
+        inputs["subset"] = files.sha256_file(config.subset)
     record = Record(
         kind="config",
         inputs=inputs,
@@ -204,6 +222,21 @@ def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any,
 
 def _brief(value: Any) -> Any:
     return value[:12] if isinstance(value, str) and len(value) == 64 else value
+
+
+def choose(
+    config: RunConfig,
+    run_dir: Path,
+    own: SealedPool | None,
+    sealed: SealedPool,
+    method: plugins.Method | None,
+    executor: executors.Executor,
+) -> Subset:
+    """The subset that is trained on: what is chosen from the pool, mixed with the byod folders if there are any."""
+    if own is not None and not config.byod:
+        return select(config, run_dir, own, method, executor)
+    chosen = select(config, run_dir / byod.SELECTION, own, method, executor) if own is not None else None
+    return byod.mix(config, chosen, sealed, run_dir)
 
 
 def select(
@@ -318,28 +351,33 @@ def plan(config: RunConfig, keys: list[suites.Task], executor: executors.Executo
     """What `run_config` would do. Selects into a temporary folder and writes nothing else."""
     from harness.pool import sealed as sealed_pools
 
-    path = config.pool.path or str(tiny.pool_dir())
-    try:
-        sealed = sealed_pools.SealedPool.open(path, config.pool.seal_dir)
-    except ArtifactError as error:
-        make = "" if os.path.isdir(path) or config.pool.path else f"`python -m harness.make_pool out={path}` and "
-        raise StageError(
-            f"{path}: not sealed yet, so its size is unknown; run {make}`python -m harness.pool seal {path}`"
-        ) from error
+    places = [(config.pool.path or str(tiny.pool_dir()), config.pool.seal_dir)] if config.pool.weight else []
+    for path, seal_dir in places + [(folder.path, folder.seal_dir) for folder in config.byod]:
+        try:
+            sealed_pools.SealedPool.open(path, seal_dir)
+        except ArtifactError as error:
+            generated = path == str(tiny.pool_dir()) and not tiny.pool_dir().exists()
+            make = f"`python -m harness.make_pool out={path}` and " if generated else ""
+            raise StageError(
+                f"{path}: not sealed yet, so its size is unknown; run {make}`python -m harness.pool seal {path}`"
+            ) from error
     _, method = bind(config)
-    with tempfile.TemporaryDirectory() as folder:
-        subset = select(config, Path(folder), sealed, method, executor)
+    with tempfile.TemporaryDirectory() as name:
+        own = open_own(config, executor)
+        sealed = united(config, own, Path(name), executor)
+        subset = choose(config, Path(name), own, sealed, method, executor)
+        distinct = subset.distinct
     data_dir = config.eval.data_dir or str(tiny.tasks_dir())
     return Plan(
         config=config,
         pool_size=len(sealed.uids) - config.pool.holdout,
         subset_size=len(subset),
-        subset_distinct=subset.distinct,
+        subset_distinct=distinct,
         shard_bytes=sum(os.path.getsize(shard) for shard in sealed.shards),
         missing_tasks=[task.key for task in keys if not (Path(data_dir) / task.folder).is_dir()],
         device=_device_name(config.train.device),
         cores=os.cpu_count() or 1,
-        reshard=wants_reshard(config, subset.distinct, len(sealed.uids)),
+        reshard=wants_reshard(config, distinct, len(sealed.uids)),
     )
 
 

@@ -5,18 +5,19 @@ A shard is an uncompressed tar whose members KEY.jpg (or jpeg, png, webp), KEY.t
 PAX and GNU long names are understood. Nothing here decodes a picture.
 """
 
+import hashlib
 import json
 import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.ranges import AHEAD, Ranges
+from harness.ranges import AHEAD, Ranges, fetch
 from harness.ranges import Reader as Reader
 from harness.uid import UID_DTYPE
 
@@ -31,10 +32,13 @@ SAMPLE_DTYPE = np.dtype(
      ("text", "<i8"), ("text_size", "<i8"), ("json", "<i8"), ("json_size", "<i8")]
 )  # fmt: skip
 """One sample: `start` to `end` are the bytes of all its members with headers and padding; image, text and json are
-the offsets of the members' content in the tar, with their sizes. All in bytes."""
+the offsets of the members' content in the tar, with their sizes (json may be missing: 0, 0). All in bytes."""
 
 Samples = npt.NDArray[np.void]
 """Shape (N,), dtype SAMPLE_DTYPE, in tar order."""
+
+UidRule = Literal["own", "content"]
+"""Where uids come from: the samples' json, or `content_uid`; by the second rule a sample needs no json."""
 
 # Headers of small members stand close together: one read of this size usually finds several.
 _WINDOW = 4096
@@ -206,11 +210,16 @@ def _uid(text: bytes) -> str:
     return uid if isinstance(uid, str) and re.fullmatch("[0-9a-f]{32}", uid) else ""
 
 
+def content_uid(image: bytes, caption: bytes) -> str:
+    """A uid (32 hex characters) made from a sample's content: 128 bits of sha256(sha256(image) and the caption)."""
+    return hashlib.sha256(hashlib.sha256(image).digest() + caption).hexdigest()[:32]
+
+
 class _Index:
     """Collects the samples and faults of one tar."""
 
-    def __init__(self, window: _Window) -> None:
-        self.window = window
+    def __init__(self, window: _Window, uids: UidRule) -> None:
+        self.window, self.own = window, uids == "own"
         self.uids: list[str] = []
         self.rows: list[tuple[int, ...]] = []
         self.faults: list[Fault] = []
@@ -221,7 +230,7 @@ class _Index:
         images = [by_extension[e] for e in IMAGE_EXTENSIONS if e in by_extension]
         text, meta = by_extension.get("txt"), by_extension.get("json")
         uid, reason = "", ""
-        if meta is not None:
+        if meta is not None and self.own:
             uid = _uid(self.window.read(meta.content, meta.size))
         if len(by_extension) < len(group) or len(images) > 1:
             reason = "more than one image, txt or json"
@@ -229,22 +238,24 @@ class _Index:
             reason = "no image"
         elif text is None:
             reason = "no txt"
-        elif meta is None:
+        elif self.own and meta is None:
             reason = "no json"
-        elif not uid:
+        elif self.own and not uid:
             reason = "json without a uid"
         elif not images[0].size:
             reason = "image of zero bytes"
         elif not _is_utf8(self.window.read(text.content, text.size)):
             reason = "txt is not UTF-8"
-        if reason or text is None or meta is None:
+        if reason or text is None:
             self.faults.append(Fault(key, uid, reason))
             return
+        if not self.own:
+            image = self.window.reader.exactly(images[0].content, images[0].size)
+            uid = content_uid(image, self.window.read(text.content, text.size))
+        about = (meta.content, meta.size) if meta is not None else (0, 0)
         first, last = group[0][1], group[-1][1]
         self.uids.append(uid)
-        self.rows.append(
-            (first.start, last.end, images[0].content, images[0].size, text.content, text.size, meta.content, meta.size)
-        )
+        self.rows.append((first.start, last.end, images[0].content, images[0].size, text.content, text.size, *about))
 
     def array(self) -> Samples:
         """What was collected, as (N,) of SAMPLE_DTYPE."""
@@ -265,16 +276,17 @@ def _is_utf8(text: bytes) -> bool:
     return True
 
 
-def index_tar(path: str | os.PathLike[str]) -> tuple[Samples, list[Fault]]:
+def index_tar(path: str | os.PathLike[str], *, uids: UidRule = "own") -> tuple[Samples, list[Fault]]:
     """The complete samples of a tar, in tar order, and what in it cannot be used.
 
-    A sample is complete with one image, a txt of UTF-8 and a json that holds its uid; members of other extensions
-    are ignored. Of a tar that is cut short or turns to garbage the samples before that point are used. Pictures are
-    not decoded. Raises ArtifactError if there is no such file, InfraError if it cannot be read.
+    A sample is complete with one image, a txt of UTF-8 and, where `uids` are its own, a json that holds its uid;
+    members of other extensions are ignored. Of a tar that is cut short or turns to garbage the samples before that
+    point are used. Pictures are not decoded. Raises ArtifactError if there is no such file, InfraError if it cannot
+    be read.
     """
     with Reader(path, ahead=AHEAD) as reader:
         window = _Window(reader)
-        index = _Index(window)
+        index = _Index(window, uids)
         key, group = "", list[tuple[str, Member]]()
         broken: str | None = None
         try:
@@ -299,13 +311,36 @@ def read_sample(reader: Reader, entry: Entry) -> tuple[bytes, str]:
 
     Raises ArtifactError if the tar is shorter than its index says.
     """
+    image, caption = read_samples([(reader, entry)])[0]
+    return image, caption.decode()
+
+
+def read_samples(wanted: Sequence[tuple[Reader, Entry]]) -> list[tuple[bytes, bytes]]:
+    """Image bytes and caption (UTF-8) of several samples; a store that answers slowly is waited for once."""
+    spans = [_spans(entry) for _, entry in wanted]
+    parts = iter(fetch([(reader, *span) for (reader, _), of_one in zip(wanted, spans, strict=True) for span in of_one]))
+    found = []
+    for (_, entry), of_one in zip(wanted, spans, strict=True):
+        contents = [(low, next(parts)) for low, _ in of_one]
+        found.append((_cut(contents[0], entry, "image"), _cut(contents[-1], entry, "text")))
+    return found
+
+
+def _spans(entry: Entry) -> list[tuple[int, int]]:
+    """What is read of a sample: one range with its image and text, or one of each where they are far apart."""
     image, image_size = int(entry["image"]), int(entry["image_size"])
     text, text_size = int(entry["text"]), int(entry["text_size"])
     low, high = min(image, text), max(image + image_size, text + text_size)
     if high - low > image_size + text_size + _NEAR:  # megabytes of EXIF may stand between
-        return reader.exactly(image, image_size), reader.exactly(text, text_size).decode()
-    content = reader.exactly(low, high - low)
-    return content[image - low : image - low + image_size], content[text - low : text - low + text_size].decode()
+        return [(image, image + image_size), (text, text + text_size)]
+    return [(low, high)]
+
+
+def _cut(span: tuple[int, bytes], entry: Entry, what: str) -> bytes:
+    """The image or text of a sample out of a span that begins at byte `low` of its tar."""
+    low, content = span
+    start = int(entry[what]) - low
+    return content[start : start + int(entry[f"{what}_size"])]
 
 
 def key_of(reader: Reader, entry: Entry) -> str:

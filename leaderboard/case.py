@@ -1,5 +1,6 @@
 """What a check is given: the entry, its records, and what the maintainer has at hand."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from harness import uid
 from harness.config import Scale, validated
+from harness.entry_schema import SOURCE_NAME
 from harness.errors import ArtifactError, ConfigError
 from harness.eval.suite import Task
 from harness.order import count
@@ -105,6 +107,19 @@ class Case:
         return self.entry.read("pool/pool.json")
 
     @cached_property
+    def sources(self) -> dict[str, slice]:
+        """Which rows of the union each source of a byod entry has, by name; empty for any other entry."""
+        found: dict[str, slice] = {}
+        start = 0
+        for source in self.pool.payload.get("sources") or []:
+            name, samples = source["name"], source["samples"]
+            if not re.fullmatch(SOURCE_NAME, str(name)) or type(samples) is not int or samples < 1:
+                raise ArtifactError(f"pool/pool.json: {str(source)[:80]} is not a source of a union")
+            found[name] = slice(start, start + samples)
+            start += samples
+        return found
+
+    @cached_property
     def uids(self) -> Uids:
         """The uid file, memory-mapped; its order is not checked."""
         return safe.load_uids(self.locate("uids.npy"))
@@ -112,13 +127,14 @@ class Case:
     @cached_property
     def sealed(self) -> SealedPool:
         """The sealed pool that the entry names: the maintainer's own, or what was brought of the participant's."""
-        wanted, own = self.payload.pool.digest, self.means.pool
+        wanted, own = self.payload.pool.digest, None if self.sources else self.means.pool
         # The order needs uids and shard borders only; pictures may be packed otherwise by another JPEG library.
         if own is not None and (own.digest == wanted or uid.digest(own.uids) == self.pool.payload.get("uids")):
             return own
         if own is not None and self.payload.scale == "tiny":
             raise ArtifactError("pool/pool.json: is not the generated pool, which at scale tiny is the same for all")
-        if self.means.files is None:
+        here = "pool/uids.npy" in self.entry.record.inputs and "pool/uids.npy" not in self.payload.elsewhere
+        if self.means.files is None and not here:
             raise SkippedError(
                 "the pool's uid list is not at hand; bring the sealed pool with --pool or pool/ with --files"
             )

@@ -20,6 +20,7 @@ _SLUG = r"[a-z0-9][a-zA-Z0-9_-]{0,99}"
 KINDS = {
     r"subset\.json": "subset",
     r"pool/pool\.json": "pool",
+    r"pool/(pool|byod-[1-9][0-9]{0,3})/pool\.json": "pool",
     rf"{_SEED}/config\.json": "config",
     rf"{_SEED}/train/train\.json": "train",
     rf"{_SEED}/train/ledger\.json": "ledger",

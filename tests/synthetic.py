@@ -3,6 +3,7 @@
 `world(folder)` seals a pool of random uids; `run(…)` writes one run directory on it with predictions of a chosen skill.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import bootstrap, uid
-from harness.config import MethodConfig, RunConfig, load_scale
+from harness.config import ByodFolder, MethodConfig, RunConfig, load_scale
 from harness.eval import metrics, predictions
 from harness.eval import suite as suites
 from harness.eval.suite import Suite, Task
@@ -40,6 +41,7 @@ def world(folder: Path, *, samples: int = 3000, shards: int = 4, seed: int = 0) 
         "samples": samples, "shards": shards, "table": digest_array(table), "left_out": {"count": 0, "reasons": {}},
         "uids": uid.digest(uids),
     }  # fmt: skip
+    write_record(folder / "left_out.json", Record(kind="left_out", payload={"left_out": [], "remarks": []}))
     write_record(folder / "pool.json", Record(kind="pool", payload=payload))
     return SealedPool.open(str(folder))
 
@@ -53,10 +55,15 @@ def subset_of(sealed: SealedPool, *, keep: float, seed: int = 0) -> Uids:
 def run(
     out: Path, sealed: SealedPool, uids: Uids, *, seed: int = 0, skill: float = 0.3, method: str = "clip_score",
     scale: str = "tiny", params: dict[str, Any] | None = None, suite: Suite | None = None, drop: tuple[str, ...] = (),
+    byod: Sequence[ByodFolder] = (),
 ) -> Path:  # fmt: skip
-    """A finished run directory; `skill` is about the share of right answers, `drop` names tasks without a result."""
+    """A finished run directory; `skill` is about the share of right answers, `drop` names tasks without a result.
+
+    With `byod`, `sealed` is the union of a pool and these folders.
+    """
     recipe = load_scale(scale)
-    config = RunConfig(scale=recipe, method=MethodConfig(name=method, params=params or {}), seed=seed)
+    config = RunConfig(scale=recipe, method=MethodConfig(name=method, params=params or {}), seed=seed,
+                       byod=list(byod))  # fmt: skip
     suite = suite or suites.load(recipe.suite)
     out.mkdir(parents=True, exist_ok=True)
     uid.save(out / "uids.npy", uids)
@@ -69,7 +76,8 @@ def run(
     write_record(out / "subset.json", Record(
         kind="subset", inputs=pool, provenance={"seconds": 1.5},
         payload={"uids": digest, "size": len(uids), "distinct": len(unique), "max_count": int(counts.max()),
-                 "method": {"name": method, "params": params or {}}, "remarks": []},
+                 "method": {"name": method, "params": params or {}}, "remarks": [],
+                 **({"sources": config.weights} if byod else {})},
     ))  # fmt: skip
     checkpoint = _train(out / "train", config, sealed, uids, inputs={**pool, "subset": digest})
     _evaluate(out / "eval", config, suite, checkpoint, skill=skill, drop=drop)

@@ -27,6 +27,7 @@ from harness.pool.shards import NO_TAR, Job, Sealed, Shard
 from harness.progress import say
 from harness.provenance import provenance
 from harness.records import Record, digest_of, read_record, write_record
+from harness.tars import UidRule
 from harness.uid import UID_DTYPE, Uids
 
 if TYPE_CHECKING:
@@ -36,11 +37,19 @@ _BUCKET = 1 << 25
 """Uids compared at once when looking for repeats: half a gigabyte."""
 
 
-def seal(path: str, *, seal_dir: str | None = None, executor: "Executor", quarantine: bool = False) -> SealedPool:
+def seal(
+    path: str,
+    *,
+    seal_dir: str | None = None,
+    executor: "Executor",
+    quarantine: bool = False,
+    uids: UidRule | None = None,
+) -> SealedPool:
     """Verify the pool in `path` and open it; returns at once if nothing has changed since it was sealed.
 
     `seal_dir` is where the sealed files go (None: the pool's folder; required for a URL). With `quarantine` every
-    shard with unusable samples is rewritten without them and its original moved to `<pool>/quarantine`.
+    shard with unusable samples is rewritten without them and its original moved to `<pool>/quarantine`. `uids` says
+    whether samples bring their uids or get them from their content (None: as when last sealed, at first their own).
     Raises ArtifactError if there are no shards or nothing readable in them, InfraError if `seal_dir` cannot be
     written, ConfigError if settings do not fit.
     """
@@ -48,24 +57,34 @@ def seal(path: str, *, seal_dir: str | None = None, executor: "Executor", quaran
         setting = "--quarantine cannot repair it there" if quarantine else "give pool.seal_dir=DIR, a local folder"
         raise ConfigError(f"pool.path={path} is not a local folder: {setting}")
     where = str(seal_dir or path)
-    listed, others, seen = _list(path)
+    uids = uids or _rule_before(where)
+    listed, others, seen = _list(path, uids)
     if not quarantine and (sealed := _still_sealed(path, where, seen)):
         return sealed
     _require_writable(where)
     with patient_lock(where):
         if not quarantine and (sealed := _still_sealed(path, where, seen)):
             return sealed
-        jobs, found = _seal_all(path, where, listed, others, seen, executor)
+        jobs, found = _seal_all(path, where, listed, others, seen, executor, uids)
         if quarantine and repair(path, jobs, found, _strays(listed, others)):
-            listed, others, seen = _list(path)
-            _seal_all(path, where, listed, others, seen, executor)
+            listed, others, seen = _list(path, uids)
+            _seal_all(path, where, listed, others, seen, executor, uids)
     return SealedPool.open(path, seal_dir)
 
 
-def _list(path: str) -> tuple[list[Shard], set[str], str]:
+def _list(path: str, uids: UidRule) -> tuple[list[Shard], set[str], str]:
     """The tars of a pool, the names of the other files beside them, and a digest of what was seen."""
     listed, others = pool_shards.list_shards(path)
-    return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others))
+    rule = [] if uids == "own" else [uids]
+    return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others) + rule)
+
+
+def _rule_before(where: str) -> UidRule:
+    """The rule by which the pool was sealed before."""
+    try:
+        return "content" if read_pool_record(where).payload.get("made_uids") else "own"
+    except ArtifactError:
+        return "own"
 
 
 def _still_sealed(path: str, where: str, seen: str) -> SealedPool | None:
@@ -104,13 +123,13 @@ def patient_lock(folder: str) -> Iterator[None]:
 
 
 def _seal_all(
-    path: str, where: str, listed: list[Shard], others: set[str], seen: str, executor: "Executor"
+    path: str, where: str, listed: list[Shard], others: set[str], seen: str, executor: "Executor", uids: UidRule
 ) -> tuple[list[Job], list[Sealed]]:
     """Seal every shard that needs it and write the pool's files, pool.json last."""
     started = time.monotonic()
     # The old record goes first: a pool.json that stands always fits the files beside it.
     Path(where, "pool.json").unlink(missing_ok=True)
-    jobs = [Job(s, join(path, "shards", f"{s.name}.tar"), os.path.join(where, "index", s.name)) for s in listed]
+    jobs = [Job(s, join(path, "shards", f"{s.name}.tar"), os.path.join(where, "index", s.name), uids) for s in listed]
     for folder in {os.path.dirname(job.index) for job in jobs}:
         os.makedirs(folder, exist_ok=True)
     done = [pool_shards.read_done(job) for job in jobs]
@@ -124,7 +143,10 @@ def _seal_all(
     found = _write_uids(where, jobs, found)
     left_out, remarks = _left_out(found, listed, others)
     if not any(sealed.samples for sealed in found):
-        raise ArtifactError(f"{path}/shards: no tar holds a usable sample; the first fault is {left_out[0]}")
+        raise ArtifactError(
+            f"{path}/shards: no tar holds a usable sample; the first fault is {left_out[0]}"
+            + ("; pairs without uids take uids=content" if uids == "own" else "")
+        )
     write_record(
         os.path.join(where, "left_out.json"),
         Record(kind="left_out", payload={"left_out": left_out, "remarks": remarks}),
@@ -138,7 +160,7 @@ def _seal_all(
         "table": digest_array(table),
         "left_out": {"count": len(left_out), "reasons": dict(sorted(reasons.items()))},
         "uids": uid.digest(uid.load(os.path.join(where, "uids.npy"))),
-    }
+    } | ({"made_uids": True} if uids == "content" else {})
     facts: dict[str, Any] = {"seen": seen, "remarks": len(remarks), "download": _download(path)}
     record = Record(kind="pool", payload=payload, provenance=provenance(seconds=time.monotonic() - started, **facts))
     write_record(os.path.join(where, "pool.json"), record)

@@ -8,6 +8,7 @@ NumPy only.
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Mapping
 from typing import Any, Self, cast
 
 import numpy as np
@@ -43,6 +44,8 @@ class SealedPool:
     """(S + 1,): shard s holds the pool rows borders[s] to borders[s + 1]."""
     shards: tuple[str, ...]
     """Paths or URLs of the S tars, in pool order."""
+    sources: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    """Of a union: name of each pool in it to that pool's path and folder of sealed files. Empty for any other pool."""
 
     @classmethod
     def open(cls, path: str, seal_dir: str | None = None) -> Self:
@@ -54,8 +57,11 @@ class SealedPool:
         borders = np.concatenate([np.zeros(1, np.int64), np.cumsum(table["samples"], dtype=np.int64)])
         if len(uids) != borders[-1] or record.payload["samples"] != len(uids) or record.payload["shards"] != len(table):
             raise ArtifactError(f"{where}/pool.json: does not fit uids.npy and shards.npy beside it; {_AGAIN}")
-        shards = tuple(join(path, "shards", f"{name.decode()}.tar") for name in table["name"].tolist())
-        return cls(path=str(path), seal_dir=where, digest=record.digest, uids=uids, borders=borders, shards=shards)
+        sources = {name: (found[0], found[1]) for name, found in record.provenance.get("sources", {}).items()}
+        places = (_place(name.decode(), sources, str(path), 0) for name in table["name"].tolist())
+        shards = tuple(join(folder, "shards", f"{name}.tar") for folder, name in places)
+        return cls(path=str(path), seal_dir=where, digest=record.digest, uids=uids, borders=borders, shards=shards,
+                   sources=sources)  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.uids)
@@ -67,10 +73,15 @@ class SealedPool:
 
     def index(self, shard: int) -> Samples:
         """Memory-mapped (n,) of SAMPLE_DTYPE: the samples of shard number `shard`, in the order of `uids`."""
-        samples = load_index(join(self.seal_dir, "index", f"{self.names[shard]}.npy"))
+        samples = load_index(self.index_path(shard))
         if len(samples) != self.borders[shard + 1] - self.borders[shard]:
-            raise ArtifactError(f"{self.seal_dir}/index/{self.names[shard]}.npy: does not fit pool.json; {_AGAIN}")
+            raise ArtifactError(f"{self.index_path(shard)}: does not fit pool.json; {_AGAIN}")
         return samples
+
+    def index_path(self, shard: int) -> str:
+        """The file of `index(shard)`."""
+        folder, name = _place(self.names[shard], self.sources, self.seal_dir, 1)
+        return join(folder, "index", f"{name}.npy")
 
     def sorted_uids(self) -> Uids:
         """(N,) sorted copy in memory."""
@@ -96,6 +107,12 @@ class SealedPool:
             order = np.lexsort((keys["f1"], keys["f0"]))[:n]
             rows, keys = rows[order], keys[order]
         return np.sort(rows)
+
+
+def _place(name: str, sources: Mapping[str, tuple[str, str]], own: str, which: int) -> tuple[str, str]:
+    """Folder (the pool's, or of its sealed files) and name there of the shard that is called `name` here."""
+    source, _, rest = name.partition("/")
+    return (sources[source][which], rest) if source in sources else (own, name)
 
 
 _AGAIN = "seal the pool again with `python -m harness.pool seal`"

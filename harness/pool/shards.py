@@ -18,7 +18,7 @@ from harness.files import is_remote, join
 from harness.pool.sealed import digest_array, load_index, save_array
 from harness.ranges import AHEAD
 from harness.records import Record, read_record, write_record
-from harness.tars import Fault, Reader, index_tar, key_of
+from harness.tars import Fault, Reader, UidRule, index_tar, key_of
 
 CHECKS = 1
 """Version of what `seal` looks at; a shard sealed under another one is sealed again."""
@@ -47,6 +47,7 @@ class Job:
     tar: str
     index: str
     """Path of the index file without its extension."""
+    uids: UidRule = "own"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def _stamp(facts: dict[str, Any]) -> str:
 
 def seal_shard(job: Job) -> Sealed:
     """Index one tar and decode its pictures; writes `<index>.npy`, then `<index>.json`, which marks it done."""
-    samples, faults = index_tar(job.tar)
+    samples, faults = index_tar(job.tar, uids=job.uids)
     keep = np.ones(len(samples), dtype=bool)
     remarks: list[tuple[str, str]] = []
     with Reader(job.tar, ahead=AHEAD) as reader:
@@ -142,8 +143,12 @@ def drop_twice(job: Job, done: Sealed, rows: npt.NDArray[np.int64]) -> Sealed:
 
 def write_done(job: Job, done: Sealed) -> None:
     """Write the record that marks a shard as sealed."""
-    payload = {"checks": CHECKS, **dataclasses.asdict(done)}
+    payload = {"checks": _checks(job), **dataclasses.asdict(done)}
     write_record(f"{job.index}.json", Record(kind="shard", payload=payload, provenance={"stamp": job.shard.stamp}))
+
+
+def _checks(job: Job) -> int | str:
+    return CHECKS if job.uids == "own" else f"{CHECKS}-{job.uids}"
 
 
 def read_done(job: Job) -> Sealed | None:
@@ -154,7 +159,7 @@ def read_done(job: Job) -> Sealed | None:
     except ArtifactError:
         return None
     payload = dict(record.payload)
-    if payload.pop("checks", None) != CHECKS or record.provenance.get("stamp") != job.shard.stamp:
+    if payload.pop("checks", None) != _checks(job) or record.provenance.get("stamp") != job.shard.stamp:
         return None
     payload["left_out"] = [Fault(*fault) for fault in payload["left_out"]]
     payload["remarks"] = [(name, remark) for name, remark in payload["remarks"]]

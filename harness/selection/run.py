@@ -36,8 +36,8 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     params = plugins.bind(method, config.params)
     settings = {"name": config.name, "target": config.target, "seed": config.seed, "params": _plain(params)}
     work = digest_of({"method": settings, "source": plugins.source_digest(method, params), "pool": pool.digest})
-    place = _Place.of(out)
-    done = _finished(place, work)
+    place = Place.of(out)
+    done = finished(place, work)
     if done is not None:
         return done
     started = time.monotonic()
@@ -52,19 +52,24 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     pool = pool.resuming(scratch / "pool")
     subset = checked(call(method, pool, ctx, params), pool=pool, name=method.name)
     inputs = {"pool": pool.digest}
-    _write(subset, place, inputs, {"method": settings, "remarks": ctx.remarks}, work, time.monotonic() - started)
+    subset.save(place.uids)
+    more = {"method": settings, "remarks": ctx.remarks}
+    write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
     shutil.rmtree(place.scratch, ignore_errors=True)
     return Subset.load(place.uids)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Place:
+class Place:
+    """Where a selection is written."""
+
     uids: Path
     record: Path
     scratch: Path
 
     @classmethod
     def of(cls, out: Path) -> Self:
+        """In the folder `out`, or at the uid file itself."""
         if out.suffix == ".npy":
             return cls(uids=out, record=out.with_suffix(".json"), scratch=out.with_name(f".{out.stem}.scratch"))
         return cls(uids=out / "uids.npy", record=out / "subset.json", scratch=out / "scratch")
@@ -90,8 +95,8 @@ def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
     """
     subset = Subset.load(path)
     work = digest_of({"subset": subset.digest, "pool": pool.digest})
-    place = _Place.of(out)
-    done = _finished(place, work)
+    place = Place.of(out)
+    done = finished(place, work)
     if done is not None:
         return done
     started = time.monotonic()
@@ -100,7 +105,9 @@ def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
         raise ArtifactError(
             f"{path}: {unknown} of {len(subset)} uids are not in the pool {pool.path}, the first is {first}"
         )
-    _write(subset, place, {"pool": pool.digest}, {"method": None, "remarks": []}, work, time.monotonic() - started)
+    subset.save(place.uids)
+    inputs, more = {"pool": pool.digest}, {"method": None, "remarks": list[str]()}
+    write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
     return Subset.load(place.uids)
 
 
@@ -181,7 +188,7 @@ def _plain(params: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _finished(place: _Place, work: str) -> Subset | None:
+def finished(place: Place, work: str) -> Subset | None:
     """The subset of an earlier run that did the same work, if it is whole."""
     try:
         record = read_record(place.record, "subset")
@@ -194,10 +201,8 @@ def _finished(place: _Place, work: str) -> Subset | None:
     return subset
 
 
-def _write(
-    subset: Subset, place: _Place, inputs: dict[str, str], more: dict[str, Any], work: str, seconds: float
-) -> None:
-    subset.save(place.uids)
+def record_of(subset: Subset, inputs: dict[str, str], more: dict[str, Any], *, work: str, seconds: float) -> Record:
+    """The record of a subset; `work` is a digest of what it was made from, for `finished`."""
     payload = {
         "uids": subset.digest,
         "size": len(subset),
@@ -205,5 +210,4 @@ def _write(
         "max_count": subset.max_count,
         **more,
     }
-    record = Record(kind="subset", inputs=inputs, payload=payload, provenance=provenance(seconds=seconds, work=work))
-    write_record(place.record, record)
+    return Record(kind="subset", inputs=inputs, payload=payload, provenance=provenance(seconds=seconds, work=work))

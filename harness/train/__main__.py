@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from harness import cli
+from harness import byod, cli
 from harness.compose import compose
 from harness.config import RunConfig
 from harness.errors import ConfigError
@@ -27,9 +27,7 @@ def command(argv: list[str]) -> None:
     places, overrides = _split(argv)
     config = compose(overrides)
     out, uids, shards = _where(config, places)
-    if config.pool.path is None:
-        raise ConfigError("setting pool.path: training alone needs pool.path=DIR, a sealed pool")
-    sealed = SealedPool.open(config.pool.path, config.pool.seal_dir)
+    sealed = _sealed(config)
     resharded = None
     if shards is not None:
         from harness.reshard import ReshardedPool
@@ -47,6 +45,19 @@ def _split(argv: list[str]) -> tuple[dict[str, str], list[str]]:
     """The settings that only this command has, and the others."""
     own = {key: value for key, _, value in (a.partition("=") for a in argv) if key in ("out", "shards")}
     return own, [a for a in argv if a.partition("=")[0] not in own]
+
+
+def _sealed(config: RunConfig) -> SealedPool:
+    """The pool that is trained on; of a byod run, the union that its selection left in the run folder."""
+    if config.byod:
+        if config.run_dir is None:
+            raise ConfigError(
+                "setting run_dir: training alone on byod folders needs the run_dir=DIR of their selection"
+            )
+        return SealedPool.open(os.path.join(config.run_dir, byod.FOLDER))
+    if config.pool.path is None:
+        raise ConfigError("setting pool.path: training alone needs pool.path=DIR, a sealed pool")
+    return SealedPool.open(config.pool.path, config.pool.seal_dir)
 
 
 def _where(config: RunConfig, places: dict[str, str]) -> tuple[Path, str, str | None]:

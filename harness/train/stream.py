@@ -10,11 +10,11 @@ import os
 import signal
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,9 @@ from harness.train.world import World
 
 PIECE = 256
 """Samples that one worker prepares at a time."""
-FILES_OPEN = 64
+READ_SAMPLES = 64
+"""Samples that are read at a time, in a thread, while those read before are decoded."""
+FILES_OPEN = 4 * READ_SAMPLES
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 """What Pillow raises for pictures it cannot read."""
 
@@ -57,6 +59,16 @@ class Piece:
     """(N, 2), int64 holding the bits of the two words of each uid that was read."""
 
 
+class Read(NamedTuple):
+    """The bytes of one sample."""
+
+    reader: tars.Reader
+    entry: Any
+    """Its row of the tar's index."""
+    image: bytes
+    caption: bytes
+
+
 class Preparer:
     """Turns pool rows into a Piece. `rows_of` maps pool rows to rows of `source` where they differ."""
 
@@ -65,6 +77,7 @@ class Preparer:
         self._size = model.image_size(model_name)
         self._tokenizer = model.tokenizer(model_name)
         self._open: OrderedDict[int, tuple[tars.Reader, npt.NDArray[np.void]]] = OrderedDict()
+        self._thread = ThreadPoolExecutor(1)
 
     def __call__(self, start: int, rows: Rows) -> Piece:
         """The samples of pool rows (N,) that stand at positions start…start+N-1 of the run.
@@ -77,13 +90,10 @@ class Preparer:
         uids = np.empty((n, 2), dtype=np.uint64)
         captions = [""] * n
         places = rows if self._rows_of is None else np.searchsorted(self._rows_of, rows)
-        shards = np.searchsorted(self._source.borders, places, side="right") - 1
-        for i in np.argsort(places, kind="stable").tolist():  # the way they lie on disk
-            shard = int(shards[i])
-            reader, index = self._shard(shard)
-            entry = index[int(places[i]) - int(self._source.borders[shard])]
+        on_disk = np.argsort(places, kind="stable")  # the way they lie there
+        for i, (reader, entry, content, caption) in zip(on_disk.tolist(), self._read(places[on_disk]), strict=True):
             try:
-                content, captions[i] = tars.read_sample(reader, entry)
+                captions[i] = caption.decode()
                 images[i] = augment.crop(augment.decode(content), uniform[i], self._size)
             except UNREADABLE as error:
                 raise ArtifactError(
@@ -92,6 +102,25 @@ class Preparer:
                 ) from error
             uids[i] = tuple(entry["uid"])
         return Piece(images, self._tokenizer(captions), torch.from_numpy(uids.view(np.int64)))
+
+    def _read(self, places: Rows) -> Iterator[Read]:
+        """Each sample, some of them read ahead."""
+        cuts = [places[start : start + READ_SAMPLES] for start in range(0, len(places), READ_SAMPLES)]
+        coming: deque[Future[list[Read]]] = deque()
+        for cut in cuts:
+            coming.append(self._thread.submit(self._read_now, cut))
+            if len(coming) > 1:
+                yield from coming.popleft().result()
+        for last in coming:
+            yield from last.result()
+
+    def _read_now(self, places: Rows) -> list[Read]:
+        shards = np.searchsorted(self._source.borders, places, side="right") - 1
+        samples = []
+        for place, shard in zip(places.tolist(), shards.tolist(), strict=True):
+            reader, index = self._shard(shard)
+            samples.append((reader, index[place - int(self._source.borders[shard])]))
+        return [Read(*sample, *read) for sample, read in zip(samples, tars.read_samples(samples), strict=True)]
 
     def _shard(self, shard: int) -> tuple[tars.Reader, npt.NDArray[np.void]]:
         found = self._open.get(shard)

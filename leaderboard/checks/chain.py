@@ -5,7 +5,7 @@ from typing import Any
 from harness.config import locked_differences
 from harness.eval.suite import Task
 from harness.records import PROTOCOL
-from leaderboard.case import Case, Notes, error
+from leaderboard.case import Case, Notes, error, warning
 
 
 def seeds(case: Case) -> Notes:
@@ -64,6 +64,46 @@ def inputs(case: Case) -> Notes:
     for where, what, stated, true in links:
         if stated != true or true is None:
             yield error(where, f"{what} {_brief(stated)} is not {_brief(true)}: the chain of digests is broken")
+
+
+def sources(case: Case) -> Notes:
+    """Of a byod entry: pool.json is the union of the sources whose records stand in the entry, as it says."""
+    union, stated = case.pool, {source.name: source for source in case.payload.pool.sources}
+    named = case.pool.payload.get("sources") or []
+    if not named:
+        if stated or case.entry.read("subset.json").payload.get("sources"):
+            yield error("entry.json", "names sources, pool.json is not a union of any")
+        return
+    records = {name: case.entry.read(f"pool/{name}/pool.json") for name in case.sources}
+    if len(named) != len(records) or [s.name for s in case.payload.pool.sources] != list(records):
+        yield error("entry.json", f"pool.sources are not the {len(named)} of pool.json in their order")
+        return
+    if case.payload.about.track != "byod":
+        yield error("entry.json", f"track is {case.payload.about.track}, but byod folders were trained on")
+    if not case.payload.about.external_data:
+        yield warning("entry.json", "external_data does not say what the byod folders hold")
+    weights = case.entry.read("subset.json").payload.get("sources")
+    for what, found in (("subset.json", weights), ("config", case.runs[0].config.payload.get("sources"))):
+        if found != {name: source.weight for name, source in stated.items()}:
+            yield error(what, f"weights of the sources {_brief(found)} are not those of entry.json")
+    for item in named:
+        name, record = item["name"], records[item["name"]]
+        for what, value, true in (
+            ("digest in pool.json", union.inputs.get(name), record.digest),
+            ("digest in entry.json", stated[name].digest, record.digest),
+            ("samples in pool.json", item["samples"], record.payload.get("samples")),
+            ("samples in entry.json", stated[name].samples, record.payload.get("samples")),
+        ):
+            if value != true:
+                yield error(f"pool/{name}/pool.json", f"{what} {_brief(value)} is not {_brief(true)}")
+    for what, total in (
+        ("samples", sum(record.payload["samples"] for record in records.values())),
+        ("shards", sum(record.payload["shards"] for record in records.values())),
+        ("left_out", sum(record.payload["left_out"]["count"] for record in records.values())),
+    ):
+        value = union.payload.get(what)
+        if (value["count"] if isinstance(value, dict) else value) != total:
+            yield error("pool/pool.json", f"{what} are not the sum over the sources, {total:,}")
 
 
 def protocol(case: Case) -> Notes:

@@ -24,6 +24,8 @@ def retrain(case: Case) -> Notes:
         raise SkippedError("training again needs --work DIR and --seed N (one that the entry does not have)")
     if seed in {run.seed for run in case.runs}:
         raise SkippedError(f"seed {seed} is one of the entry's; give another with --seed")
+    if case.sources:
+        raise SkippedError("training again is done on the pool alone; run a byod entry's settings on its folders")
     if case.means.pool is None:
         raise SkippedError("training again needs the pool; give --pool DIR")
     uids, ours = Path(work) / "uids.npy", np.asarray(case.uids)

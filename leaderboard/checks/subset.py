@@ -42,8 +42,31 @@ def membership(case: Case) -> Notes:
         yield error("uids.npy", f"{len(strangers):,} uids are not in the sealed pool, the first is {example}")
 
 
+def sources(case: Case) -> Notes:
+    """Of a byod entry: the union holds each source's uids, and the subset all of a folder's, as often as its weight."""
+    if not case.sources:
+        return
+    own = case.means.pool
+    for source in case.payload.pool.sources:
+        rows, record = case.sources[source.name], case.entry.read(f"pool/{source.name}/pool.json")
+        held = uid.digest(case.sealed.uids[rows])
+        if held != record.payload.get("uids"):
+            yield error("pool/uids.npy", f"source {source.name} does not hold the uids of its record")
+        if source.name == "pool":
+            if case.payload.scale == "tiny" and own is not None and held != uid.digest(own.uids):
+                yield error("pool/pool/pool.json", "is not the generated pool, which at scale tiny is the same for all")
+            wrong = int((case.counts[rows] % source.weight != 0).sum())
+        else:
+            wrong = int((case.counts[rows] != source.weight).sum())
+        if wrong:
+            yield error("uids.npy", f"{wrong:,} pairs of source {source.name} do not count {source.weight} times")
+
+
 def realised(case: Case) -> Notes:
     """The bitmap has one bit for each uid of the full pool, and marks exactly the sealed pool's."""
+    own = case.sources.get("pool", slice(0, case.payload.pool.samples))
+    if case.sources and "pool" not in case.sources:
+        return
     if "realised.npy" not in case.entry.record.inputs:
         if case.payload.scale != "tiny":
             yield error("entry.json", "there is no realised.npy; pack the entry with --pool-list")
@@ -54,15 +77,16 @@ def realised(case: Case) -> Notes:
         yield error("realised.npy", f"holds {len(bits):,} bytes, {listed:,} uids need {-(-listed // 8):,}")
         return
     marked = int(np.unpackbits(bits, bitorder="little").sum())
-    if marked != case.payload.pool.samples:
-        yield error("realised.npy", f"marks {marked:,} uids, the sealed pool holds {case.payload.pool.samples:,}")
+    if marked != own.stop - own.start:
+        yield error("realised.npy", f"marks {marked:,} uids, the sealed pool holds {own.stop - own.start:,}")
     if case.means.pool_list is None:
         raise SkippedError("the full pool's uid list is not at hand; bring it with --pool-list")
     full = uid.load(case.means.pool_list)
     if len(full) != listed or uid.digest(full) != case.payload.pool.listed_uids:
         yield error("entry.json", "pool.listed_uids is not the digest of the full pool's uid list")
         return
-    missing = sum(int((~_marked(bits, uid.find(full, part))).sum()) for part in _parts(case.uids))
+    used = uid.sort(np.asarray(case.sealed.uids[own])[case.counts[own] > 0]) if case.sources else case.uids
+    missing = sum(int((~_marked(bits, uid.find(full, part))).sum()) for part in _parts(used))
     if missing:
         yield error("uids.npy", f"{missing:,} uids are not among those that realised.npy marks")
 

@@ -245,6 +245,17 @@ def test_blur(tmp_path: Path) -> None:
     assert (index_tar(done.shards[0])[0] == done.index(0)).all()
 
 
+def test_samples_without_json(tmp_path: Path) -> None:
+    """Copies and blurring leave pairs without json as they are."""
+    write_tar(tmp_path / "pool" / "shards" / "0.tar", [{"1.jpg": picture(1), "1.txt": b"one"}])
+    sealed = seal(str(tmp_path / "pool"), executor=ONE, uids="content")
+    twice = Subset.of(np.asarray(sealed.uids), np.array([2]))
+    done = reshard.reshard(sealed, twice, out=tmp_path / "out", executor=ONE, blur=True)
+    assert [(key, image, caption) for key, _, image, caption in contents(done)] == [
+        ("1", picture(1), "one"), ("1-1", picture(1), "one"),
+    ]  # fmt: skip
+
+
 def test_blur_of_nothing_and_over_the_edge() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     assert blur(pixels, []) is pixels

@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import string
@@ -252,3 +253,29 @@ def test_copied_ranges_are_a_tar_again(tmp_path: Path) -> None:
     assert (copied["uid"] == chosen["uid"]).all()
     assert copier.written == (tmp_path / "b.tar").stat().st_size
     assert tars.merge_ranges(samples[:0]).shape == (0, 2)
+
+
+def test_uids_made_from_content(tmp_path: Path) -> None:
+    """Pairs without json, and pairs whose own uids are not wanted: equal content gives equal uids."""
+    bare = {name: content for name, content in sample(0).items() if not name.endswith(".json")}
+    path = write_tar(tmp_path / "a.tar", [bare, sample(1), {**sample(2), "000000002.txt": b"another"}])
+    samples, faults = tars.index_tar(path, uids="content")
+    assert faults == []
+    picture_digest = hashlib.sha256(sample(0)["000000000.jpg"]).digest()
+    expected = hashlib.sha256(picture_digest + "caption 0 of shard 0 é".encode()).hexdigest()[:32]
+    names = uid.to_hex(samples["uid"])
+    assert names[0] == expected
+    assert names[1] != uid_of((0, 1))
+    assert (
+        names[2] != uid.to_hex(tars.index_tar(write_tar(tmp_path / "b.tar", [sample(2)]), uids="content")[0]["uid"])[0]
+    )
+    assert samples["json_size"].tolist()[0] == 0
+    with tars.Reader(path) as reader:
+        assert tars.read_sample(reader, samples[0]) == (sample(0)["000000000.jpg"], "caption 0 of shard 0 é")
+
+
+def test_uids_made_from_content_need_a_picture_and_a_caption(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "a.tar", [{"1.jpg": b""}, {"2.jpg": b"x", "2.txt": b"\xff"}, {"3.jpg": b"x"}])
+    samples, faults = tars.index_tar(path, uids="content")
+    assert [fault.reason for fault in faults] == ["no txt", "txt is not UTF-8", "no txt"]
+    assert len(samples) == 0

@@ -80,7 +80,9 @@ def test_only_changed_shards_are_done_again(pool: Path, monkeypatch: pytest.Monk
     touch_later(pool / "shards" / "00000001.tar")
     looked: list[str] = []
     real = pool_shards.index_tar
-    monkeypatch.setattr(pool_shards, "index_tar", lambda path: looked.append(os.path.basename(path)) or real(path))
+    monkeypatch.setattr(
+        pool_shards, "index_tar", lambda path, **how: looked.append(os.path.basename(path)) or real(path, **how)
+    )
     assert sealed_again(pool).digest == before.digest
     assert looked == ["00000001.tar"]
 
@@ -356,3 +358,22 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         out = subprocess.run([*command, str(tmp_path / "b")], capture_output=True, text=True, check=True).stdout
     assert killed
     assert out == whole
+
+
+def test_a_pool_sealed_with_made_uids_stays_so(tmp_path: Path) -> None:
+    """Tools that seal a pool in passing do not know how its uids were made."""
+    bare = [{f"{n}.jpg": picture(n), f"{n}.txt": b"caption"} for n in range(3)]
+    write_tar(tmp_path / "pool" / "shards" / "0.tar", bare)
+    with pytest.raises(ArtifactError, match="take uids=content"):
+        sealed_again(tmp_path / "pool")
+    made = sealed_again(tmp_path / "pool", uids="content")
+    assert len(made) == 3
+    touch_later(tmp_path / "pool" / "shards" / "0.tar")
+    assert sealed_again(tmp_path / "pool").digest == made.digest
+
+
+def test_equal_pairs_with_made_uids_are_one(tmp_path: Path) -> None:
+    twins = [{f"{n}.jpg": picture(0), f"{n}.txt": b"caption"} for n in range(2)]
+    write_tar(tmp_path / "pool" / "shards" / "0.tar", twins)
+    assert len(sealed_again(tmp_path / "pool", uids="content")) == 1
+    assert left_out(tmp_path / "pool")[0][3] == "uid stands in an earlier sample"

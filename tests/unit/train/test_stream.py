@@ -2,6 +2,10 @@
 
 import functools
 import shutil
+import threading
+import time
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +107,7 @@ def test_an_unreadable_sample_is_named(sealed: SealedPool, subset: Subset, tmp_p
 def test_few_files_stay_open(sealed: SealedPool, subset: Subset, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[int] = []
     monkeypatch.setattr(stream, "FILES_OPEN", 2)
+    monkeypatch.setattr(stream, "READ_SAMPLES", 8)
     preparer = Preparer(sealed, rows_of=None, model_name="clip-tiny", seed=0)
     close = tars.Reader.close
     monkeypatch.setattr(tars.Reader, "close", lambda self: (opened.append(1), close(self))[1])
@@ -121,3 +126,95 @@ def test_a_dead_loader_is_an_infra_error(sealed: SealedPool, subset: Subset) -> 
     order = Order(sealed.uids, sealed.borders, subset.uids, seed=1, batch_size=16, samples_seen=72)
     with pytest.raises(InfraError, match="loader process died"):
         list(Stream(order, _die, world=world(), workers=1).batches(0))
+
+
+class SlowStore(ThreadingHTTPServer):
+    """A loopback server that gives ranges of the files in a folder and takes `delay` seconds for each."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path, *, delay: float) -> None:
+        self.folder, self.delay = folder, delay
+        self.at_once = self.most_at_once = self.asked = 0
+        self.guard = threading.Lock()
+        super().__init__(("127.0.0.1", 0), _Ranges)
+
+
+class _Ranges(SimpleHTTPRequestHandler):
+    server: SlowStore
+
+    def do_HEAD(self) -> None:
+        self._answer(len(self._content()), b"", 200)
+
+    def do_GET(self) -> None:
+        with self.server.guard:
+            self.server.asked += 1
+            self.server.at_once += 1
+            self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
+        time.sleep(self.server.delay)
+        first, last = self.headers["Range"].removeprefix("bytes=").split("-")
+        part = self._content()[int(first) : int(last) + 1]
+        self._answer(len(part), part, 206)
+        with self.server.guard:
+            self.server.at_once -= 1
+
+    def _content(self) -> bytes:
+        return (self.server.folder / self.path.lstrip("/")).read_bytes()
+
+    def _answer(self, length: int, content: bytes, code: int) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(length))
+        self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def store(sealed: SealedPool) -> Iterator[SlowStore]:
+    server = SlowStore(Path(sealed.path), delay=0.05)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_slow_store_is_read_side_by_side_and_ahead(
+    sealed: SealedPool, subset: Subset, store: SlowStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """24 samples wait once for the store, not 24 times, and the next are fetched while these are decoded."""
+    monkeypatch.setattr(stream, "READ_SAMPLES", 24)
+    asked_by_then: list[int] = []
+    real = stream.augment.decode
+
+    def decode(content: bytes) -> object:
+        # The first picture is not decoded before the second lot has been asked for, if ever it is.
+        patience = time.monotonic() + (10 if not asked_by_then else 0)
+        while store.asked <= 24 and time.monotonic() < patience:
+            time.sleep(0.01)
+        asked_by_then.append(store.asked)
+        return real(content)
+
+    monkeypatch.setattr(stream.augment, "decode", decode)
+    url = f"http://127.0.0.1:{store.server_port}"
+    far = Preparer(SealedPool.open(url, sealed.seal_dir), rows_of=None, model_name="clip-tiny", seed=1)
+    near = Preparer(SealedPool.open(sealed.path), rows_of=None, model_name="clip-tiny", seed=1)
+    rows = np.arange(72)
+    piece = far(0, rows)
+    assert store.asked == 72
+    assert store.most_at_once > 8
+    assert asked_by_then[0] > 24
+    assert torch.equal(piece.images, near(0, rows).images)
+
+
+def test_a_tar_in_a_store_that_became_shorter_is_named(sealed: SealedPool, tmp_path: Path) -> None:
+    shutil.copytree(sealed.path, tmp_path / "pool")
+    path = tmp_path / "pool" / "shards" / "00000000.tar"
+    path.write_bytes(path.read_bytes()[:5000])
+    far = SealedPool.open(f"local://{tmp_path}/pool", sealed.seal_dir)
+    with pytest.raises(ArtifactError, match=r"00000000\.tar: ends before byte"):
+        Preparer(far, rows_of=None, model_name="clip-tiny", seed=1)(0, np.arange(8))
