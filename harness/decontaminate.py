@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from harness import cli, images, uid
+from harness.config import PoolAt
 from harness.duplicates import fingerprints
 from harness.errors import ArtifactError, StageError
 from harness.executor import Executor, get
@@ -131,13 +132,6 @@ def eval_tars(data_dir: str) -> list[str]:
     return found
 
 
-class PoolSettings(StrictModel):
-    """The pool to look through."""
-
-    path: str
-    seal_dir: str | None = None
-
-
 class EvalSettings(StrictModel):
     """The evaluation sets to look for."""
 
@@ -147,7 +141,7 @@ class EvalSettings(StrictModel):
 class Settings(StrictModel):
     """Search a pool for pictures of the evaluation sets."""
 
-    pool: PoolSettings
+    pool: PoolAt
     eval: EvalSettings
     out: str
     subset: str | None = None

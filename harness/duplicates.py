@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness import cli, images, uid
+from harness.config import PoolAt
 from harness.executor import Executor, get
 from harness.files import atomic_path, join
 from harness.phash import Hashes, components, near_pairs, phash
@@ -70,17 +71,10 @@ def duplicate_table(sealed: SealedPool, found: Fingerprints) -> pa.Table:
     })  # fmt: skip
 
 
-class PoolSettings(StrictModel):
-    """The pool to look through."""
-
-    path: str
-    seal_dir: str | None = None
-
-
 class Settings(StrictModel):
     """Find exact and near duplicates in a pool."""
 
-    pool: PoolSettings
+    pool: PoolAt
     out: str | None = None
     """Default: duplicates.parquet beside pool.json."""
     executor: Literal["local", "ray"] = "local"

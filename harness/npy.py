@@ -76,7 +76,7 @@ def header(path: str | os.PathLike[str], *, name: str | None = None) -> Header:
 
 
 def load(
-    path: str | os.PathLike[str], *, dtype: npt.DTypeLike = None, ndim: int = 1, name: str | None = None
+    path: str | os.PathLike[str], *, dtype: npt.DTypeLike | None = None, ndim: int = 1, name: str | None = None
 ) -> npt.NDArray[Any]:
     """The memory-mapped array in the local npy file `path`, of this dtype (None: any) and number of dimensions.
 

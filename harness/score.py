@@ -29,6 +29,7 @@ from pydantic import Field
 from harness import cli, files, images, uid
 from harness import executor as executors
 from harness import model as models
+from harness.config import PoolAt
 from harness.errors import ArtifactError, ConfigError
 from harness.executor import Executor
 from harness.files import atomic_path
@@ -43,15 +44,10 @@ Half = npt.NDArray[np.float16]
 PARTS = ("img", "txt")
 
 
-class _PoolAt(StrictModel):
-    path: str
-    seal_dir: str | None = None
-
-
 class Settings(StrictModel):
     """Score a sealed pool with a CLIP model."""
 
-    pool: _PoolAt
+    pool: PoolAt
     model: str = Field(description="open_clip's name of the model, or one of configs/model/")
     checkpoint: str = Field(description="safetensors or state dict file, or an open_clip tag")
     name: str = Field(
