@@ -76,6 +76,11 @@ class SealedPool:
         """(N,) sorted copy in memory."""
         return uid.sort(np.asarray(self.uids))
 
+    @property
+    def duplicates_dir(self) -> str:
+        """Where `harness.duplicates` puts this pool's columns, a file of the same name for each metadata file."""
+        return join(self.seal_dir, f"duplicates-{self.digest[:16]}")
+
     def left_out(self) -> list[dict[str, str]]:
         """What `seal` found unusable: shard, name (key in the tar, or empty), uid (or empty) and reason of each."""
         rows = load_left_out(self.seal_dir)["left_out"]
