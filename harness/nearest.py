@@ -40,7 +40,9 @@ def unit(embeddings: Floats) -> npt.NDArray[np.float32]:
     rows = np.asarray(embeddings, dtype=np.float32)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     good = np.isfinite(lengths) & (lengths > 0)
-    return np.where(good, rows, np.float32(0)) / np.where(good, lengths, np.float32(1))
+    scaled = np.zeros_like(rows)
+    np.divide(rows, lengths, out=scaled, where=good)
+    return scaled
 
 
 def alike(

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 from pool_folders import sample, uid_of, write_tar
 
-from harness import decontaminate, duplicates, executor, nearest, similar, uid
-from harness.decontaminate import disguised, eval_tars, search
+from harness import decontaminate, duplicates, evalpictures, executor, nearest, score, similar, uid
+from harness import model as models
+from harness.decontaminate import search
 from harness.duplicates import Fingerprints
 from harness.errors import ArtifactError, ConfigError, StageError
+from harness.evalpictures import disguised, eval_tars, task_of
 from harness.phash import components, distance, near_pairs, phash
 from harness.pool.seal import seal
 from harness.pool.view import Pool
@@ -239,7 +241,7 @@ def test_evaluation_pictures_in_a_pool(tmp_path: Path, capsys: pytest.CaptureFix
     write_tar(tmp_path / "pool" / "shards" / "0.tar", [sample(n, image=image) for n, image in enumerate(images)])
     sealed = seal(str(tmp_path / "pool"), executor=ONE)
     found = search(sealed, eval_tars(str(tmp_path / "eval")), ONE)
-    assert found.control_recall == 1.0
+    assert found.control_recall == {"hash": 1.0}
     assert found.pictures == 20
     assert set(uid.to_hex(found.uids)) == {uid_of((0, 10)), uid_of((0, 11))}
     assert {(row["task"], row["key"]) for row in found.matches.to_pylist()} == {
@@ -251,14 +253,14 @@ def test_evaluation_pictures_in_a_pool(tmp_path: Path, capsys: pytest.CaptureFix
     decontaminate.command([*arguments, f"subset={tmp_path}/uids.npy"])
     assert uid.to_hex(uid.load(tmp_path / "out" / "contaminated.npy")) == [uid_of((0, 10))]
     payload = read_record(tmp_path / "out" / "decontamination.json", "decontamination").payload
-    assert (payload["contaminated"], payload["control_recall"]) == (1, 1.0)
+    assert (payload["contaminated"], payload["control_recall"]) == (1, {"hash": 1.0})
     assert "1 samples show one of 20 evaluation pictures" in capsys.readouterr().out
 
 
 def test_a_search_that_misses_its_controls_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_task(tmp_path / "eval", "one", [drawing(seed) for seed in range(3)])
     write_tar(tmp_path / "pool" / "shards" / "0.tar", [sample(0)])
-    monkeypatch.setattr(decontaminate, "disguised", lambda picture: picture.rotate(90))
+    monkeypatch.setattr(evalpictures, "disguised", lambda picture: picture.rotate(90))
     with pytest.raises(StageError, match=r"0\.0% of the planted controls"):
         decontaminate.command([f"pool.path={tmp_path}/pool", f"eval.data_dir={tmp_path}/eval", f"out={tmp_path}/out"])
     with pytest.raises(ArtifactError, match=r"holds no wds_\*/test/\*\.tar"):
@@ -269,3 +271,67 @@ def test_broken_evaluation_tar(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "wds_x_test" / "test" / "0.tar", [{"a.png": b"no picture"}])
     with pytest.raises(ArtifactError, match=r"0\.tar: not a readable tar of pictures"):
         decontaminate.hash_eval_tar(str(path))
+
+
+def test_task_of_a_tar() -> None:
+    assert {task_of(f"/data/wds_x_test/{part}/0.tar") for part in ("test", "images", "test/images")} == {"wds_x_test"}
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool whose embeddings `mine_img` are a small model's, with an evaluation picture in it, and a task."""
+    folder = tmp_path_factory.mktemp("scored")
+    write_task(folder / "eval", "one", [drawing(seed) for seed in range(10, 20)] + [Image.new("RGB", (40, 40))])
+    images = [*(encoded(drawing(seed)) for seed in range(100, 110)), encoded(disguised(drawing(13)))]
+    write_tar(folder / "pool" / "shards" / "0.tar", [sample(n, image=image) for n, image in enumerate(images)])
+    (folder / "pool" / "metadata").mkdir()
+    uids = [uid_of("gone"), *(uid_of((0, n)) for n in range(11))]
+    pq.write_table(pa.table({"uid": uids, "text": uids}), folder / "pool" / "metadata" / "a.parquet")
+    seal(str(folder / "pool"), executor=ONE)
+    for seed in (1, 2):
+        weights = models.create("clip-tiny", seed=seed).state_dict()
+        models.save_safetensors(folder / f"{seed}.safetensors", weights)
+    score.command([f"pool.path={folder}/pool", f"checkpoint={folder}/1.safetensors", "model=clip-tiny", "name=mine",
+                   "device=cpu"])  # fmt: skip
+    return folder
+
+
+def by_embeddings(folder: Path, out: Path, **more: object) -> None:
+    values = {"pool.path": folder / "pool", "eval.data_dir": folder / "eval", "out": out, "features": "mine_img",
+              "model": "clip-tiny", "checkpoint": folder / "1.safetensors", "device": "cpu", **more}  # fmt: skip
+    decontaminate.command([f"{name}={value}" for name, value in values.items() if value is not None])
+
+
+def test_evaluation_pictures_by_embeddings(scored: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(decontaminate, "near_pairs", lambda *_: np.empty((0, 2), np.int64))  # the hash finds nothing
+        with pytest.raises(StageError, match=r"only 0\.0% of the planted controls were found by hash"):
+            by_embeddings(scored, tmp_path, similarity=0.999)
+    assert "0.0% by hash and 100.0% by embedding" in capsys.readouterr().out
+    assert uid.to_hex(uid.load(tmp_path / "contaminated.npy")) == [uid_of((0, 10))]
+    (match,) = pq.read_table(tmp_path / "matches.parquet").to_pylist()
+    assert (match["uid"], match["task"], match["key"]) == (uid_of((0, 10)), "wds_one_test", "s0000003")
+    assert match["bits"] is None and 0.999 <= match["similarity"] <= 1
+    payload = read_record(tmp_path / "decontamination.json", "decontamination").payload
+    assert payload["embedding"]["features"] == "mine_img"
+    by_embeddings(scored, tmp_path, similarity=0.999)
+    rows = pq.read_table(tmp_path / "matches.parquet").to_pylist()
+    assert [(row["key"], row["bits"] is None, row["similarity"] is None) for row in rows] == [
+        ("s0000003", False, True), ("s0000003", True, False),
+    ]  # fmt: skip
+
+
+def test_embeddings_of_another_model(scored: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"mine_img is not what model clip-tiny gives: 0% of 11 pictures"):
+        by_embeddings(scored, tmp_path, checkpoint=scored / "2.safetensors", similarity=0.999)
+    with pytest.raises(ArtifactError, match="no array 'b32_img'"):
+        by_embeddings(scored, tmp_path, features="b32_img")
+    with pytest.raises(ConfigError, match="features, model and checkpoint go together, not features and model alone"):
+        by_embeddings(scored, tmp_path, checkpoint=None)
+
+
+def test_controls_that_the_embeddings_miss(scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evalpictures, "disguised", lambda picture: picture.rotate(90))
+    monkeypatch.setattr(decontaminate, "_by_hash", lambda *_: (uid.from_hex([]), np.empty(0, int), np.empty(0), 1.0))
+    with pytest.raises(StageError, match=r"of the planted controls were found by embedding"):
+        by_embeddings(scored, tmp_path, similarity=0.999)
