@@ -21,6 +21,7 @@ from harness import uid
 from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.files import atomic_path, is_remote, join, lock
 from harness.pool import shards as pool_shards
+from harness.pool.originals import write_runs
 from harness.pool.quarantine import repair
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_index, read_pool_record, save_array
 from harness.pool.shards import NO_TAR, Job, Sealed, Shard
@@ -36,11 +37,20 @@ _BUCKET = 1 << 25
 """Uids compared at once when looking for repeats: half a gigabyte."""
 
 
-def seal(path: str, *, seal_dir: str | None = None, executor: "Executor", quarantine: bool = False) -> SealedPool:
+def seal(
+    path: str,
+    *,
+    seal_dir: str | None = None,
+    executor: "Executor",
+    quarantine: bool = False,
+    sha256: bool | None = None,
+) -> SealedPool:
     """Verify the pool in `path` and open it; returns at once if nothing has changed since it was sealed.
 
     `seal_dir` is where the sealed files go (None: the pool's folder; required for a URL). With `quarantine` every
     shard with unusable samples is rewritten without them and its original moved to `<pool>/quarantine`.
+    With `sha256` a sample counts only if its picture is the original that the metadata's column sha256 names; None
+    does as the last sealing did.
     Raises ArtifactError if there are no shards or nothing readable in them, InfraError if `seal_dir` cannot be
     written, ConfigError if settings do not fit.
     """
@@ -49,16 +59,20 @@ def seal(path: str, *, seal_dir: str | None = None, executor: "Executor", quaran
         raise ConfigError(f"pool.path={path} is not a local folder: {setting}")
     where = str(seal_dir or path)
     listed, others, seen = _list(path)
-    if not quarantine and (sealed := _still_sealed(path, where, seen)):
+    if not quarantine and (sealed := _still_sealed(path, where, seen, sha256)):
         return sealed
     _require_writable(where)
-    with patient_lock(where):
-        if not quarantine and (sealed := _still_sealed(path, where, seen)):
+    with patient_lock(where), contextlib.ExitStack() as stack:
+        if not quarantine and (sealed := _still_sealed(path, where, seen, sha256)):
             return sealed
-        jobs, found = _seal_all(path, where, listed, others, seen, executor)
+        runs = None
+        if _checked_before(where) if sha256 is None else sha256:
+            runs = stack.enter_context(tempfile.TemporaryDirectory(prefix=".originals-", dir=where))
+            write_runs(path, runs, executor)
+        jobs, found = _seal_all(path, where, listed, others, seen, executor, runs)
         if quarantine and repair(path, jobs, found, _strays(listed, others)):
             listed, others, seen = _list(path)
-            _seal_all(path, where, listed, others, seen, executor)
+            _seal_all(path, where, listed, others, seen, executor, runs)
     return SealedPool.open(path, seal_dir)
 
 
@@ -68,13 +82,23 @@ def _list(path: str) -> tuple[list[Shard], set[str], str]:
     return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others))
 
 
-def _still_sealed(path: str, where: str, seen: str) -> SealedPool | None:
+def _still_sealed(path: str, where: str, seen: str, sha256: bool | None) -> SealedPool | None:
+    if sha256 is not None and sha256 != _checked_before(where):
+        return None
     try:
         if read_pool_record(where).provenance.get("seen") == seen:
             return SealedPool.open(path, where)
     except ArtifactError:
         return None
     return None
+
+
+def _checked_before(where: str) -> bool:
+    """Whether the last sealing compared the pictures with the metadata's sha256."""
+    try:
+        return bool(read_pool_record(where).payload.get("sha256", False))
+    except ArtifactError:
+        return False
 
 
 def _require_writable(where: str) -> None:
@@ -104,13 +128,13 @@ def patient_lock(folder: str) -> Iterator[None]:
 
 
 def _seal_all(
-    path: str, where: str, listed: list[Shard], others: set[str], seen: str, executor: "Executor"
+    path: str, where: str, listed: list[Shard], others: set[str], seen: str, executor: "Executor", runs: str | None
 ) -> tuple[list[Job], list[Sealed]]:
     """Seal every shard that needs it and write the pool's files, pool.json last."""
     started = time.monotonic()
     # The old record goes first: a pool.json that stands always fits the files beside it.
     Path(where, "pool.json").unlink(missing_ok=True)
-    jobs = [Job(s, join(path, "shards", f"{s.name}.tar"), os.path.join(where, "index", s.name)) for s in listed]
+    jobs = [Job(s, join(path, "shards", f"{s.name}.tar"), os.path.join(where, "index", s.name), runs) for s in listed]
     for folder in {os.path.dirname(job.index) for job in jobs}:
         os.makedirs(folder, exist_ok=True)
     done = [pool_shards.read_done(job) for job in jobs]
@@ -139,6 +163,7 @@ def _seal_all(
         "left_out": {"count": len(left_out), "reasons": dict(sorted(reasons.items()))},
         "uids": uid.digest(uid.load(os.path.join(where, "uids.npy"))),
     }
+    payload |= {"sha256": True} if runs else {}
     facts: dict[str, Any] = {"seen": seen, "remarks": len(remarks), "download": _download(path)}
     record = Record(kind="pool", payload=payload, provenance=provenance(seconds=time.monotonic() - started, **facts))
     write_record(os.path.join(where, "pool.json"), record)

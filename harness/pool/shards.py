@@ -15,6 +15,7 @@ import numpy.typing as npt
 from harness import images, uid
 from harness.errors import ArtifactError
 from harness.files import is_remote, join
+from harness.pool import originals
 from harness.pool.sealed import digest_array, load_index, save_array
 from harness.ranges import AHEAD
 from harness.records import Record, read_record, write_record
@@ -47,6 +48,8 @@ class Job:
     tar: str
     index: str
     """Path of the index file without its extension."""
+    originals: str | None = None
+    """Folder of what `originals.write_runs` wrote, where pictures are compared with the metadata's sha256."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -111,8 +114,12 @@ def seal_shard(job: Job) -> Sealed:
     remarks: list[tuple[str, str]] = []
     with Reader(job.tar, ahead=AHEAD) as reader:
         names = uid.to_hex(samples["uid"])
+        wanted = None if job.originals is None else originals.expected(job.originals, samples["uid"])
         for row, entry in enumerate(samples):
-            reason = images.fault(reader.exactly(int(entry["image"]), int(entry["image_size"])))
+            content = reader.exactly(int(entry["image"]), int(entry["image_size"]))
+            reason = images.fault(content)
+            if reason is None and wanted is not None:
+                reason = originals.fault(reader, entry, content, wanted[row].tobytes())
             if reason is not None:
                 keep[row] = False
                 faults.append(Fault(key_of(reader, entry), names[row], reason))
@@ -142,7 +149,7 @@ def drop_twice(job: Job, done: Sealed, rows: npt.NDArray[np.int64]) -> Sealed:
 
 def write_done(job: Job, done: Sealed) -> None:
     """Write the record that marks a shard as sealed."""
-    payload = {"checks": CHECKS, **dataclasses.asdict(done)}
+    payload = {"checks": CHECKS, "sha256": job.originals is not None, **dataclasses.asdict(done)}
     write_record(f"{job.index}.json", Record(kind="shard", payload=payload, provenance={"stamp": job.shard.stamp}))
 
 
@@ -155,6 +162,8 @@ def read_done(job: Job) -> Sealed | None:
         return None
     payload = dict(record.payload)
     if payload.pop("checks", None) != CHECKS or record.provenance.get("stamp") != job.shard.stamp:
+        return None
+    if payload.pop("sha256", False) != (job.originals is not None):
         return None
     payload["left_out"] = [Fault(*fault) for fault in payload["left_out"]]
     payload["remarks"] = [(name, remark) for name, remark in payload["remarks"]]
