@@ -65,6 +65,13 @@ class MethodConfig(StrictModel):
     """Keyword arguments of the function."""
 
 
+class PoolAt(StrictModel):
+    """A pool that is there, for the commands that work on one."""
+
+    path: str = Field(description="folder (or URL) in CommonPool's layout")
+    seal_dir: str | None = Field(default=None, description="where the sealed files are; null: the pool's folder")
+
+
 class PoolConfig(StrictModel):
     """The pool to choose from."""
 

@@ -1,5 +1,6 @@
-"""Which centroid lies nearest to each embedding, by the largest inner product."""
+"""Embeddings by their inner products: the nearest centroid of each, and pairs that are alike."""
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -34,8 +35,35 @@ def nearest(features: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
     return labels
 
 
+def unit(embeddings: Floats) -> npt.NDArray[np.float32]:
+    """`embeddings` (N, D) at length one, float32; those of length zero or with NaN become zero, alike to none."""
+    rows = np.asarray(embeddings, dtype=np.float32)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    good = np.isfinite(lengths) & (lengths > 0)
+    scaled = np.zeros_like(rows)
+    np.divide(rows, lengths, out=scaled, where=good)
+    return scaled
+
+
+def alike(
+    queries: Floats, table: Floats, *, least: float
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
+    """Pairs (P, 2) of rows of `queries` (N, D) and `table` (M, D) with a cosine of at least `least`, and cosines (P,).
+
+    They come block by block of 2,048 by 8,192 rows, so that memory grows neither with N nor with M nor with how many
+    there are in all.
+    """
+    for start in range(0, len(queries), _ROWS):
+        part = unit(queries[start : start + _ROWS])
+        for first in range(0, len(table), _CENTROIDS):
+            cosines = part @ unit(table[first : first + _CENTROIDS]).T
+            pairs = np.argwhere(cosines >= least)
+            if len(pairs):
+                yield pairs + np.array([start, first]), cosines[pairs[:, 0], pairs[:, 1]]
+
+
 @cache
 def load(path: str) -> Floats:
-    """The centroids (K, D) float32 in the npy file `path`, memory-mapped and kept for this process."""
+    """The array of embeddings (K, D) in the npy file `path`, memory-mapped and kept for this process."""
     found: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
     return found

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from harness import cli, uid
+from harness.config import PoolAt
 from harness.errors import ArtifactError, ConfigError, StageError
 from harness.executor import Executor, get, local
 from harness.files import is_remote, join, require_space
@@ -264,13 +265,6 @@ def _ledger(subset: Subset, missing: Uids, jobs: list[Writing]) -> npt.NDArray[n
     return ledger
 
 
-class PoolSettings(StrictModel):
-    """The pool to copy from."""
-
-    path: str
-    seal_dir: str | None = None
-
-
 class ReshardSettings(StrictModel):
     """How samples are written."""
 
@@ -283,7 +277,7 @@ class ReshardSettings(StrictModel):
 class Settings(StrictModel):
     """Write the samples of a subset to tars of their own."""
 
-    pool: PoolSettings
+    pool: PoolAt
     subset: str
     out: str
     index_dir: str | None = None

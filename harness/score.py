@@ -10,10 +10,11 @@ So a pool without scores can use every method, and a filter network trained else
 
 import hashlib
 import io
+import itertools
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
@@ -24,11 +25,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from PIL import Image
 from pydantic import Field
 
 from harness import cli, files, images, uid
 from harness import executor as executors
 from harness import model as models
+from harness.config import PoolAt
 from harness.errors import ArtifactError, ConfigError
 from harness.executor import Executor
 from harness.files import atomic_path
@@ -43,15 +46,10 @@ Half = npt.NDArray[np.float16]
 PARTS = ("img", "txt")
 
 
-class _PoolAt(StrictModel):
-    path: str
-    seal_dir: str | None = None
-
-
 class Settings(StrictModel):
     """Score a sealed pool with a CLIP model."""
 
-    pool: _PoolAt
+    pool: PoolAt
     model: str = Field(description="open_clip's name of the model, or one of configs/model/")
     checkpoint: str = Field(description="safetensors or state dict file, or an open_clip tag")
     name: str = Field(
@@ -96,14 +94,56 @@ def _loaded(model: str, checkpoint: str, device: str) -> tuple[Any, Any, Any]:
     return models.load(model, checkpoint).to(device), models.eval_transform(model), models.tokenizer(model)
 
 
+def embed_pictures(
+    pictures: Iterable[Image.Image],
+    *,
+    model: str,
+    checkpoint: str,
+    device: str = "auto",
+    precision: str | None = None,
+    batch_size: int = 256,
+) -> Half:
+    """Normalised embeddings (N, width) of pictures, as `score` stores them."""
+    device = _device(device)
+    loaded = _loaded(model, checkpoint, device)
+    left, parts = iter(pictures), []
+    with ThreadPoolExecutor(4) as threads, torch.inference_mode():
+        while batch := list(itertools.islice(left, batch_size)):
+            with _autocast(device, precision):
+                parts.append(_half(_encode_pictures(loaded, batch, device, threads)))
+    width = loaded[0].visual.output_dim
+    return np.concatenate(parts) if parts else np.empty((0, width), np.float16)
+
+
+def _device(name: str) -> str:
+    wanted = "cuda" if name == "auto" and torch.cuda.is_available() else name
+    return "cpu" if wanted == "auto" else wanted
+
+
+def _autocast(device: str, precision: str | None) -> torch.autocast:
+    half = precision == "amp_bfloat16" or (precision is None and device != "cpu")
+    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half)
+
+
+def _encode_pictures(loaded: Any, batch: list[Image.Image], device: str, threads: ThreadPoolExecutor) -> torch.Tensor:
+    model, transform, _ = loaded
+    found: torch.Tensor = model.encode_image(
+        torch.stack(list(threads.map(transform, batch))).to(device), normalize=True
+    )
+    return found
+
+
+def _half(embeddings: torch.Tensor) -> Half:
+    found: Half = embeddings.float().cpu().numpy().astype(np.float16)
+    return found
+
+
 def _score_shard(path: str, seal_dir: str, settings: Settings, folder: str, shard: int) -> None:
     out = Path(folder) / f"{shard:08d}.npz"
     if out.exists():
         return
     sealed = SealedPool.open(path, seal_dir)
-    wanted = "cuda" if settings.device == "auto" and torch.cuda.is_available() else settings.device
-    device = "cpu" if wanted == "auto" else wanted
-    parts = list(_embedded(sealed, shard, settings, device))
+    parts = list(_embedded(sealed, shard, settings, _device(settings.device)))
     content = io.BytesIO()
     arrays: dict[str, Any] = {
         part: np.concatenate([found[place] for found in parts]) for place, part in enumerate(PARTS)
@@ -114,20 +154,20 @@ def _score_shard(path: str, seal_dir: str, settings: Settings, folder: str, shar
 
 def _embedded(sealed: SealedPool, shard: int, settings: Settings, device: str) -> Iterator[tuple[Half, Half]]:
     """Normalised embeddings of pictures and captions (n, width) of the shard's pairs, batch by batch."""
-    model, transform, tokenize = _loaded(settings.model, settings.checkpoint, device)
+    loaded = _loaded(settings.model, settings.checkpoint, device)
+    model, _, tokenize = loaded
     index = sealed.index(shard)
-    half = settings.precision == "amp_bfloat16" or (settings.precision is None and device != "cpu")
     with Reader(sealed.shards[shard]) as reader, ThreadPoolExecutor(4) as threads, torch.inference_mode():
         for start in range(0, len(index), settings.batch_size):
             pairs = [read_sample(reader, entry) for entry in index[start : start + settings.batch_size]]
-            pixels = torch.stack(list(threads.map(lambda pair: transform(images.decode(pair[0])), pairs)))
+            pictures = list(threads.map(lambda pair: images.decode(pair[0]), pairs))
             tokens = tokenize([caption for _, caption in pairs])
-            with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            with _autocast(device, settings.precision):
                 found = (
-                    model.encode_image(pixels.to(device), normalize=True),
+                    _encode_pictures(loaded, pictures, device, threads),
                     model.encode_text(tokens.to(device), normalize=True),
                 )
-            yield tuple(part.float().cpu().numpy().astype(np.float16) for part in found)
+            yield _half(found[0]), _half(found[1])
 
 
 class _Scored:

@@ -14,11 +14,12 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
+from harness import npy
 from harness.errors import ArtifactError
 from harness.files import atomic_path
 
@@ -285,22 +286,12 @@ def _write_header(file: IO[bytes], rows: int) -> None:
 def load(path: str | os.PathLike[str]) -> Uids:
     """Memory-mapped array (N,) of the uids in the npy file `path`; order is not checked.
 
-    Raises ArtifactError if the file is missing, pickled, of another dtype or shape, or shorter than its header says.
+    Raises ArtifactError if the file is missing, pickled, of another dtype or shape, or not as long as its header says.
     """
-    where = Path(path)
-    try:
-        array: npt.NDArray[Any] = np.load(where, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{where}: no such uid file") from error
-    except (ValueError, OSError, EOFError) as error:
-        # An array of length zero cannot be mapped; it is a valid file all the same.
-        try:
-            array = np.load(where, allow_pickle=False)
-        except (ValueError, OSError, EOFError):
-            raise ArtifactError(f"{where}: not a readable npy file of uids (dtype u8,u8): {error}") from error
-    if array.dtype != UID_DTYPE or array.ndim != 1:
+    found = npy.header(path)
+    if found.descr != np.lib.format.dtype_to_descr(UID_DTYPE) or len(found.shape) != 1:
         raise ArtifactError(
-            f"{where}: dtype {array.dtype}, shape {array.shape}, but a uid file is one-dimensional with dtype u8,u8; "
-            "convert it with `python -m harness.subset convert`"
+            f"{path}: dtype {str(found.descr)[:60]}, shape {found.shape}, but a uid file is one-dimensional with dtype "
+            "u8,u8; convert it with `python -m harness.subset convert`"
         )
-    return array
+    return npy.load(path, dtype=UID_DTYPE)

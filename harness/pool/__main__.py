@@ -1,6 +1,7 @@
 """Sealing and comparing pools on the command line.
 
-python -m harness.pool seal DIR [--seal-dir DIR] [--uids own|content] [--quarantine] [--workers N] [--executor NAME]
+python -m harness.pool seal DIR [--seal-dir DIR] [--uids own|content] [--sha256] [--quarantine] [--workers N]
+                                [--executor local|ray]
 python -m harness.pool diff A B [--out uids.npy]
 """
 
@@ -28,6 +29,10 @@ def _parser() -> argparse.ArgumentParser:
     sealing.add_argument("--seal-dir", metavar="DIR", help="where the sealed files go; default: the pool's folder")
     sealing.add_argument("--quarantine", action="store_true", help="rewrite shards without what cannot be used")
     sealing.add_argument("--uids", choices=["own", "content"], help="those of the samples' json, or made from content")
+    sealing.add_argument(
+        "--sha256", action=argparse.BooleanOptionalAction, default=None,
+        help="leave out pictures that are not the original of the metadata's sha256; default: as the last time",
+    )  # fmt: skip
     sealing.add_argument("--workers", type=int, metavar="N", help="processes; default: one per core")
     sealing.add_argument("--executor", choices=["local", "ray"], default="local")
     sealing.set_defaults(run=_seal)
@@ -42,8 +47,9 @@ def _parser() -> argparse.ArgumentParser:
 def _seal(chosen: argparse.Namespace) -> None:
     executor = local(chosen.workers) if chosen.executor == "local" else get(chosen.executor)
     sealed = seal(
-        chosen.pool, seal_dir=chosen.seal_dir, executor=executor, quarantine=chosen.quarantine, uids=chosen.uids
-    )
+        chosen.pool, seal_dir=chosen.seal_dir, executor=executor, quarantine=chosen.quarantine, uids=chosen.uids,
+        sha256=chosen.sha256,
+    )  # fmt: skip
     left_out = read_pool_record(sealed.seal_dir).payload["left_out"]["count"]
     sys.stdout.write(
         f"{len(sealed):,} samples in {len(sealed.shards):,} shards, {left_out:,} left out, digest {sealed.digest}\n"

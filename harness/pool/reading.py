@@ -19,6 +19,8 @@ from harness.uid import Uids
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
+DUPLICATE_COLUMNS = ("sha256", "phash", "exact", "near", "similar")
+"""What `harness.duplicates` adds to the metadata, in files beside the seal; a column of the metadata comes first."""
 Ranges = Mapping[str, tuple[float | None, float | None]]
 """Column name to the least and the greatest value wanted, both included; None: open."""
 
@@ -31,6 +33,8 @@ class MetadataFile:
     rows: int
     mask: bytes | None = None
     """np.packbits of the visible rows; None: all."""
+    beside: str | None = None
+    """Parquet file of more columns, with the same rows in the same row groups."""
 
     @property
     def visible(self) -> Mask | None:
@@ -111,9 +115,17 @@ def open_parquet(path: str) -> pq.ParquetFile:
         raise ArtifactError(f"{path}: not a readable parquet file: {error}") from error
 
 
+def columns_of(path: str) -> list[str]:
+    """Names of the columns of the parquet file `path`, in its order; ArtifactError if it is missing or not one."""
+    return list(open_parquet(path).schema_arrow.names)
+
+
 def missing_column(path: str, name: str, there: Sequence[str]) -> ArtifactError:
     """The error for a column that something needs and `path` has not."""
-    return ArtifactError(f"{path}: no column {name!r} (there are: {', '.join(there)})")
+    remedies = {"similar": "`python -m harness.duplicates` with features=l14_img makes it"}
+    remedies = dict.fromkeys(DUPLICATE_COLUMNS, "`python -m harness.duplicates` makes it for a sealed pool") | remedies
+    remedy = f"; {remedies[name]}" if name in remedies else ""
+    return ArtifactError(f"{path}: no column {name!r} (there are: {', '.join(there)}){remedy}")
 
 
 def stretches(
@@ -132,18 +144,17 @@ def stretches(
     within = within or {}
     wanted = list(dict.fromkeys([*columns, *within]))
     parquet = open_parquet(file.path)
-    for name in wanted:
-        if name not in parquet.schema_arrow.names:
-            raise missing_column(file.path, name, parquet.schema_arrow.names)
+    sources = _sources(file, parquet, wanted)
     visible = file.visible
     with ExitStack() as stack:
-        stack.enter_context(parquet)
+        for source, _ in sources:
+            stack.enter_context(source)
         embeddings = None
         if features:
             npz = file.path.removesuffix(".parquet") + ".npz"
             embeddings = stack.enter_context(FeatureFile(npz, features, file.rows))
         try:
-            for start, table in _tables(parquet, wanted, within, rows):
+            for start, table in _tables(sources, wanted, within, rows):
                 keep = _inside(table, within, file)
                 if visible is not None:
                     seen = visible[start : start + table.num_rows]
@@ -162,31 +173,66 @@ def stretches(
             raise ArtifactError(f"{file.path}: not a readable parquet file: {error}") from error
 
 
+Sources = list[tuple[pq.ParquetFile, list[str]]]
+"""The metadata file and perhaps the one beside it, and the columns that come from each."""
+
+
+def _sources(file: MetadataFile, parquet: pq.ParquetFile, wanted: Sequence[str]) -> Sources:
+    own = parquet.schema_arrow.names
+    more = [name for name in wanted if name not in own]
+    sources = [(parquet, [name for name in wanted if name in own])]
+    if more and file.beside is not None:
+        sources.append((open_parquet(file.beside), more))
+    there = [name for source, _ in sources for name in source.schema_arrow.names]
+    for name in more:
+        if name not in there:
+            raise missing_column(file.path, name, there)
+    if len({tuple(_group_sizes(source)) for source, _ in sources}) > 1:
+        raise ArtifactError(
+            f"{file.beside}: does not fit {file.path}; run `python -m harness.duplicates` on the pool again"
+        )
+    return sources
+
+
+def _group_sizes(parquet: pq.ParquetFile) -> list[int]:
+    return [parquet.metadata.row_group(group).num_rows for group in range(parquet.num_row_groups)]
+
+
 def _tables(
-    parquet: pq.ParquetFile, columns: Sequence[str], within: Ranges, rows: int | None
+    sources: Sources, wanted: Sequence[str], within: Ranges, rows: int | None
 ) -> Iterator[tuple[int, pa.Table]]:
     """(first row, table) of the stretches that may hold rows within the ranges."""
-    start = 0
+    parquet, start = sources[0][0], 0
+    sources = [(source, columns) for source, columns in sources if columns]
     if rows is None:
-        yield 0, _read(parquet.read(list(columns), use_threads=False), parquet.metadata.num_rows)
+        tables = [source.read(columns, use_threads=False) for source, columns in sources]
+        yield 0, _joined(tables, wanted, parquet.metadata.num_rows)
         return
-    for group in range(parquet.num_row_groups):
-        size = parquet.metadata.row_group(group).num_rows
+    for group, size in enumerate(_group_sizes(parquet)):
         if _may_match(parquet.metadata.row_group(group), within):
             at = start
-            if not columns:
+            if not wanted:
                 for at in range(start, start + size, rows):
-                    yield at, _read(None, min(rows, start + size - at))
+                    yield at, _joined([], wanted, min(rows, start + size - at))
             else:
-                for batch in parquet.iter_batches(rows, row_groups=[group], columns=list(columns), use_threads=False):
-                    yield at, pa.Table.from_batches([batch])
-                    at += batch.num_rows
+                batches = [
+                    source.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False)
+                    for source, columns in sources
+                ]
+                for parts in zip(*batches, strict=True):
+                    tables = [pa.Table.from_batches([part]) for part in parts]
+                    yield at, _joined(tables, wanted, tables[0].num_rows)
+                    at += tables[0].num_rows
         start += size
 
 
-def _read(table: pa.Table | None, rows: int) -> pa.Table:
+def _joined(tables: list[pa.Table], wanted: Sequence[str], rows: int) -> pa.Table:
+    """The columns `wanted` of the tables side by side."""
     # A table of no column has no rows; a column of nothing keeps their number.
-    return table if table is not None and table.num_columns else pa.table({"row": pa.nulls(rows)})
+    if not wanted:
+        return pa.table({"row": pa.nulls(rows)})
+    columns = {name: table.column(name) for table in tables for name in table.column_names}
+    return pa.table({name: columns[name] for name in wanted})
 
 
 def _may_match(group: pq.RowGroupMetaData, within: Ranges) -> bool:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,7 @@ from harness import uid
 from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.files import atomic_path, is_remote, join, lock
 from harness.pool import shards as pool_shards
+from harness.pool.originals import write_runs
 from harness.pool.quarantine import repair
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_index, read_pool_record, save_array
 from harness.pool.shards import NO_TAR, Job, Sealed, Shard
@@ -44,12 +45,14 @@ def seal(
     executor: "Executor",
     quarantine: bool = False,
     uids: UidRule | None = None,
+    sha256: bool | None = None,
 ) -> SealedPool:
     """Verify the pool in `path` and open it; returns at once if nothing has changed since it was sealed.
 
     `seal_dir` is where the sealed files go (None: the pool's folder; required for a URL). With `quarantine` every
     shard with unusable samples is rewritten without them and its original moved to `<pool>/quarantine`. `uids` says
-    whether samples bring their uids or get them from their content (None: as when last sealed, at first their own).
+    whether samples bring their uids or get them from their content; with `sha256` a sample counts only if its picture
+    is the original that the metadata's column sha256 names. None does as the last sealing did, at first `own`, False.
     Raises ArtifactError if there are no shards or nothing readable in them, InfraError if `seal_dir` cannot be
     written, ConfigError if settings do not fit.
     """
@@ -57,34 +60,52 @@ def seal(
         setting = "--quarantine cannot repair it there" if quarantine else "give pool.seal_dir=DIR, a local folder"
         raise ConfigError(f"pool.path={path} is not a local folder: {setting}")
     where = str(seal_dir or path)
-    uids = uids or _rule_before(where)
-    listed, others, seen = _list(path, uids)
+    rules = _rules(where, uids, sha256)
+    listed, others, seen = _list(path, rules)
     if not quarantine and (sealed := _still_sealed(path, where, seen)):
         return sealed
     _require_writable(where)
-    with patient_lock(where):
+    with patient_lock(where), contextlib.ExitStack() as stack:
         if not quarantine and (sealed := _still_sealed(path, where, seen)):
             return sealed
-        jobs, found = _seal_all(path, where, listed, others, seen, executor, uids)
+        runs = None
+        if rules.sha256:
+            runs = stack.enter_context(tempfile.TemporaryDirectory(prefix=".originals-", dir=where))
+            write_runs(path, runs, executor)
+        jobs, found = _seal_all(path, where, listed, others, seen, executor, rules.uids, runs)
         if quarantine and repair(path, jobs, found, _strays(listed, others)):
-            listed, others, seen = _list(path, uids)
-            _seal_all(path, where, listed, others, seen, executor, uids)
+            listed, others, seen = _list(path, rules)
+            _seal_all(path, where, listed, others, seen, executor, rules.uids, runs)
     return SealedPool.open(path, seal_dir)
 
 
-def _list(path: str, uids: UidRule) -> tuple[list[Shard], set[str], str]:
+class _Rules(NamedTuple):
+    """What decides which samples a sealed pool holds, beside its tars."""
+
+    uids: UidRule
+    sha256: bool
+
+    @property
+    def unusual(self) -> list[str]:
+        return [name for name, there in (("content", self.uids == "content"), ("sha256", self.sha256)) if there]
+
+
+def _rules(where: str, uids: UidRule | None, sha256: bool | None) -> _Rules:
+    """The rules as asked; where nothing is asked, those by which the pool was sealed before."""
+    try:
+        before = read_pool_record(where).payload
+    except ArtifactError:
+        before = {}
+    return _Rules(
+        uids=uids or ("content" if before.get("made_uids") else "own"),
+        sha256=bool(before.get("sha256")) if sha256 is None else sha256,
+    )
+
+
+def _list(path: str, rules: _Rules) -> tuple[list[Shard], set[str], str]:
     """The tars of a pool, the names of the other files beside them, and a digest of what was seen."""
     listed, others = pool_shards.list_shards(path)
-    rule = [] if uids == "own" else [uids]
-    return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others) + rule)
-
-
-def _rule_before(where: str) -> UidRule:
-    """The rule by which the pool was sealed before."""
-    try:
-        return "content" if read_pool_record(where).payload.get("made_uids") else "own"
-    except ArtifactError:
-        return "own"
+    return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others) + rules.unusual)
 
 
 def _still_sealed(path: str, where: str, seen: str) -> SealedPool | None:
@@ -123,13 +144,23 @@ def patient_lock(folder: str) -> Iterator[None]:
 
 
 def _seal_all(
-    path: str, where: str, listed: list[Shard], others: set[str], seen: str, executor: "Executor", uids: UidRule
+    path: str,
+    where: str,
+    listed: list[Shard],
+    others: set[str],
+    seen: str,
+    executor: "Executor",
+    uids: UidRule,
+    runs: str | None,
 ) -> tuple[list[Job], list[Sealed]]:
     """Seal every shard that needs it and write the pool's files, pool.json last."""
     started = time.monotonic()
     # The old record goes first: a pool.json that stands always fits the files beside it.
     Path(where, "pool.json").unlink(missing_ok=True)
-    jobs = [Job(s, join(path, "shards", f"{s.name}.tar"), os.path.join(where, "index", s.name), uids) for s in listed]
+    jobs = [
+        Job(shard, join(path, "shards", f"{shard.name}.tar"), os.path.join(where, "index", shard.name), uids, runs)
+        for shard in listed
+    ]
     for folder in {os.path.dirname(job.index) for job in jobs}:
         os.makedirs(folder, exist_ok=True)
     done = [pool_shards.read_done(job) for job in jobs]
@@ -160,7 +191,8 @@ def _seal_all(
         "table": digest_array(table),
         "left_out": {"count": len(left_out), "reasons": dict(sorted(reasons.items()))},
         "uids": uid.digest(uid.load(os.path.join(where, "uids.npy"))),
-    } | ({"made_uids": True} if uids == "content" else {})
+    }
+    payload |= {name: True for name, there in (("made_uids", uids == "content"), ("sha256", runs)) if there}
     facts: dict[str, Any] = {"seen": seen, "remarks": len(remarks), "download": _download(path)}
     record = Record(kind="pool", payload=payload, provenance=provenance(seconds=time.monotonic() - started, **facts))
     write_record(os.path.join(where, "pool.json"), record)

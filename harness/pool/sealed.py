@@ -14,7 +14,7 @@ from typing import Any, Self, cast
 import numpy as np
 import numpy.typing as npt
 
-from harness import uid
+from harness import npy, uid
 from harness.errors import ArtifactError, ConfigError
 from harness.files import atomic_path, join
 from harness.records import Record, read_json, read_record
@@ -87,6 +87,11 @@ class SealedPool:
         """(N,) sorted copy in memory."""
         return uid.sort(np.asarray(self.uids))
 
+    @property
+    def duplicates_dir(self) -> str:
+        """Where `harness.duplicates` puts this pool's columns, a file of the same name for each metadata file."""
+        return join(self.seal_dir, f"duplicates-{self.digest[:16]}")
+
     def left_out(self) -> list[dict[str, str]]:
         """What `seal` found unusable: shard, name (key in the tar, or empty), uid (or empty) and reason of each."""
         rows = load_left_out(self.seal_dir)["left_out"]
@@ -155,13 +160,9 @@ def load_index(path: str) -> Samples:
 def load_array(path: str) -> npt.NDArray[Any]:
     """Memory-mapped array from a local npy file; ArtifactError if it is missing or not whole."""
     try:
-        try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError:  # an empty array cannot be mapped
-            array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return npy.load(path)
+    except ArtifactError as error:
         raise ArtifactError(f"{path}: missing or not a whole npy file; {_AGAIN}") from error
-    return cast("npt.NDArray[Any]", array)
 
 
 def save_array(path: str, array: npt.NDArray[Any]) -> None:

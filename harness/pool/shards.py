@@ -15,6 +15,7 @@ import numpy.typing as npt
 from harness import images, uid
 from harness.errors import ArtifactError
 from harness.files import is_remote, join
+from harness.pool import originals
 from harness.pool.sealed import digest_array, load_index, save_array
 from harness.ranges import AHEAD
 from harness.records import Record, read_record, write_record
@@ -48,6 +49,8 @@ class Job:
     index: str
     """Path of the index file without its extension."""
     uids: UidRule = "own"
+    originals: str | None = None
+    """Folder of what `originals.write_runs` wrote, where pictures are compared with the metadata's sha256."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,8 +115,12 @@ def seal_shard(job: Job) -> Sealed:
     remarks: list[tuple[str, str]] = []
     with Reader(job.tar, ahead=AHEAD) as reader:
         names = uid.to_hex(samples["uid"])
+        wanted = None if job.originals is None else originals.expected(job.originals, samples["uid"])
         for row, entry in enumerate(samples):
-            reason = images.fault(reader.exactly(int(entry["image"]), int(entry["image_size"])))
+            content = reader.exactly(int(entry["image"]), int(entry["image_size"]))
+            reason = images.fault(content)
+            if reason is None and wanted is not None:
+                reason = originals.fault(reader, entry, content, wanted[row].tobytes())
             if reason is not None:
                 keep[row] = False
                 faults.append(Fault(key_of(reader, entry), names[row], reason))
@@ -147,8 +154,9 @@ def write_done(job: Job, done: Sealed) -> None:
     write_record(f"{job.index}.json", Record(kind="shard", payload=payload, provenance={"stamp": job.shard.stamp}))
 
 
-def _checks(job: Job) -> int | str:
-    return CHECKS if job.uids == "own" else f"{CHECKS}-{job.uids}"
+def _checks(job: Job) -> str:
+    """What a shard's samples were looked at for."""
+    return f"{CHECKS}-{job.uids}" + ("" if job.originals is None else "-sha256")
 
 
 def read_done(job: Job) -> Sealed | None:

@@ -83,8 +83,11 @@ class Pool:
 
     @cached_property
     def columns(self) -> list[str]:
-        """Names of the metadata columns that every file has."""
-        names = [reading.open_parquet(path).schema_arrow.names for path in self.files]
+        """Names of the metadata columns that every file has, with those of `harness.duplicates` where they are."""
+        names = [
+            list(dict.fromkeys(name for path in (file.path, file.beside) if path for name in reading.columns_of(path)))
+            for file in self._plain_files
+        ]
         return [name for name in names[0] if all(name in other for other in names)]
 
     @cached_property
@@ -254,7 +257,16 @@ class Pool:
 
     @cached_property
     def _plain_files(self) -> list[MetadataFile]:
-        return [MetadataFile(path, reading.open_parquet(path).metadata.num_rows) for path in self.files]
+        more = {os.path.basename(path): path for path in self._more}
+        return [
+            MetadataFile(path, reading.open_parquet(path).metadata.num_rows, beside=more.get(path.rsplit("/", 1)[-1]))
+            for path in self.files
+        ]
+
+    @cached_property
+    def _more(self) -> list[str]:
+        """The files of `harness.duplicates`, if it was run on this sealed pool."""
+        return list_files(self.sealed.duplicates_dir, ".parquet") if self.sealed else []
 
     @cached_property
     def _files(self) -> list[MetadataFile]:

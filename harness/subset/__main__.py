@@ -14,6 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from harness import cli, executor, uid
+from harness.config import PoolAt
 from harness.errors import ArtifactError, ConfigError, unknown_name
 from harness.pool.sealed import SealedPool
 from harness.pool.view import Pool
@@ -28,9 +29,7 @@ class _Info(StrictModel):
     subset: str
 
 
-class _PoolAt(StrictModel):
-    path: str
-    seal_dir: str | None = None
+class _Pool(PoolAt):
     holdout: int = Field(default=0, ge=0)
 
 
@@ -38,7 +37,7 @@ class _Check(StrictModel):
     """Check a uid file by itself and against a pool (the sealed one, where it is sealed)."""
 
     subset: str
-    pool: _PoolAt
+    pool: _Pool
 
 
 class _Combine(StrictModel):
@@ -76,7 +75,7 @@ def _check(argv: list[str]) -> None:
     sys.stdout.write(f"{settings.subset}: {len(subset):,} uids, sorted, all of them in {settings.pool.path}\n")
 
 
-def check(subset: Subset, at: _PoolAt) -> tuple[int, str]:
+def check(subset: Subset, at: _Pool) -> tuple[int, str]:
     """How many uids of `subset` are not in the pool, and the first of them in hex."""
     try:
         sealed = SealedPool.open(at.path, at.seal_dir)

@@ -1,4 +1,5 @@
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -111,11 +112,34 @@ def test_an_empty_file_loads(tmp_path: Path) -> None:
     assert len(uid.load(tmp_path / "none.npy")) == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", b"\x93NUMPY\x01\x00v\x00{'descr'"])
-def test_what_is_no_uid_file_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"", "not an npy file"),
+        (b"garbage", "not an npy file"),
+        (b"\x93NUMPY\x01\x00v\x00{'descr'", "the npy header is not a literal"),
+    ],
+)
+def test_what_is_no_uid_file_is_named(tmp_path: Path, content: bytes, fault: str) -> None:
     (tmp_path / "x.npy").write_bytes(content)
-    with pytest.raises(ArtifactError, match=r"x\.npy: not a readable npy file"):
+    with pytest.raises(ArtifactError, match=rf"{tmp_path}/x\.npy: {fault}"):
         uid.load(tmp_path / "x.npy")
+    with pytest.raises(ArtifactError, match=r"none\.npy: no such file"):
+        uid.load(tmp_path / "none.npy")
+
+
+@pytest.mark.parametrize("rows", [0, 3, 1 << 40])
+def test_a_header_that_claims_what_is_not_there_allocates_nothing(tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "x.npy"
+    header = {"descr": np.lib.format.dtype_to_descr(uid.UID_DTYPE), "fortran_order": False, "shape": (rows,)}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(bytes(32))
+    tracemalloc.start()
+    with pytest.raises(ArtifactError, match=r"x\.npy: the npy header describes .* bytes, the file has 160"):
+        uid.load(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
 
 
 def test_other_dtypes_are_refused(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import shutil
@@ -7,6 +8,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pool_folders import picture, sample, touch_later, uid_of, write_pool, write_tar
 
@@ -205,6 +208,47 @@ def test_parts_of_several_machines_and_temporary_files(tmp_path: Path) -> None:
     assert sealed.names == ("part_0/00000000", "part_1/00000000")
     assert uid.to_hex(sealed.uids) == [uid_of((part, n)) for part in range(2) for n in range(3)]
     assert len(sealed.index(1)) == 3
+
+
+def test_originals_by_their_sha256(tmp_path: Path) -> None:
+    originals = [picture(n) for n in range(6)]
+    sums = [hashlib.sha256(content).hexdigest() for content in originals]
+    samples = [
+        sample(0, image=originals[0]),  # stored as it was
+        sample(1, image=picture(1, quality=50), sha256=sums[1]),  # encoded again, and img2dataset says from what
+        sample(2, image=picture(2, quality=50), sha256=sums[5]),  # from another picture than in the metadata
+        sample(3, image=originals[5]),
+        sample(4, image=originals[4]),  # not in the metadata
+        sample(5, image=originals[5]),  # in the metadata without a sum
+    ]
+    pool = tmp_path / "pool"
+    write_tar(pool / "shards" / "0.tar", samples)
+    plain = sealed_again(pool)
+    with pytest.raises(ArtifactError, match="no parquet file, so the pictures' sha256 cannot be checked"):
+        sealed_again(pool, sha256=True)
+    (pool / "metadata").mkdir()
+    uids = [uid_of((0, n)) for n in (3, 2, 1, 0, 5)]
+    pq.write_table(pa.table({"uid": uids}), pool / "metadata" / "a.parquet")
+    with pytest.raises(ArtifactError, match=r"a\.parquet: no column 'sha256', so the pictures cannot be compared"):
+        sealed_again(pool, sha256=True)
+    table = pa.table({"uid": uids, "sha256": [*(sums[n] for n in (3, 2, 1, 0)), None]})
+    pq.write_table(table[:2], pool / "metadata" / "a.parquet")
+    pq.write_table(table[2:], pool / "metadata" / "b.parquet")
+    checked = sealed_again(pool, sha256=True)
+    assert uid.to_hex(checked.uids) == [uid_of((0, 0)), uid_of((0, 1))]
+    assert [row[2:] for row in left_out(pool)] == [
+        [uid_of((0, 2)), "sha256 is not the metadata's"],
+        [uid_of((0, 3)), "sha256 is not the metadata's"],
+        [uid_of((0, 4)), "metadata has no sha256 for it"],
+        [uid_of((0, 5)), "metadata has no sha256 for it"],
+    ]
+    assert read_record(pool / "pool.json", "pool").payload["sha256"] is True
+    # Later commands keep to it, until they are told otherwise.
+    touch_later(pool / "shards" / "0.tar")
+    assert sealed_again(pool).digest == checked.digest
+    assert sealed_again(pool, sha256=False).digest == plain.digest
+    assert len(sealed_again(pool)) == 6
+    assert not list(pool.glob(".originals-*"))
 
 
 def test_quarantine_repairs(pool: Path) -> None:
