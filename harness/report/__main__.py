@@ -31,9 +31,7 @@ from harness.tiny import cache as tiny
 
 
 class _PoolAt(StrictModel):
-    path: str | None = Field(
-        default=None, description="the pool's folder; the generated pool of scale tiny if not given"
-    )
+    path: str | None = Field(default=None, description="the pool's folder; by default the generated pool")
     seal_dir: str | None = None
 
 

@@ -86,7 +86,7 @@ def of_axis(axis: Axis, names: Sequence[str], counts: Ints) -> Property:
     )  # fmt: skip
 
 
-def of_names(key: str, title: str, names: Sequence[str], counts: Mapping[str, Ints], most: int = 12) -> Property:
+def of_names(key: str, title: str, names: Sequence[str], counts: Mapping[str, Ints], most: int = 9) -> Property:
     """A property whose values are names, from counts (S,) by value: the `most` frequent in the pool, and the others."""
     order = sorted(counts, key=lambda value: (-int(counts[value][0]), value))
     shown, rest = order[:most], order[most:]
@@ -94,7 +94,7 @@ def of_names(key: str, title: str, names: Sequence[str], counts: Mapping[str, In
     labels = list(shown)
     if rest:
         columns.append(np.sum([counts[value] for value in rest], axis=0))
-        labels.append(f"{len(rest)} others")
+        labels.append("others")
     columns.append(np.zeros(len(names), dtype=np.int64))  # a language is always guessed
     return Property(
         key=key, title=title, labels=tuple(labels), edges=None, counts=_by_name(names, np.stack(columns, 1))

@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 INK, SOFT, LINE, ACCENT, WARM, FILL = (f"#0000{number:02x}" for number in range(1, 7))
 _VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", WARM: "warm", FILL: "fill"}
 _UNUSED_ID = re.compile(r' id="(?:figure|patch|axes|matplotlib|text|line2d|xtick|ytick|[A-Z]\w*Collection)_[\w.]*"')
+_SIZE = re.compile(r' width="[^"]*"| height="[^"]*"')
 _TICKS = 8
+_NEVER = 0.3
+"""Where the log axis has its 0."""
 _NAMES = 8
 """More names than this stand at an angle."""
 
@@ -40,21 +43,22 @@ def _svg(figure: "Figure", *, name: str, label: str) -> Markup:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, 1), 1)
+    head, rest = text[: text.index(">")], text[text.index(">") :]
+    text = _SIZE.sub("", head) + rest
     text = _UNUSED_ID.sub("", text).replace("'DejaVu Sans', sans-serif", "var(--font)")
     text = text.replace("'DejaVu Sans'", "var(--font)")
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
-    head = Markup('<svg class="chart" role="img" aria-label="{}" ').format(label)
+    start = Markup('<svg class="chart" role="img" aria-label="{}" ').format(label)
     # All text in a chart is the harness's own (numbers, codes of languages), escaped by matplotlib.
-    return head + Markup(text.removeprefix("<svg "))  # noqa: S704
+    return start + Markup(text.removeprefix("<svg "))
 
 
 def _plain(axes: "Axes") -> None:
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(LINE)
-    axes.tick_params(colors=SOFT, labelsize=8, length=3)
+    axes.tick_params(colors=SOFT, labelsize=9, length=3)
     axes.yaxis.label.set_color(SOFT)
     axes.xaxis.label.set_color(SOFT)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
@@ -80,7 +84,7 @@ def draw_property(prop: Property, *, kept_share: float) -> Markup:
     below.axhline(100 * kept_share, color=WARM, linewidth=1.2, linestyle="--")
     for axes, title in ((above, "% of the set"), (below, "% kept")):
         _plain(axes)
-        axes.set_ylabel(title, fontsize=8)
+        axes.set_ylabel(title, fontsize=9)
         axes.set_xlim(0, n)
         axes.set_ylim(bottom=0)
         axes.locator_params(axis="y", nbins=4)
@@ -95,18 +99,19 @@ def _label_bins(axes: "Axes", prop: Property, labels: Sequence[str]) -> None:
         axes.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=45 if len(labels) > _NAMES else 0)
         return
     numbers = len(prop.edges)
-    step = max(1, -(-numbers // _TICKS))
-    places = list(range(0, numbers, step))
-    shown = [prop.labels[place] for place in places]
-    if len(labels) > numbers and numbers - places[-1] > step / 2:
-        places, shown = [*places, numbers + 0.5], [*shown, "?"]
+    places: list[float] = [*range(0, numbers, max(1, -(-numbers // _TICKS)))]
+    shown = [prop.labels[int(place)] for place in places]
+    if len(labels) > numbers:  # the last bin holds the unknown
+        if numbers - places[-1] < 1:
+            places, shown = places[:-1], shown[:-1]
+        places, shown = [*places, numbers + 0.5], [*shown, labels[-1]]
     axes.set_xticks(places, shown)
 
 
 def draw_accuracy(points: Sequence[tuple[int, float]]) -> Markup:
     """Each class: captions of the subset that name it (log axis, 0 apart) against accuracy, and the mean by bin."""
     counts, recalls = np.array(points, dtype=float).reshape(-1, 2).T
-    places = np.log10(np.maximum(counts, 0.3))
+    places = np.log10(np.maximum(counts, _NEVER))
     figure = _figure(5.6, 3.0)
     axes = figure.subplots()
     axes.scatter(places, 100 * recalls, s=10, color=ACCENT, alpha=0.35, linewidths=0)
@@ -114,9 +119,9 @@ def draw_accuracy(points: Sequence[tuple[int, float]]) -> Markup:
     means = [(places[bins == at].mean(), 100 * recalls[bins == at].mean()) for at in np.unique(bins)]
     axes.plot(*zip(*means, strict=True), color=WARM, linewidth=1.8, marker="o", markersize=4)
     _plain(axes)
-    top = int(np.ceil(max(places.max(), 1)))
-    axes.set_xticks([np.log10(0.3), *range(top + 1)], ["0", *(f"{10**power:,}" for power in range(top + 1))])
-    axes.set_xlabel("captions of the subset that name the class", fontsize=8)
-    axes.set_ylabel("accuracy on the class, %", fontsize=8)
+    powers = range(int(np.ceil(max(places.max(), 1))) + 1)
+    axes.set_xticks([float(np.log10(_NEVER)), *powers], ["0", *(f"{10**power:,}" for power in powers)])
+    axes.set_xlabel("captions of the subset that name the class", fontsize=9)
+    axes.set_ylabel("accuracy on the class, %", fontsize=9)
     axes.set_ylim(bottom=0)
     return _svg(figure, name="accuracy", label="Accuracy on each class against how many captions name it")

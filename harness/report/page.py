@@ -18,6 +18,8 @@ from harness.report.treemap import Rectangle, squarified
 HERE = Path(__file__).parent
 MAP = (960.0, 460.0)
 """Width and height of the treemap, in its own units."""
+_LETTER, _LINE, _NARROWEST = 8, 16, 44
+"""Size of text in the treemap."""
 _TONE = 2.0
 """A cluster kept 2**_TONE times as often as the others has the full colour."""
 _STRONGEST = 62
@@ -40,10 +42,12 @@ class Tile:
     """Percent of that colour."""
 
     @property
-    def label(self) -> str:
-        """The first of the cluster's words, if it fits."""
-        word = self.cluster.words[0] if self.cluster.words else ""
-        return word if len(word) * 8 + 10 < self.place.width and self.place.height > 40 else ""
+    def lines(self) -> list[str]:
+        """The cluster's words and how much of it is kept, as far as they fit."""
+        fitting = [word for word in self.cluster.words[:2] if len(word) * _LETTER + 12 < self.place.width]
+        lines = [*fitting, f"{100 * self.cluster.kept:.0f} %"]
+        most = int((self.place.height - 6) / _LINE) if self.place.width > _NARROWEST else 0
+        return lines[-most:] if most else []
 
 
 def tiles(clusters: list[Cluster], kept_share: float) -> list[Tile]:
@@ -63,7 +67,13 @@ def render(found: Findings, *, title: str, sources: dict[str, str]) -> str:
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"percent": percent, "count": lambda value: f"{value:,}", "figure": figure}
+    environment.filters |= {
+        "percent": percent,
+        "count": lambda value: f"{value:,}",
+        "figure": figure,
+        "distance": lambda value: f"{value:.3f}",
+        "signed": lambda value: "–" if value is None else f"{value:+.2f}",
+    }
     points = [point for task in found.coverage for point in task.points()]
     return environment.get_template("page.html").render(
         found=found, title=title, sources=sources, titles=TITLES, map=MAP,
