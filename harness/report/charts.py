@@ -112,7 +112,7 @@ def draw_accuracy(points: Sequence[tuple[int, float]]) -> Markup:
     """Each class: captions of the subset that name it (log axis, 0 apart) against accuracy, and the mean by bin."""
     counts, recalls = np.array(points, dtype=float).reshape(-1, 2).T
     places = np.log10(np.maximum(counts, _NEVER))
-    figure = _figure(5.6, 3.0)
+    figure = _figure(4.8, 3.0)
     axes = figure.subplots()
     axes.scatter(places, 100 * recalls, s=10, color=ACCENT, alpha=0.35, linewidths=0)
     bins = np.floor(places * 2).astype(int)

@@ -20,8 +20,8 @@ MAP = (960.0, 460.0)
 """Width and height of the treemap, in its own units."""
 _LETTER, _LINE, _NARROWEST = 8, 16, 44
 """Size of text in the treemap."""
-_TONE = 2.0
-"""A cluster kept 2**_TONE times as often as the others has the full colour."""
+_FULL = 3.0
+"""A cluster that is kept so many times as often as the whole pool has the full colour."""
 _STRONGEST = 62
 TITLES = {
     "kept": "Kept, chosen at random",
@@ -55,7 +55,7 @@ def tiles(clusters: list[Cluster], kept_share: float) -> list[Tile]:
     places = squarified([cluster.share for cluster in clusters], *MAP)
     found = []
     for cluster, place in zip(clusters, places, strict=True):
-        ratio = math.log2(max(cluster.kept, 1e-9) / kept_share) / _TONE
+        ratio = math.log(max(cluster.kept, 1e-9) / kept_share, _FULL)
         tone = "accent" if ratio > 0 else "warm"
         found.append(Tile(cluster, place, tone, round(_STRONGEST * min(abs(ratio), 1))))
     return found
