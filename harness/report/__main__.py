@@ -119,10 +119,9 @@ def command(argv: list[str]) -> None:
         ),
         out.absolute(),
     )  # fmt: skip
-    inputs = {"pool": pool.digest, "subset": subset.digest, **{name: other.digest for name, other in others.items()}}
-    write_bytes(out / "index.html", render(found, title=name_of(settings.subset), sources=inputs).encode())
+    write_bytes(out / "index.html", render(found, title=name_of(settings.subset)).encode())
     report = Record(
-        kind="report", inputs=inputs, payload=found.payload(),
+        kind="report", inputs=found.inputs, payload=found.payload(),
         provenance=provenance(seconds=time.monotonic() - started),
     )  # fmt: skip
     write_record(out / "report.json", report)

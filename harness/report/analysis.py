@@ -16,7 +16,7 @@ from harness.errors import ArtifactError, ConfigError
 from harness.eval import data, predictions, results
 from harness.eval.metrics import class_recalls
 from harness.eval.suite import Suite, Task
-from harness.files import join
+from harness.files import join, sha256_file
 from harness.pool.view import Pool
 from harness.records import Json, read_record
 from harness.report import bins, diversity, gather, pictures
@@ -90,6 +90,10 @@ class Picture:
 class Findings:
     """All that a report says."""
 
+    settings: dict[str, int]
+    """Sizes of what was looked at, and the seed."""
+    inputs: dict[str, str]
+    """Name of what the report was made from to its sha256 (hex)."""
     pool_size: int
     size: int
     distinct: int
@@ -134,6 +138,7 @@ class Findings:
     def payload(self) -> dict[str, Json]:
         """As the record holds it: everything but the thumbnails."""
         values: dict[str, Json] = _plain(vars(self))
+        del values["inputs"]
         for prop, entry in zip(self.properties, values["properties"], strict=True):
             entry["kept_share"] = prop.kept_share
             entry["distance_to_pool"] = {name: prop.distance(name) for name in self.columns if name != "pool"}
@@ -168,7 +173,10 @@ def analyse(request: Request, scratch: Path) -> Findings:
                 f"{first}; give the pool that it was chosen from"
             )
     told = subset.describe()
+    inputs = {"pool": pool.digest, "subset": subset.digest, "suite": request.suite.digest}
     found = Findings(
+        settings={name: getattr(request, name) for name in ("sample", "clusters", "pictures", "seed")},
+        inputs=inputs | {f"against {name}": other.digest for name, other in request.others.items()},
         pool_size=len(pool), size=len(subset), distinct=told["distinct"], max_count=told["max_count"],
         repeats=told["repeats"], sets=("pool", "kept", "subset", "random", *request.others),
     )  # fmt: skip
@@ -223,10 +231,11 @@ def _count(request: Request, found: Findings, sets: Sets) -> None:
         found.duplicates.append(counts.captions)
     table = join(pool.sealed.seal_dir, "duplicates.parquet") if pool.sealed else ""
     if pool.sealed and os.path.exists(table):
+        found.inputs["duplicates"] = sha256_file(table)
         found.duplicates += gather.pictures_repeated(pool, sets, table, one_in)
     else:
         notes.append("Repeated pictures are left out: `python -m harness.duplicates` finds them in a sealed pool.")
-    recalls = class_accuracies(request, tasks) if request.run_dir else {}
+    recalls = class_accuracies(request, tasks, found.inputs) if request.run_dir else {}
     none = np.zeros(len(sets.names), dtype=np.int64)
     for key, names in tasks.items():
         by_set = np.stack([counts.phrases.get(name, none) for name in names], axis=1)
@@ -253,13 +262,20 @@ def class_names(request: Request, notes: list[str]) -> dict[str, tuple[str, ...]
     return {task.key: data.read_words(request.data_dir / task.folder, task).classnames for task in there}
 
 
-def class_accuracies(request: Request, tasks: Mapping[str, Sequence[str]]) -> dict[str, tuple[float | None, ...]]:
-    """Accuracy on each class of the tasks, by the stored predictions in run_dir; the mean over its seeds."""
+def class_accuracies(
+    request: Request, tasks: Mapping[str, Sequence[str]], inputs: dict[str, str]
+) -> dict[str, tuple[float | None, ...]]:
+    """Accuracy on each class of the tasks, by the stored predictions in run_dir; the mean over its seeds.
+
+    Adds the evaluations to `inputs`.
+    """
     folder = Path(str(request.run_dir))
     record = folder / "subset.json"
     if record.exists() and read_record(record, "subset").payload["uids"] != request.subset.digest:
         raise ConfigError(f"setting run_dir: {folder} was trained on another subset than {request.subset.name}")
     places = evaluations(folder)
+    for number, place in enumerate(places):
+        inputs[f"evaluation {number}"] = read_record(place / results.EVALUATION, "evaluation").digest
     found: dict[str, tuple[float | None, ...]] = {}
     for key in tasks:
         task = request.suite.tasks[key]

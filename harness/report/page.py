@@ -61,8 +61,8 @@ def tiles(clusters: list[Cluster], kept_share: float) -> list[Tile]:
     return found
 
 
-def render(found: Findings, *, title: str, sources: dict[str, str]) -> str:
-    """The page as HTML. `sources` are the record's inputs: names to digests."""
+def render(found: Findings, *, title: str) -> str:
+    """The page as HTML."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -76,7 +76,7 @@ def render(found: Findings, *, title: str, sources: dict[str, str]) -> str:
     }
     points = [point for task in found.coverage for point in task.points()]
     return environment.get_template("page.html").render(
-        found=found, title=title, sources=sources, titles=TITLES, map=MAP,
+        found=found, title=title, titles=TITLES, map=MAP,
         tiles=tiles(found.clusters, found.kept_share),
         panels=[(prop, charts.draw_property(prop, kept_share=found.kept_share)) for prop in found.properties],
         accuracy=charts.draw_accuracy(points) if points else None,
