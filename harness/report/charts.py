@@ -22,14 +22,17 @@ _SIZE = re.compile(r' width="[^"]*"| height="[^"]*"')
 _TICKS = 8
 _NEVER = 0.3
 """Where the log axis has its 0."""
-_NAMES = 8
-"""More names than this stand at an angle."""
 
 
-def _figure(width: float, height: float) -> "Figure":
+def _figure(width: float, height: float, *, bottom: float = 0.28) -> "Figure":
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained", facecolor="none")
+    figure = Figure(figsize=(width, height), facecolor="none")
+    # Margins in inches; the page's font is not known here, so measuring text would not help.
+    figure.subplots_adjust(
+        left=0.55 / width, right=1 - 0.08 / width, bottom=bottom / height, top=1 - 0.1 / height, hspace=0.16
+    )
+    return figure
 
 
 def _svg(figure: "Figure", *, name: str, label: str) -> Markup:
@@ -85,6 +88,7 @@ def draw_property(prop: Property, *, kept_share: float) -> Markup:
     for axes, title in ((above, "% of the set"), (below, "% kept")):
         _plain(axes)
         axes.set_ylabel(title, fontsize=9)
+        axes.yaxis.set_label_coords(-0.1, 0.5)
         axes.set_xlim(0, n)
         axes.set_ylim(bottom=0)
         axes.locator_params(axis="y", nbins=4)
@@ -96,7 +100,7 @@ def draw_property(prop: Property, *, kept_share: float) -> Markup:
 def _label_bins(axes: "Axes", prop: Property, labels: Sequence[str]) -> None:
     """Names below the middle of their bins, numbers below the borders, as many as can be read."""
     if prop.edges is None:
-        axes.set_xticks(np.arange(len(labels)) + 0.5, labels, rotation=45 if len(labels) > _NAMES else 0)
+        axes.set_xticks(np.arange(len(labels)) + 0.5, labels)
         return
     numbers = len(prop.edges)
     places: list[float] = [*range(0, numbers, max(1, -(-numbers // _TICKS)))]
@@ -112,7 +116,7 @@ def draw_accuracy(points: Sequence[tuple[int, float]]) -> Markup:
     """Each class: captions of the subset that name it (log axis, 0 apart) against accuracy, and the mean by bin."""
     counts, recalls = np.array(points, dtype=float).reshape(-1, 2).T
     places = np.log10(np.maximum(counts, _NEVER))
-    figure = _figure(4.8, 3.0)
+    figure = _figure(4.8, 3.0, bottom=0.48)
     axes = figure.subplots()
     axes.scatter(places, 100 * recalls, s=10, color=ACCENT, alpha=0.35, linewidths=0)
     bins = np.floor(places * 2).astype(int)
