@@ -24,24 +24,28 @@ def words(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Phrases:
-    """Phrases to look for, by their first word."""
+    """Phrases to look for."""
 
     names: tuple[str, ...]
     """Each phrase once, in the order of its number."""
-    starts: Mapping[str, tuple[tuple[tuple[str, ...], int], ...]]
-    """First word to (all words, number of the phrase)."""
+    spelled: Mapping[tuple[str, ...], tuple[int, ...]]
+    """Words, one after the other, to the numbers of the phrases that they name."""
+    lengths: Mapping[str, tuple[int, ...]]
+    """First word to how many words there may be."""
 
     @classmethod
     def of(cls, names: Iterable[str]) -> "Phrases":
         """The different names that hold a word."""
-        starts: dict[str, list[tuple[tuple[str, ...], int]]] = {}
+        spelled: dict[tuple[str, ...], tuple[int, ...]] = {}
+        lengths: dict[str, set[int]] = {}
         different = tuple(dict.fromkeys(name for name in names if words(name)))
         for place, name in enumerate(different):
             *front, last = words(name)
             for end in (last, f"{last}s", f"{last}es"):
                 phrase = (*front, end)
-                starts.setdefault(phrase[0], []).append((phrase, place))
-        return cls(different, {first: tuple(phrases) for first, phrases in starts.items()})
+                spelled[phrase] = (*spelled.get(phrase, ()), place)
+                lengths.setdefault(phrase[0], set()).add(len(phrase))
+        return cls(different, spelled, {first: tuple(sorted(there)) for first, there in lengths.items()})
 
     def named(self, caption: str) -> set[int]:
         """Numbers of the phrases that a caption names."""
@@ -49,8 +53,8 @@ class Phrases:
         return {
             place
             for start, word in enumerate(spoken)
-            for phrase, place in self.starts.get(word, ())
-            if spoken[start : start + len(phrase)] == phrase
+            for length in self.lengths.get(word, ())
+            for place in self.spelled.get(spoken[start : start + length], ())
         }
 
     def count(self, captions: Sequence[str], weights: Ints) -> npt.NDArray[np.uint32]:
