@@ -18,7 +18,7 @@ from harness.eval.metrics import class_recalls
 from harness.eval.suite import Suite, Task
 from harness.files import join, sha256_file
 from harness.pool.view import Pool
-from harness.records import Json, read_record
+from harness.records import Json, digest_of, read_record
 from harness.report import bins, diversity, gather, pictures
 from harness.report.bins import Axis, Property, spearman
 from harness.report.clusters import Cluster, clustered
@@ -221,6 +221,8 @@ def _count(request: Request, found: Findings, sets: Sets) -> None:
     else:
         notes.append(f"Image sizes are left out: the metadata lack {gather.WIDTH} or {gather.HEIGHT}.")
     tasks = class_names(request, notes) if captions else {}
+    if tasks:
+        found.inputs["classes"] = digest_of(tasks)
     phrases = Phrases.of(name for names in tasks.values() for name in names) if tasks else None
     one_in = -(-found.pool_size // gather.KEYS)
     counts = gather.survey(pool, gather.Survey(
