@@ -50,26 +50,31 @@ def gcld3() -> Identifier:
     return Identifier(stand_in.model, f"{stand_in.remark}; it stands in for gcld3, which is not installed")
 
 
-def is_english(captions: Sequence[str], model: str) -> Mask:
-    """Whether the first guess of `model` (Identifier.model) for each caption is English, (N,).
+def languages(captions: Sequence[str], model: str) -> list[str]:
+    """The first guess of `model` (Identifier.model) for each caption: a language code, "" where it has none.
 
     Line breaks count as spaces.
     """
-    english = _english(model)
-    return np.fromiter((english(caption.replace("\n", " ")) for caption in captions), bool, len(captions))
+    identify = _identify(model)
+    return [identify(caption.replace("\n", " ")) for caption in captions]
+
+
+def is_english(captions: Sequence[str], model: str) -> Mask:
+    """Whether the first guess of `model` (Identifier.model) for each caption is English, (N,)."""
+    return np.fromiter((code == "en" for code in languages(captions, model)), bool, len(captions))
 
 
 @cache
-def _english(model: str) -> Callable[[str], bool]:
+def _identify(model: str) -> Callable[[str], str]:
     if model == GCLD3:
         import gcld3
 
         identifier = gcld3.NNetLanguageIdentifier(min_num_bytes=0, max_num_bytes=1000)
-        return lambda text: bool(identifier.FindLanguage(text=text).language == "en")
+        return lambda text: str(identifier.FindLanguage(text=text).language)
     import fasttext
 
     predict = fasttext.load_model(model).predict
-    return lambda text: bool(predict(text)[0][:1] == ("__label__en",))
+    return lambda text: "".join(predict(text)[0][:1]).removeprefix("__label__")
 
 
 def tokens(caption: str) -> int:

@@ -1,0 +1,79 @@
+"""Diversity of embeddings without labels: Vendi scores of any order, and Schur-complement entropy. Pure NumPy.
+
+Vendi score: Friedman and Dieng 2023; orders q: Pasarkar and Dieng 2024, "Cousins of the Vendi Score"; Schur-complement
+entropy: Ospanov, Jalali and Farnia 2024, "Dissecting CLIP". The kernel is the cosine of two embeddings throughout.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[Any]
+Doubles = npt.NDArray[np.float64]
+
+ORDERS = (0.5, 1.0, 2.0, math.inf)
+"""The lower the order, the more rare items count; infinity looks at the largest mode alone."""
+_FLOOR = 1e-12
+"""Eigenvalues below it are rounding."""
+
+
+def unit(rows: Floats) -> Doubles:
+    """`rows` (N, D) scaled to length 1, float64; rows of zeros (pictures that could not be embedded) are left out."""
+    values = np.asarray(rows, dtype=np.float64)
+    lengths = np.linalg.norm(values, axis=1)
+    there = np.isfinite(lengths) & (lengths > 0)
+    scaled: Doubles = values[there] / lengths[there, None]
+    return scaled
+
+
+def spectrum(rows: Floats) -> Doubles:
+    """Eigenvalues, summing to 1, of the similarity matrix over N of `rows` (N, D): cosines, 1 on the diagonal.
+
+    The covariance (D, D) has the same ones as the similarities (N, N); the smaller matrix is taken.
+    """
+    scaled = unit(rows)
+    gram = scaled.T @ scaled if len(scaled) > scaled.shape[1] else scaled @ scaled.T
+    return np.asarray(np.linalg.eigvalsh(gram / max(len(scaled), 1)))
+
+
+def vendi(eigenvalues: Doubles, q: float = 1.0) -> float:
+    """Vendi score of order q > 0 from `spectrum`: an effective number of items, 1 (all alike) to N (all orthogonal).
+
+    It is the exponential of the Rényi entropy of order q of the eigenvalues; Shannon's for q = 1.
+    """
+    known = eigenvalues[eigenvalues > _FLOOR]
+    if q == 1:
+        return float(np.exp(-np.sum(known * np.log(known))))
+    if math.isinf(q):
+        return float(1 / known.max())
+    return float(np.sum(known**q) ** (1 / (1 - q)))
+
+
+def schur(images: Floats, texts: Floats) -> dict[str, float]:
+    """Diversity of `images` (N, D) that their captions `texts` (N, D) explain, and that they do not.
+
+    The covariance of the images is split by the Schur complement of the joint one: C_II = (C_II - C_IT C_TT⁻¹ C_TI) +
+    C_IT C_TT⁻¹ C_TI. Of each part with eigenvalues l the score is exp(-sum l log(l / sum l)); `explained` is the share
+    of the trace in the second part. Meaningful for N several times D only: N <= D captions explain anything.
+    """
+    there = (np.linalg.norm(images.astype(np.float32), axis=1) > 0) & (
+        np.linalg.norm(texts.astype(np.float32), axis=1) > 0
+    )
+    image, text = unit(images[there]), unit(texts[there])
+    n = max(len(image), 1)
+    cross = image.T @ text / n
+    by_text = cross @ np.linalg.pinv(text.T @ text / n, rcond=1e-9, hermitian=True) @ cross.T
+    rest = image.T @ image / n - by_text
+    return {
+        "unexplained_by_text": _effective(rest),
+        "explained_by_text": _effective(by_text),
+        "explained": float(np.trace(by_text)),
+    }
+
+
+def _effective(part: Doubles) -> float:
+    values = np.linalg.eigvalsh((part + part.T) / 2)
+    known = values[values > _FLOOR]
+    return float(np.exp(-np.sum(known * np.log(known / known.sum()))))

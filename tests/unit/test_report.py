@@ -1,0 +1,421 @@
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from metadata_pool import write_file
+from pool_folders import sample, uid_of, write_tar
+from scipy import stats
+from synthetic import run, world
+
+from harness import executor, uid
+from harness.errors import ArtifactError, ConfigError, HarnessError
+from harness.eval import predictions
+from harness.eval import suite as suites
+from harness.pool.seal import seal
+from harness.records import Record, digest_of, read_record
+from harness.report import bins, diversity
+from harness.report.__main__ import command, open_pool
+from harness.report.analysis import Request, analyse
+from harness.report.bins import Axis
+from harness.report.clusters import clustered
+from harness.report.coverage import Phrases, TaskCoverage
+from harness.report.treemap import squarified
+from harness.subset import Subset
+
+HOSTILE = "<script>document.title='ran'</script> a cat & {{ 7 * 7 }}"
+WIDTH = 4
+
+
+# diversity
+
+
+@pytest.mark.parametrize("q", diversity.ORDERS)
+@pytest.mark.parametrize("n", [1, 3, 8])
+def test_vendi_of_orthogonal_rows_is_their_number_and_of_equal_rows_one(n: int, q: float) -> None:
+    orthogonal = 5.0 * np.eye(8)[:n]
+    assert diversity.vendi(diversity.spectrum(orthogonal), q) == pytest.approx(n)
+    assert diversity.vendi(diversity.spectrum(np.tile([[1.0, 2.0, -1.0]], (n, 1))), q) == pytest.approx(1)
+
+
+def test_vendi_of_two_modes_by_hand() -> None:
+    eigenvalues = diversity.spectrum(np.eye(2)[[0, 0, 0, 1]])
+    assert sorted(eigenvalues) == pytest.approx([0.25, 0.75])
+    by_hand = {
+        0.5: (math.sqrt(0.75) + math.sqrt(0.25)) ** 2,
+        1.0: math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)),
+        2.0: 1 / (0.75**2 + 0.25**2),
+        math.inf: 4 / 3,
+    }
+    assert {q: diversity.vendi(eigenvalues, q) for q in diversity.ORDERS} == pytest.approx(by_hand)
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 99))
+def test_vendi_properties(n: int, width: int, seed: int) -> None:
+    rows = np.random.default_rng(seed).normal(size=(n, width))
+    scores = [diversity.vendi(diversity.spectrum(rows), q) for q in diversity.ORDERS]
+    assert np.all(np.diff(scores) < 1e-9)  # Rényi entropies fall with their order
+    assert min(scores) >= 1 - 1e-9
+    assert max(scores) <= min(n, width) + 1e-9
+    twice = [diversity.vendi(diversity.spectrum(np.tile(rows, (2, 1))), q) for q in diversity.ORDERS]
+    assert twice == pytest.approx(scores)  # copies add nothing
+    scaled = diversity.spectrum(np.vstack([rows * 3, np.zeros((1, width))]))
+    assert diversity.vendi(scaled) == pytest.approx(scores[1])  # lengths do not count, rows of zeros are no pictures
+
+
+def test_schur_complement_splits_what_captions_explain() -> None:
+    corners = np.array([[a, b] for a in (1.0, -1.0) for b in (1.0, -1.0)])
+    zero = np.zeros((4, 2))
+    texts, images = np.hstack([corners[:, :1], zero]), np.hstack([zero, corners[:, 1:]])
+    apart = diversity.schur(images, texts)
+    assert apart == pytest.approx({"explained": 0, "explained_by_text": 1, "unexplained_by_text": 1})
+    mixed = images + texts  # one direction follows the captions, one as large does not
+    halves = diversity.schur(mixed, texts)
+    assert halves == pytest.approx({"explained": 0.5, "explained_by_text": 1, "unexplained_by_text": 1})
+    rows = np.random.default_rng(0).normal(size=(40, 3))
+    told = diversity.schur(rows, rows)
+    assert told["explained"] == pytest.approx(1)
+    assert told["explained_by_text"] == pytest.approx(diversity.vendi(diversity.spectrum(rows)))
+    assert told["unexplained_by_text"] == pytest.approx(1)
+
+
+# bins
+
+
+def test_kept_share_by_planted_scores() -> None:
+    axis = Axis(key="score", title="score", edges=(0.0, 0.5, 0.8))
+    values = np.array([-1.0, 0.1, 0.49, 0.5, 0.79, 0.8, 7.0, np.nan])
+    kept = np.array([0, 0, 1, 1, 1, 1, 1, 0])
+    weights = np.stack([np.ones(8, dtype=np.int64), kept, 2 * kept])
+    prop = bins.of_axis(axis, ("pool", "kept", "subset"), axis.count(values, weights))
+    assert prop.counts == {"pool": (3, 2, 2, 1), "kept": (1, 2, 2, 0), "subset": (2, 4, 4, 0)}
+    assert prop.kept_share == [pytest.approx(1 / 3), 1.0, 1.0, 0.0]
+    assert prop.shares("subset") == pytest.approx([0.2, 0.4, 0.4, 0])
+    assert prop.distance("pool") == 0
+    assert prop.distance("subset") == pytest.approx((0.175 + 0.15 + 0.15 + 0.125) / 2)
+
+
+def test_rare_names_stand_together() -> None:
+    counts = {"en": np.array([6, 3]), "de": np.array([2, 0]), "fr": np.array([1, 1]), "": np.array([1, 0])}
+    prop = bins.of_names("language", "Language", ("pool", "kept"), counts, most=2)
+    assert prop.labels == ("en", "de", "others")
+    assert prop.counts == {"pool": (6, 2, 2, 0), "kept": (3, 0, 1, 0)}
+
+
+def test_bins_of_scores() -> None:
+    assert bins.score_edges(np.array([np.nan, np.inf])) is None
+    assert bins.score_edges(np.array([0.5, 0.5])) == (0.5,)
+    edges = bins.score_edges(np.linspace(0, 1, 1001))
+    assert edges is not None
+    assert len(edges) == bins.SCORE_BINS
+    assert edges[0] == pytest.approx(0.001)
+    assert np.diff(edges) == pytest.approx((0.998) / bins.SCORE_BINS)
+
+
+def test_repeats_and_rank_correlation() -> None:
+    assert bins.repeats(np.array([5, 5, 5, 7, 9, 9], np.uint64)) == 3
+    a, b = np.array([3.0, 1, 1, 8, 5]), np.array([2.0, 0, 4, 9, 1])
+    assert bins.spearman(a, b) == pytest.approx(float(stats.spearmanr(a, b).statistic))
+    assert bins.spearman(a, np.ones(5)) is None
+    assert bins.spearman(a[:2], b[:2]) is None
+
+
+# coverage
+
+
+def test_classes_are_named_by_whole_words() -> None:
+    phrases = Phrases.of(["car", "Great White Shark", "bus", "", "great", "café", "buses", "car"])
+    assert phrases.names == ("car", "Great White Shark", "bus", "great", "café", "buses")
+    by_caption = {
+        "A car, a CAR and two cars": {"car"},
+        "a red carpet": set(),
+        "great white sharks near buses": {"Great White Shark", "bus", "great", "buses"},
+        "great shark": {"great"},
+        "great-white_shark!": {"Great White Shark", "great"},
+        "un CAFÉ": {"café"},
+        "": set(),
+    }
+    named = {text: {phrases.names[place] for place in phrases.named(text)} for text in by_caption}
+    assert named == by_caption
+    weights = np.array([[1] * 7, [3, 0, 2, 0, 0, 0, 5]])
+    counts = phrases.count(list(by_caption), weights)
+    assert counts.tolist() == [[1, 2, 1, 3, 1, 1], [3, 2, 2, 2, 0, 2]]
+
+
+def test_coverage_of_a_task() -> None:
+    counts = {"pool": (9, 2, 1, 0), "subset": (4, 1, 0, 0)}
+    task = TaskCoverage(key="t", name="T", classes=("a", "b", "c", "d"), counts=counts, recalls=(0.9, 0.5, None, 0.1))
+    assert (task.size, task.named("pool"), task.named("subset"), task.median("subset")) == (4, 3, 2, 0.5)
+    assert task.rarest() == ["c", "d", "b"]
+    assert task.points() == [(4, 0.9), (1, 0.5), (0, 0.1)]
+
+
+# clusters, treemap
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes=st.lists(st.integers(1, 1000), min_size=1, max_size=30), width=st.integers(50, 900))
+def test_treemap_fills_the_rectangle(sizes: list[int], width: int) -> None:
+    sizes.sort(reverse=True)
+    places = squarified(sizes, width, 300)
+    areas = [place.width * place.height for place in places]
+    assert areas == pytest.approx([size / sum(sizes) * width * 300 for size in sizes])
+    for number, a in enumerate(places):
+        assert a.x > -1e-6 and a.y > -1e-6 and a.x + a.width < width + 1e-6 and a.y + a.height < 300 + 1e-6
+        for b in places[:number]:
+            across = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+            along = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+            assert min(across, along) < 1e-6
+
+
+def test_planted_clusters() -> None:
+    rng = np.random.default_rng(0)
+    of = np.repeat([0, 1], [80, 40])
+    images = np.vstack([np.eye(8)[of] + 0.05 * rng.normal(size=(120, 8)), np.zeros((1, 8))])
+    captions = [*(f"a photo of one {('cat', 'dog')[label]}" for label in of), "not embedded"]
+    kept = np.append((of == 1) | (np.arange(120) % 4 == 0), True)
+    found = clustered(images, captions, kept, clusters=2, seed=0)
+    assert [(c.share, c.kept, c.words) for c in found] == [
+        (pytest.approx(2 / 3), 0.25, ("cat",)),
+        (pytest.approx(1 / 3), 1.0, ("dog",)),
+    ]
+    assert clustered(images[:20], captions[:20], kept[:20], clusters=3, seed=0) == []
+
+
+# the report
+
+
+def columns_of(names: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
+    rng = np.random.default_rng(len(names))
+    return {
+        "uid": list(names), "text": list(texts),
+        "original_width": pa.array([100 + 10 * row for row in range(len(names))], pa.int64()),
+        "original_height": pa.array([100] * len(names), pa.int64()),
+        "clip_l14_similarity_score": rng.permutation(len(names)).astype(np.float32) / len(names),
+    }  # fmt: skip
+
+
+def embeddings(path: Path, rows: int) -> None:
+    rng = np.random.default_rng(rows)
+    np.savez(path, **{f"l14_{part}": rng.normal(size=(rows, WIDTH)).astype(np.float16) for part in ("img", "txt")})
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Path:
+    """48 pairs in two tars and two metadata files, sealed; the last metadata row could not be downloaded."""
+    folder = tmp_path / "pool"
+    for shard in range(2):
+        members = [sample(number, shard=shard) for number in range(24)]
+        write_tar(folder / "shards" / f"{shard:08d}.tar", members)
+        names = [uid_of((shard, number)) for number in range(24)] + ([uid_of("gone")] if shard else [])
+        texts = [HOSTILE if number % 6 == 0 else f"a dog and car {number}" for number in range(len(names))]
+        path = write_file(folder / "metadata" / f"{shard}.parquet", columns_of(names, texts))
+        embeddings(path.with_suffix(".npz"), len(names))
+    seal(str(folder), executor=executor.local(1))
+    return folder
+
+
+def save(path: Path, names: Sequence[object], times: int = 1) -> Path:
+    uids = uid.from_hex([uid_of(name) for name in names])
+    Subset.of(uids, np.full(len(uids), times, dtype=np.int64)).save(path)
+    return path
+
+
+def analysed(pool: Path, subset: Path, **more: Any) -> dict[str, Any]:
+    """The payload alone."""
+    request: dict[str, Any] = {
+        "others": {}, "suite": suites.load("v1"), "data_dir": None, "run_dir": None, "sample": 32, "clusters": 2,
+        "pictures": 0, "seed": 0, **more,
+    }  # fmt: skip
+    opened = open_pool(str(pool), None, executor.local(1))
+    found = analyse(Request(pool=opened, subset=Subset.load(subset), **request), subset.parent)
+    return found.payload()
+
+
+def report(pool: Path, subset: Path, *more: str) -> tuple[dict[str, Any], str, Record]:
+    """Payload, page and record."""
+    out = subset.parent / "out"
+    command([f"pool.path={pool}", f"subset={subset}", f"out={out}", "sample=32", "clusters=2", *more])
+    record = read_record(out / "report.json", "report")
+    assert sorted(path.name for path in out.iterdir()) == ["index.html", "report.json"]
+    return record.payload, (out / "index.html").read_text(), record
+
+
+def test_report_of_a_pool_with_everything(pool: Path, tmp_path: Path) -> None:
+    subset = save(tmp_path / "mine.npy", [(0, number) for number in range(12)], times=2)
+    other = save(tmp_path / "other.npy", [(0, number) for number in range(8, 16)])
+    found, page, record = report(pool, subset, f"against={other}", "pictures=6")
+    assert (found["pool_size"], found["size"], found["distinct"], found["repeats"]) == (48, 24, 12, {"2": 12})
+    by_key = {prop["key"]: prop for prop in found["properties"]}
+    assert set(by_key) == {"clip_l14_similarity_score", "words", "characters", "side", "aspect", "language"}
+    words = by_key["words"]  # HOSTILE has 9 words, the others 5
+    nine, five = words["labels"].index("8"), words["labels"].index("5")
+    assert (words["counts"]["pool"][nine], words["counts"]["pool"][five]) == (8, 40)
+    assert (words["counts"]["kept"][nine], words["counts"]["subset"][nine]) == (2, 4)
+    assert (words["kept_share"][nine], words["kept_share"][five]) == (0.25, 0.25)
+    assert words["distance_to_pool"]["subset"] == pytest.approx(0)
+    assert sum(words["counts"]["random"]) == 12
+    (captions,) = found["duplicates"]
+    assert captions["pairs"] == {"pool": 48, "subset": 12, "random": 12, "other": 8}
+    assert captions["repeated"]["pool"] == 48 - 1 - 20  # the other captions stand once in each file
+    assert captions["repeated"]["subset"] == 1
+    assert found["overlaps"] == [{"name": "other", "size": 8, "shared": 4, "expected": 2.0, "jaccard": 0.25}]
+    assert set(found["diversity"]) == {"pool", "subset", "random", "other"}
+    assert all(one["pairs"] == 8 and one["schur"] is None for one in found["diversity"].values())
+    assert sum(cluster["share"] for cluster in found["clusters"]) == pytest.approx(1)
+    assert {name: len(grid) for name, grid in found["grids"].items()} == {"kept": 6, "dropped": 6, "border": 6}
+    assert all(picture["kept"] == (name == "kept") for name in ("kept", "dropped") for picture in found["grids"][name])
+    assert record.inputs["subset"] == Subset.load(subset).digest
+    assert record.inputs["against other"] == Subset.load(other).digest
+    assert page.count("data:image/jpeg;base64,") == 18
+    again = analysed(pool, subset, others={"other": Subset.load(other)}, pictures=6)
+    assert digest_of(again) == digest_of(found)
+
+
+def test_captions_of_strangers_stay_text(pool: Path, tmp_path: Path) -> None:
+    subset = save(tmp_path / "mine.npy", [(shard, number) for shard in (0, 1) for number in (0, 6, 12)])
+    found, page, _ = report(pool, subset)
+    assert all(picture["caption"] == HOSTILE for picture in found["grids"]["kept"])
+    assert "&lt;script&gt;" in page
+    assert "{{ 7 * 7 }}" in page  # shown as it is, not evaluated
+    assert "<script" not in page.lower()
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)  # nothing is asked for
+
+
+def test_pool_without_scores_embeddings_or_seal(tmp_path: Path) -> None:
+    names = [uid_of(number) for number in range(20)]
+    path = tmp_path / "pool" / "metadata" / "0.parquet"
+    write_file(path, {"uid": names, "text": ["a cat", ""] * 10})
+    subset = save(tmp_path / "mine.npy", range(5))
+    found, page, _ = report(tmp_path / "pool", subset)
+    told = " ".join(found["notes"])
+    for what in ("Scores", "Image sizes", "Repeated pictures", "Diversity and clusters", "Pictures", "Coverage"):
+        assert what in told
+    assert all(note in page.replace("&#39;", "'") for note in found["notes"])
+    assert [prop["key"] for prop in found["properties"]] == ["words", "characters", "language"]
+    assert (found["diversity"], found["clusters"], found["score"]) == ({}, [], None)
+    assert set(found["grids"]) == {"kept", "dropped"}
+    write_file(path, {"uid": names, "original_width": [10] * 20, "original_height": [0] + [20] * 19})
+    found = analysed(tmp_path / "pool", subset)
+    by_key = {prop["key"]: prop for prop in found["properties"]}
+    assert set(by_key) == {"side", "aspect"}
+    assert by_key["side"]["counts"]["pool"] == [19] + [0] * (len(bins.PIXELS) - 1) + [1]
+    assert "Captions are left out" in " ".join(found["notes"])
+
+
+def test_counts_do_not_depend_on_the_files(tmp_path: Path) -> None:
+    names, texts = [uid_of(number) for number in range(60)], [f"caption {number % 7}" for number in range(60)]
+    columns = columns_of(names, texts)
+    found = []
+    for number, cuts in enumerate(([0, 60], [0, 7, 31, 60])):
+        folder = tmp_path / str(number)
+        for low, high in itertools.pairwise(cuts):
+            part = {name: values[low:high] for name, values in columns.items()}
+            write_file(folder / "metadata" / f"{low:03d}.parquet", part)
+        found.append(analysed(folder, save(tmp_path / "mine.npy", range(0, 60, 3)), pictures=5))
+    assert found[0] == found[1]
+
+
+def test_repeated_pictures(pool: Path, tmp_path: Path) -> None:
+    names = [uid_of((shard, number)) for shard in range(2) for number in range(24)]
+    exact, near = list(names), list(names)
+    exact[3] = near[3] = names[1]
+    near[5] = names[1]
+    near[30] = names[1]
+    pq.write_table(pa.table({"uid": names, "exact": exact, "near": near}), pool / "duplicates.parquet")
+    subset = save(tmp_path / "mine.npy", [(0, number) for number in range(2, 12)])
+    found = analysed(pool, subset)
+    _, same, alike = found["duplicates"]
+    assert (same["repeated"]["pool"], same["repeated"]["subset"]) == (1, 0)  # the first of the two is not in it
+    assert (alike["repeated"]["pool"], alike["repeated"]["subset"]) == (3, 1)
+    assert found["grids"] == {}
+    pq.write_table(pa.table({"uid": names}), pool / "duplicates.parquet")
+    refused(ArtifactError, r"duplicates\.parquet: not a table of duplicates .*harness\.duplicates", pool, subset)
+
+
+def refused(kind: type[HarnessError], says: str, pool: Path, subset: Path, *more: str) -> None:
+    with pytest.raises(kind, match=says) as caught:
+        command([f"pool.path={pool}", f"subset={subset}", f"out={subset.parent / 'refused'}", *more])
+    assert "\n" not in str(caught.value)
+    assert not list((subset.parent / "refused").glob("*"))
+
+
+def test_bad_input_is_one_sentence(pool: Path, tmp_path: Path) -> None:
+    good = save(tmp_path / "good.npy", [(0, 0), (0, 1)])
+    strangers = save(tmp_path / "strangers.npy", [(0, 0), "gone", "nobody"])
+    refused(ArtifactError, r"strangers\.npy: 2 of its 3 uids are not in the pool", pool, strangers)
+    refused(ArtifactError, r"strangers\.npy: 2 of its 3", pool, good, f"against=[{strangers}]")
+    uid.save(tmp_path / "empty.npy", uid.from_hex([]))
+    refused(ArtifactError, r"empty\.npy: holds no uid", pool, tmp_path / "empty.npy")
+    refused(ArtifactError, r"missing\.npy: no such uid file", pool, tmp_path / "missing.npy")
+    refused(ArtifactError, r"no parquet file", tmp_path, good)
+    refused(ConfigError, r"unknown setting 'agianst' \(did you mean 'against'", pool, good, "agianst=x")
+    refused(ConfigError, r"unknown suite 'v0'", pool, good, "eval.suite=v0")
+    write_file(tmp_path / "bare" / "metadata" / "0.parquet", {"text": ["a"]})
+    refused(ArtifactError, r"0\.parquet: no column 'uid'", tmp_path / "bare", good)
+    (pool / "pool.json").write_text("{}")
+    refused(ArtifactError, r"pool\.json", pool, good)
+
+
+# results
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path, npt.NDArray[np.void]]:
+    """A pool of metadata, a run on a subset of it, and class names of two tasks of suite tiny."""
+    tmp_path = tmp_path_factory.mktemp("finished")
+    sealed = world(tmp_path / "pool", samples=60)
+    names = uid.to_hex(np.asarray(sealed.uids))
+    colours = ("red", "green", "blue")
+    texts = [f"a {colours[number % 3]} cup" for number in range(60)]
+    write_file(tmp_path / "pool" / "metadata" / "0.parquet", {"uid": names, "text": texts})
+    chosen = uid.sort(np.asarray(sealed.uids)[:30])
+    tasks = suites.load("tiny").tasks
+    keys = ("cifar10", "vtab/dtd")
+    run_dir = run(tmp_path / "run", sealed, chosen, skill=0.6, drop=tuple(set(tasks) - set(keys)))
+    for task in (tasks[key] for key in keys):
+        folder = tmp_path / "eval" / task.folder
+        folder.mkdir(parents=True)
+        classes = ["red", "green cup", "yellow", *(f"thing {number}" for number in range(3, task.classes or 0))]
+        (folder / "classnames.txt").write_text("\n".join(classes) + "\n")
+        (folder / "zeroshot_classification_templates.txt").write_text("a {c}\n")
+    return tmp_path / "pool", run_dir, tmp_path / "eval", chosen
+
+
+def test_class_frequency_against_accuracy(finished: Any, tmp_path: Path) -> None:
+    pool, run_dir, data_dir, _ = finished
+    results = [f"run_dir={run_dir}", f"eval.data_dir={data_dir}", "pictures=0"]
+    found, page, record = report(pool, run_dir / "uids.npy", *results)
+    by_key = {task["key"]: task for task in found["coverage"]}
+    assert set(by_key) == {"cifar10", "vtab/dtd"}
+    cifar = by_key["cifar10"]
+    assert cifar["counts"]["pool"][:4] == [20, 20, 0, 0]
+    assert cifar["counts"]["subset"][:4] == [10, 10, 0, 0]
+    _, columns = predictions.read(run_dir / "eval" / "predictions" / "cifar10.parquet")
+    expected = [float((columns["top"][columns["target"] == label, 0] == label).mean()) for label in range(10)]
+    assert cifar["recalls"] == pytest.approx(expected)
+    correlation = stats.spearmanr(cifar["counts"]["subset"], expected).statistic
+    assert cifar["frequency_accuracy_spearman"] == pytest.approx(float(correlation))
+    assert "Frequency against accuracy" in page
+    assert "evaluation 0" in record.inputs
+    assert "tasks with classes are not in eval.data_dir" in " ".join(found["notes"])
+
+
+def test_results_of_another_subset_are_refused(finished: Any, tmp_path: Path) -> None:
+    pool, run_dir, data_dir, chosen = finished
+    other = tmp_path / "other.npy"
+    uid.save(other, chosen[:7])
+    results = [f"run_dir={run_dir}", f"eval.data_dir={data_dir}"]
+    refused(ConfigError, "was trained on another subset than", pool, other, *results)
+    refused(ConfigError, "was evaluated on tiny", pool, run_dir / "uids.npy", *results, "eval.suite=v1")
+    refused(ArtifactError, r"holds no evaluation\.json", pool, other, f"run_dir={tmp_path}")
