@@ -367,13 +367,14 @@ def plan(config: RunConfig, keys: list[suites.Task], executor: executors.Executo
         sealed = united(config, own, Path(name), executor)
         subset = choose(config, Path(name), own, sealed, method, executor)
         distinct = subset.distinct
+        shard_bytes = int(sealed_pools.load_table(sealed.seal_dir)["bytes"].sum())
     data_dir = config.eval.data_dir or str(tiny.tasks_dir())
     return Plan(
         config=config,
         pool_size=len(sealed.uids) - config.pool.holdout,
         subset_size=len(subset),
         subset_distinct=distinct,
-        shard_bytes=sum(os.path.getsize(shard) for shard in sealed.shards),
+        shard_bytes=shard_bytes,
         missing_tasks=[task.key for task in keys if not (Path(data_dir) / task.folder).is_dir()],
         device=_device_name(config.train.device),
         cores=os.cpu_count() or 1,

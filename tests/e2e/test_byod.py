@@ -18,6 +18,8 @@ from harness.pool.sealed import SealedPool
 from harness.records import read_json, read_record
 from leaderboard.verify import verify
 
+from .conftest import command
+
 
 @pytest.fixture
 def folders(run_in: Path) -> list[str]:
@@ -75,7 +77,14 @@ def test_folders_beside_a_pool(run_in: Path, mini_settings: list[str], folders: 
 
 @pytest.mark.slow
 def test_folders_alone(run_in: Path, mini_settings: list[str], folders: list[str]) -> None:
-    harness.run(*mini_settings, *folders, "pool.weight=0", "run_dir=a")
+    # As scripts/slurm does on several nodes: select, train, and a run that finds both done.
+    settings = [*mini_settings, *folders, "pool.weight=0", "run_dir=a", "train.reading=mask"]
+    for name, more in (("harness.select", ["out=a"]), ("harness.train", [])):
+        done = command(name, *settings, *more, cwd=run_in)
+        assert done.returncode == 0, done.stderr
+    before = Path("a/train/train.json").stat().st_mtime_ns
+    harness.run(*settings)
+    assert Path("a/train/train.json").stat().st_mtime_ns == before
     assert sorted(set(counts_of("a").values())) == [1, 3]
     assert len(uid.load("a/uids.npy")) == 32 * 3 + 32
     assert audit("a") == []

@@ -93,3 +93,33 @@ def test_an_error_in_one_process_is_the_error_of_the_command(root: Path) -> None
     assert done.returncode == 6
     assert done.stderr.splitlines()[-1].startswith("error: training: the loss is nan")
     assert not (root / "bad" / "train.json").exists()
+
+
+def ranks(out: Path) -> list[int]:
+    """Process ids of the training processes of a run in `out`."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = place.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if os.fsencode(out / "job.json") in words and b"torch.distributed.run" not in words:
+            found.append(int(place.parent.name))
+    return sorted(found)
+
+
+@pytest.mark.slow
+def test_a_lost_process_is_an_infra_error_and_the_run_goes_on(root: Path, undisturbed: Record) -> None:
+    settings = ("train.gpus=2", "train.checkpoint_minutes=1e-6")
+    child = subprocess.Popen(command(root, "lost", *settings), stderr=subprocess.PIPE, text=True)
+    log = root / "lost" / "log.jsonl"
+    while child.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < 2):
+        time.sleep(0.005)
+    os.kill(ranks(root / "lost")[-1], signal.SIGKILL)
+    _, said = child.communicate(timeout=300)
+    assert child.returncode == 7, said
+    assert said.splitlines()[-1].startswith("error: ")
+    assert not (root / "lost" / "train.json").exists()
+    record = run(root, "lost", *settings)
+    assert record.provenance["resumed_at"] > 0
+    assert record.payload["ledger"] == undisturbed.payload["ledger"]

@@ -18,7 +18,9 @@ from harness.files import sha256_file
 from harness.pool.sealed import SealedPool
 from harness.pool.union import unite
 from harness.records import Record
+from leaderboard.board import Board
 from leaderboard.case import Means
+from leaderboard.site import build
 from leaderboard.verify import verify
 
 FOLDERS = [ByodFolder(path="mine", weight=3), ByodFolder(path="web")]
@@ -62,6 +64,17 @@ def test_an_honest_entry_is_verified(board: Path, means: Means) -> None:
     assert result.findings == []
     assert result.outcome == "ok"
     assert {"sources", "weights"} <= set(result.checks)
+
+
+def test_its_page_lists_the_sources(board: Path, tmp_path: Path) -> None:
+    build(Board.load(board.parent, verified=tmp_path / "none"), tmp_path / "site")
+    page = next(
+        path
+        for path in (tmp_path / "site").rglob("*.html")
+        if "Mixed" in path.read_text() and "byod-1" in path.read_text()
+    )
+    assert "byod-1: 40 pairs, weight 3, digest" in page.read_text()
+    assert "90 pairs of our own" in page.read_text()
 
 
 def test_the_track_cannot_be_hidden(spoiled: Path, means: Means) -> None:

@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from harness import executor
+from harness import executor, model
 from harness.audit import audit
 from harness.config import RunConfig
 from harness.errors import ArtifactError, InfraError, StageError
@@ -21,7 +23,10 @@ from harness.records import read_json, read_record
 from harness.reshard import reshard
 from harness.subset import Subset
 from harness.train import checkpoint, learner
+from harness.train.recipe import forward_macs
 from harness.train.run import train
+from harness.train.watch import Watch
+from harness.train.world import World
 
 Config = Callable[..., RunConfig]
 
@@ -197,3 +202,24 @@ def test_wandb_offline(
     train(make_config(samples_seen=16, wandb="offline"), sealed=sealed, subset=subset, out=tmp_path)
     name = (tmp_path / "wandb_id").read_text()
     assert list(tmp_path.glob(f"wandb/offline-run-*-{name}"))
+
+
+def test_what_wandb_is_told(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row a step; on a GPU memory and model FLOP utilisation as well."""
+    rows: list[dict[str, float]] = []
+    run = SimpleNamespace(log=lambda row, step: rows.append({**row, "step": step}), finish=lambda exit_code: None)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=lambda **settings: run))
+    config = make_config(samples_seen=48, wandb="online")
+    train(config, sealed=sealed, subset=subset, out=tmp_path)
+    names = ("samples", "loss", "logit_scale", "lr", "data_wait", "samples_per_second")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert all(set(row) == {"step", *(f"train/{name}" for name in names)} for row in rows)
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    world = World(rank=0, size=2, device=torch.device("cuda", 0))
+    machine = Watch(config, out=tmp_path, world=world, done=0)._machine(1e6)
+    flops = 3 * 2 * forward_macs(model.config("clip-tiny")) * 1e6
+    assert machine == {"train/gpu_memory": 3.0, "train/mfu": pytest.approx(flops / (2 * 989e12))}
