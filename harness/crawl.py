@@ -36,6 +36,8 @@ class CrawlSettings:
     distributor: str = "multiprocessing"
     """multiprocessing, ray or pyspark: img2dataset's own."""
     per_shard: int = PER_SHARD
+    timeout: int = 10
+    """Seconds without a byte after which a try ends."""
 
     def arguments(self, urls: Path, out: Path, columns: list[str]) -> dict[str, Any]:
         """Arguments of img2dataset.download for the parquet files in `urls`."""
@@ -46,7 +48,7 @@ class CrawlSettings:
             "encode_format": "jpg", "encode_quality": 95, "output_format": "webdataset", "input_format": "parquet",
             "url_col": "url", "caption_col": "text", "save_additional_columns": ["uid"],
             "bbox_col": "face_bboxes" if self.blur and "face_bboxes" in columns else None,
-            "oom_shard_count": 8, "retries": 2, "timeout": 10,
+            "oom_shard_count": 8, "retries": 2, "timeout": self.timeout,
         }  # fmt: skip
 
 
