@@ -83,6 +83,19 @@ def read_counts(folder: Path) -> CrawlCounts:
     return counts
 
 
+def forget_unfinished(folder: Path) -> None:
+    """Delete the stats.json files that are no whole JSON or have no tar: img2dataset takes them for finished shards."""
+    for name in list_files(folder, "_stats.json"):
+        path = Path(name)
+        try:
+            whole = path.with_name(path.name.replace("_stats.json", ".tar")).exists()
+            int(json.loads(path.read_text())["count"])
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            path.unlink()
+
+
 def crawl(urls: Path, out: Path, *, rows: int, columns: list[str], settings: CrawlSettings) -> CrawlCounts:
     """Download the `rows` links of the parquet files in `urls` to tars in `out`; returns when all shards are done.
 
@@ -95,6 +108,7 @@ def crawl(urls: Path, out: Path, *, rows: int, columns: list[str], settings: Cra
     except importlib.metadata.PackageNotFoundError as error:
         raise ConfigError("downloading pictures needs img2dataset: pip install 'datacomp-harness[download]'") from error
     out.mkdir(parents=True, exist_ok=True)
+    forget_unfinished(out)
     arguments = json.dumps(settings.arguments(urls, out, columns))
     code = "import json, sys, img2dataset; img2dataset.download(**json.loads(sys.argv[1]))"
     log = out / ".img2dataset.log"

@@ -372,6 +372,22 @@ def test_img2dataset_that_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyP
         crawl.crawl(tmp_path, tmp_path / "out", rows=7, columns=[], settings=crawl.CrawlSettings())
 
 
+def test_shards_that_only_seem_finished_are_done_again(tmp_path: Path) -> None:
+    contents = {
+        "0": '{"count": 3, "successes": 2}',
+        "1": '{"cou',
+        "2": "",
+        "3": '{"count": 3, "successes": 2}',
+        "4": "[]",
+    }
+    for number, content in contents.items():
+        (tmp_path / f"0000000{number}_stats.json").write_text(content)
+        if number != "3":
+            (tmp_path / f"0000000{number}.tar").write_bytes(b"")
+    crawl.forget_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.json")] == ["00000000_stats.json"]
+
+
 def test_settings_of_the_reference() -> None:
     arguments = crawl.CrawlSettings().arguments(Path("urls"), Path("out"), ["uid", "url", "text", "face_bboxes"])
     expected = {
