@@ -36,6 +36,8 @@ class CrawlSettings:
     distributor: str = "multiprocessing"
     """multiprocessing, ray or pyspark: img2dataset's own."""
     per_shard: int = PER_SHARD
+    timeout: int = 10
+    """Seconds without a byte after which a try ends."""
 
     def arguments(self, urls: Path, out: Path, columns: list[str]) -> dict[str, Any]:
         """Arguments of img2dataset.download for the parquet files in `urls`."""
@@ -46,7 +48,7 @@ class CrawlSettings:
             "encode_format": "jpg", "encode_quality": 95, "output_format": "webdataset", "input_format": "parquet",
             "url_col": "url", "caption_col": "text", "save_additional_columns": ["uid"],
             "bbox_col": "face_bboxes" if self.blur and "face_bboxes" in columns else None,
-            "oom_shard_count": 8, "retries": 2, "timeout": 10,
+            "oom_shard_count": 8, "retries": 2, "timeout": self.timeout,
         }  # fmt: skip
 
 
@@ -81,6 +83,19 @@ def read_counts(folder: Path) -> CrawlCounts:
     return counts
 
 
+def forget_unfinished(folder: Path) -> None:
+    """Delete the stats.json files that are no whole JSON or have no tar: img2dataset takes them for finished shards."""
+    for name in list_files(folder, "_stats.json"):
+        path = Path(name)
+        try:
+            whole = path.with_name(path.name.replace("_stats.json", ".tar")).exists()
+            int(json.loads(path.read_text())["count"])
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            path.unlink()
+
+
 def crawl(urls: Path, out: Path, *, rows: int, columns: list[str], settings: CrawlSettings) -> CrawlCounts:
     """Download the `rows` links of the parquet files in `urls` to tars in `out`; returns when all shards are done.
 
@@ -93,6 +108,7 @@ def crawl(urls: Path, out: Path, *, rows: int, columns: list[str], settings: Cra
     except importlib.metadata.PackageNotFoundError as error:
         raise ConfigError("downloading pictures needs img2dataset: pip install 'datacomp-harness[download]'") from error
     out.mkdir(parents=True, exist_ok=True)
+    forget_unfinished(out)
     arguments = json.dumps(settings.arguments(urls, out, columns))
     code = "import json, sys, img2dataset; img2dataset.download(**json.loads(sys.argv[1]))"
     log = out / ".img2dataset.log"

@@ -59,6 +59,8 @@ class Settings(StrictModel):
     threads: int = Field(default=128, ge=1)
     distributor: Literal["multiprocessing", "ray", "pyspark"] = "multiprocessing"
     per_shard: int = Field(default=PER_SHARD, ge=1)
+    timeout: int = Field(default=10, ge=1)
+    """Seconds without a byte after which a try of a link ends."""
 
 
 def download(settings: Settings) -> Record:
@@ -209,7 +211,8 @@ def _images(settings: Settings, folder: Path, files: list[Path]) -> CrawlCounts:
             raise ArtifactError(f"{files[0]}: has no column {column!r}, only {', '.join(columns)}")
     rows = sum(pq.read_metadata(path).num_rows for path in files)
     how = CrawlSettings(blur=settings.blur, processes=settings.processes, threads=settings.threads,
-                        distributor=settings.distributor, per_shard=settings.per_shard)  # fmt: skip
+                        distributor=settings.distributor, per_shard=settings.per_shard,
+                        timeout=settings.timeout)  # fmt: skip
     name = "" if settings.part is None else f"part_{settings.part.replace('/', '_of_')}"
     urls, out = folder / ".urls" / (name or "all"), folder / "shards" / name
     _links(urls, files)

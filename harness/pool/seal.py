@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 _BUCKET = 1 << 25
 """Uids compared at once when looking for repeats: half a gigabyte."""
+_CHUNK = 1 << 22
+"""Uids looked at in one piece where they are read through: 64 MB."""
 
 
 def seal(
@@ -283,8 +285,15 @@ def _write_uids(where: str, jobs: list[Job], found: list[Sealed]) -> list[Sealed
         for shard in np.unique(np.searchsorted(borders, twice, side="right") - 1).tolist():
             rows = twice[(twice >= borders[shard]) & (twice < borders[shard + 1])] - borders[shard]
             found[shard] = pool_shards.drop_twice(jobs[shard], found[shard], rows)
-        save_array(str(temporary), np.delete(np.asarray(uids), twice))
+        uid.save_pieces(temporary, _without(uids, twice))
     return found
+
+
+def _without(uids: Uids, rows: npt.NDArray[np.int64]) -> Iterator[Uids]:
+    """`uids` without those at the ascending `rows`, in pieces."""
+    for start in range(0, len(uids), _CHUNK):
+        here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + _CHUNK)] - start
+        yield np.delete(np.asarray(uids[start : start + _CHUNK]), here)
 
 
 def repeats(uids: Uids) -> npt.NDArray[np.int64]:
@@ -293,7 +302,7 @@ def repeats(uids: Uids) -> npt.NDArray[np.int64]:
     found = [np.empty(0, np.int64)]
     for bucket in range(1 << bits):
         high = uids["f0"]
-        rows = np.flatnonzero((high >> np.uint64(64 - bits)) == bucket) if bits else np.arange(len(uids))
+        rows = _rows_in(high, bits, bucket) if bits else np.arange(len(uids))
         order = rows[np.argsort(high[rows], kind="stable")]
         equal = high[order[1:]] == high[order[:-1]]
         if not equal.any():
@@ -304,3 +313,10 @@ def repeats(uids: Uids) -> npt.NDArray[np.int64]:
         same = uids[suspects[1:]] == uids[suspects[:-1]]
         found.append(suspects[1:][same])
     return np.sort(np.concatenate(found))
+
+
+def _rows_in(high: npt.NDArray[np.uint64], bits: int, bucket: int) -> npt.NDArray[np.int64]:
+    """Rows of the words whose leading bits are `bucket`; temporary arrays do not grow with their number."""
+    shift = np.uint64(64 - bits)
+    starts = range(0, len(high), _CHUNK)
+    return np.concatenate([np.flatnonzero((high[s : s + _CHUNK] >> shift) == bucket) + s for s in starts])

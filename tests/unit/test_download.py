@@ -1,9 +1,12 @@
 """A whole download from a hub and an image server on loopback, with everything that servers do wrong."""
 
+import hashlib
+import importlib.metadata
 import importlib.util
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,17 +23,24 @@ import pytest
 from PIL import Image
 from pool_folders import picture, uid_of
 
-from harness import download, executor, uid
+from harness import crawl, download, executor, files, select, uid
 from harness.crawl import read_counts
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.pool.seal import seal
-from harness.records import read_record
+from harness.records import Record, read_record, write_record
 from harness.reshard import reshard
 from harness.subset import Subset
+from harness.tars import Reader, read_sample
+from harness.train import __main__ as train
 
 needs_img2dataset = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="extra download")
 COMMIT = "c0ffee" * 6 + "c0ff"
-FAULTS = ("404", "403", "html", "robots", "cut", "corrupt")
+FAULTS = ("404", "403", "500", "html", "robots", "cut", "corrupt", "empty", "loop", "stall")
+ODD = ("redirect", "trickle", "mislabelled")
+"""What servers do that still gives a picture."""
+GOOD = [*range(14), *range(24, 30)]
+"""Of the 30 links of a file, those that give a picture."""
+REALPOOL = Path(__file__).parents[1] / "data" / "realpool_sample"
 
 
 class Web(BaseHTTPRequestHandler):
@@ -40,6 +50,7 @@ class Web(BaseHTTPRequestHandler):
     healed: set[str]
     asked: list[str]
     slow: float
+    stored: dict[str, bytes]
 
     def log_message(self, *_: object) -> None:
         pass
@@ -72,6 +83,9 @@ class Web(BaseHTTPRequestHandler):
                 self._send(404, b"", X_Error_Code="EntryNotFound")
             else:
                 self._send(200, content, "application/octet-stream", ETag=f'"{len(content)}"', X_Repo_Commit=COMMIT)
+        elif path in self.stored:
+            time.sleep(self.slow)
+            self._send(200, self.stored[path])
         elif path.startswith("/picture/"):
             self._picture(path.split("/")[2], int(path.split("/")[3]))
         else:
@@ -82,10 +96,25 @@ class Web(BaseHTTPRequestHandler):
         time.sleep(self.slow)
         if kind in self.healed:
             kind = "good"
-        if kind in ("404", "403"):
+        if kind in ("404", "403", "500"):
             self._send(int(kind), b"go away", "text/html")
         elif kind == "redirect":
             self._send(302, b"", Location=f"/picture/good/{number}")
+        elif kind == "loop":
+            self._send(302, b"", Location=self.path)
+        elif kind == "empty":
+            self._send(200, b"")
+        elif kind == "stall":
+            self._send(200, good[:300], size=len(good))
+            time.sleep(2)
+            self.close_connection = True
+        elif kind == "trickle":
+            self._send(200, b"", size=len(good))
+            for start in range(0, len(good), 1 + len(good) // 5):
+                time.sleep(0.05)
+                self.wfile.write(good[start : start + 1 + len(good) // 5])
+        elif kind == "mislabelled":
+            self._send(200, good, "text/html")
         elif kind == "html":
             self._send(200, b"<html>this picture has moved</html>", "text/html")
         elif kind == "robots":
@@ -107,7 +136,7 @@ def large_picture(number: int) -> bytes:
 
 @pytest.fixture
 def web() -> Iterator[tuple[str, type[Web]]]:
-    handler = type("Handler", (Web,), {"files": {}, "healed": set(), "asked": [], "slow": 0.0})
+    handler = type("Handler", (Web,), {"files": {}, "healed": set(), "asked": [], "slow": 0.0, "stored": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
@@ -148,13 +177,14 @@ def harness(address: str, folder: Path, *arguments: str) -> "subprocess.Complete
         "processes=1",
         "threads=8",
         "per_shard=12",
+        "timeout=1",
     ]
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240,
                           env=environment(address, folder.parent / "home"))  # fmt: skip
 
 
 def fill_hub(address: str, handler: type[Web], tmp_path: Path) -> None:
-    mixed = [*["good"] * 14, *FAULTS, "redirect", *["good"] * 9]
+    mixed = [*["good"] * 14, *FAULTS, *ODD, *["good"] * 3]
     handler.files = {"README.md": b"a pool"}
     for part, stem in enumerate(("a" * 32, "b" * 32)):
         handler.files[f"{stem}.parquet"] = parquet(metadata(address, mixed, first=100 * part))
@@ -200,52 +230,33 @@ def test_hub_that_fails(web: tuple[str, type[Web]], tmp_path: Path) -> None:
 
 @needs_img2dataset
 @pytest.mark.slow
-def test_whole_download_interrupted_and_resumed(web: tuple[str, type[Web]], tmp_path: Path) -> None:
+def test_a_download_with_all_that_servers_do_wrong(web: tuple[str, type[Web]], tmp_path: Path) -> None:
     address, handler = web
     fill_hub(address, handler, tmp_path)
     folder = tmp_path / "pool"
-    handler.slow = 0.15
-    command = [
-        sys.executable,
-        "-m",
-        "harness.download",
-        f"data_dir={folder}",
-        "scale=small",
-        "processes=1",
-        "threads=2",
-        "per_shard=12",
-    ]
-    first = subprocess.Popen(command, env=environment(address, tmp_path / "home"), stderr=subprocess.DEVNULL)
-    while not list((folder / "shards").glob("*_stats.json")) and first.poll() is None:
-        time.sleep(0.05)
-    first.send_signal(signal.SIGINT)
-    assert first.wait(timeout=60) == 130
-    finished = {path.name for path in (folder / "shards").glob("*_stats.json")}
-    assert 0 < len(finished) < 6
-    times = {name: (folder / "shards" / name).stat().st_mtime_ns for name in finished}
-    handler.slow = 0.0
     done = harness(address, folder, "scale=small")
     assert done.returncode == 0, done.stderr + (folder / "shards" / ".img2dataset.log").read_text()[-2000:]
-    assert {name: (folder / "shards" / name).stat().st_mtime_ns for name in finished} == times
     record = read_record(folder / "download.json", "download")
     assert record.payload["links"] == 60
     assert record.payload["pictures"] == 60 - 2 * len(FAULTS)
-    assert "48 of 60 links gave a picture (80.0%)" in done.stderr
+    assert "40 of 60 links gave a picture (66.7%)" in done.stderr
+    assert sum(record.payload["failures"].values()) == 20
+    assert {"HTTP Error 404: Not Found", "HTTP Error 403: Forbidden"} < set(record.payload["failures"])
 
     one = executor.local(1)
     sealed = seal(str(folder), executor=one)
-    expected = {uid_of(100 * part + n) for part in range(2) for n in [*range(14), *range(20, 30)]}
+    expected = {uid_of(100 * part + n) for part in range(2) for n in GOOD}
     assert set(uid.to_hex(sealed.uids)) == expected
     assert sealed.left_out() == []
-    assert read_record(folder / "pool.json", "pool").provenance["download"]["pictures"] == 48
+    assert read_record(folder / "pool.json", "pool").provenance["download"]["pictures"] == 40
     done_tars = reshard(sealed, Subset.of(sealed.uids[:9].copy()), out=tmp_path / "out", executor=one)
     assert len(done_tars.rows) == 9
 
     # All servers but those that refuse are well again: a retry brings the rest.
-    handler.healed = {"404", "403", "html", "cut", "corrupt"}
+    handler.healed = set(FAULTS) - {"robots"}
     again = harness(address, folder, "scale=small", "retry_failed=true")
     assert again.returncode == 0, again.stderr
-    assert read_counts(folder / "shards" / "retry_1").successes == 10
+    assert read_counts(folder / "shards" / "retry_1").successes == 18
     assert len(seal(str(folder), executor=one)) == 58
     assert not [path for path in handler.asked if path.startswith("/picture/robots")][2 * 3 :]
 
@@ -268,6 +279,147 @@ def test_any_list_of_links_in_parts(web: tuple[str, type[Web]], tmp_path: Path) 
     assert set(uid.to_hex(copy.uids)) == set(uid.to_hex(sealed.uids))
 
 
+@needs_img2dataset
+@pytest.mark.slow
+def test_a_whole_round_with_real_pictures(web: tuple[str, type[Web]], tmp_path: Path) -> None:
+    """Download, interrupted and resumed, seal, select, reshard and train; what is done is not done twice."""
+    address, handler = web
+    pictures, tables = {}, []
+    sealed = seal(str(REALPOOL), seal_dir=str(tmp_path / "sample"), executor=executor.local(1))
+    for shard, path in enumerate(sealed.shards):
+        with Reader(path) as reader:
+            contents = [read_sample(reader, entry)[0] for entry in sealed.index(shard)]
+        names = [f"/real/{name}" for name in uid.to_hex(sealed.index(shard)["uid"])]
+        pictures |= dict(zip(names, contents, strict=True))
+        table = pq.read_table(REALPOOL / "metadata" / f"{shard:08d}.parquet").drop_columns(["url", "sha256"])
+        assert table["uid"].to_pylist() == [name.removeprefix("/real/") for name in names]
+        sums = [hashlib.sha256(content).hexdigest() for content in contents]
+        if shard == 1:
+            pictures[names[3]] = contents[4]  # the page shows another picture today
+        table = table.append_column("url", pa.array([address + name for name in names]))
+        tables.append(table.append_column("sha256", pa.array(sums)))
+    handler.stored = pictures
+    (tmp_path / "list").mkdir()
+    for number, table in enumerate(tables):
+        pq.write_table(table, tmp_path / "list" / f"{number}.parquet")
+
+    folder = tmp_path / "pool"
+    handler.slow = 0.15
+    command = [sys.executable, "-m", "harness.download", f"data_dir={folder}", f"metadata_dir={tmp_path}/list",
+               "processes=1", "threads=2", "per_shard=50"]  # fmt: skip
+    first = subprocess.Popen(command, env=environment(address, tmp_path / "home"), stderr=subprocess.DEVNULL)
+    while not list((folder / "shards").glob("*_stats.json")) and first.poll() is None:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    assert first.wait(timeout=60) == 130
+    assert not (folder / "download.json").exists()
+    finished = {path: path.stat().st_mtime_ns for path in (folder / "shards").glob("*_stats.json")}
+    assert 0 < len(finished) < 4
+    handler.slow = 0.0
+    done = subprocess.run(command, env=environment(address, tmp_path / "home"), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "200 of 200 links gave a picture (100.0%)" in done.stderr
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+
+    one = executor.local(1)
+    got = seal(str(folder), executor=one, sha256=True)
+    assert len(got.shards) == 4
+    assert [(row["uid"], row["reason"]) for row in got.left_out()] == [
+        (tables[1]["uid"][3].as_py(), "sha256 is not the metadata's")
+    ]
+    for _ in range(2):
+        select.command([f"pool.path={folder}", "scale=tiny", "method=random_subset", "method.fraction=0.5",
+                        f"out={tmp_path}/uids.npy"])  # fmt: skip
+    subset = Subset.load(tmp_path / "uids.npy")
+    assert len(subset) == 99
+    for _ in range(2):
+        kept = reshard(got, subset, out=tmp_path / "kept", executor=one)
+        assert len(kept.rows) == 99
+        train.command([
+            "scale=tiny", f"pool.path={folder}", f"subset={tmp_path}/uids.npy", f"shards={tmp_path}/kept",
+            f"out={tmp_path}/train", "scale.samples_seen=192", "scale.batch_size=64", "scale.warmup_steps=1",
+            "train.workers=0", "train.device=cpu",
+        ])  # fmt: skip
+    record = read_record(tmp_path / "train" / "train.json", "train")
+    assert record.payload["samples_seen"] == 192
+    assert len((tmp_path / "train" / "log.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_disk_that_is_too_small_is_seen_before_the_first_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pq.write_table(metadata("http://127.0.0.1:9", ["good"] * 4), tmp_path / "pairs.parquet")
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 1 << 40, 100_000))
+    monkeypatch.setattr(download, "crawl", None)
+    settings = download.Settings(data_dir=str(tmp_path / "pool"), url_list=str(tmp_path / "pairs.parquet"))
+    with pytest.raises(InfraError, match=r"0\.0 GB free; make room or choose another"):
+        download.download(settings)
+
+
+def test_img2dataset_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", absent)
+    with pytest.raises(ConfigError, match=r"pip install 'datacomp-harness\[download\]'"):
+        crawl.crawl(tmp_path, tmp_path / "out", rows=1, columns=[], settings=crawl.CrawlSettings())
+
+
+def test_img2dataset_that_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.47.0")
+    monkeypatch.setattr(crawl.sys, "executable", "/bin/false")
+    with pytest.raises(InfraError, match=r"img2dataset ended after 0 of 7 links .* run the same command again"):
+        crawl.crawl(tmp_path, tmp_path / "out", rows=7, columns=[], settings=crawl.CrawlSettings())
+
+
+def test_shards_that_only_seem_finished_are_done_again(tmp_path: Path) -> None:
+    contents = {
+        "0": '{"count": 3, "successes": 2}',
+        "1": '{"cou',
+        "2": "",
+        "3": '{"count": 3, "successes": 2}',
+        "4": "[]",
+    }
+    for number, content in contents.items():
+        (tmp_path / f"0000000{number}_stats.json").write_text(content)
+        if number != "3":
+            (tmp_path / f"0000000{number}.tar").write_bytes(b"")
+    crawl.forget_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.glob("*.json")] == ["00000000_stats.json"]
+
+
+def test_settings_of_the_reference() -> None:
+    arguments = crawl.CrawlSettings().arguments(Path("urls"), Path("out"), ["uid", "url", "text", "face_bboxes"])
+    expected = {
+        "image_size": 512, "resize_mode": "keep_ratio_largest", "resize_only_if_bigger": True, "encode_quality": 95,
+        "number_sample_per_shard": 10_000, "oom_shard_count": 8, "retries": 2, "timeout": 10, "processes_count": 16,
+        "thread_count": 128, "bbox_col": "face_bboxes", "save_additional_columns": ["uid"],
+        "output_format": "webdataset",
+    }  # fmt: skip
+    assert expected.items() <= arguments.items()
+    assert crawl.CrawlSettings(blur=False).arguments(Path("u"), Path("o"), ["face_bboxes"])["bbox_col"] is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("part=3/2", "part=3/2: the parts of 2 are 1/2 to 2/2"),
+        ("part=0/2", "setting part"),
+        ("part=half", "setting part"),
+        ("scale=enormous", "setting scale"),
+        ("timeout=0", "setting timeout"),
+        ("retry_faild=true", "did you mean 'retry_failed'"),
+    ],
+)
+def test_bad_settings(tmp_path: Path, setting: str, says: str) -> None:
+    content = {f"{letter * 32}.parquet": 1 for letter in "ab"}
+    payload = {"repository": "mlfoundations/datacomp_small", "revision": COMMIT, "files": content}
+    write_record(tmp_path / "pool" / "source.json", Record(kind="source", payload=payload))
+    scale = [] if setting.startswith("scale") else ["scale=small"]
+    with pytest.raises(ConfigError, match=says):
+        download.command([f"data_dir={tmp_path}/pool", *scale, "skip_images=true", setting])
+
+
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     def settings(**values: object) -> download.Settings:
         return download.Settings.model_validate({"data_dir": str(tmp_path / "pool"), **values})
@@ -281,6 +433,9 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("url,caption\nhttp://x/1.jpg,one\n")
     with pytest.raises(ArtifactError, match=r"list\.csv: has no column 'text', only url, caption"):
         download.download(settings(url_list=str(tmp_path / "list.csv")))
+    (tmp_path / "list.parquet").write_bytes(b"PAR1 no parquet")
+    with pytest.raises(ArtifactError, match=r"list\.parquet: neither a parquet nor a csv file"):
+        download.download(settings(url_list=str(tmp_path / "list.parquet")))
     (tmp_path / "list.csv").write_text("url,text\nhttp://x/1.jpg,one\n")
     record = download.download(settings(url_list=str(tmp_path / "list.csv"), skip_images=True))
     assert record.payload["metadata"] == ["list.parquet"]

@@ -179,6 +179,9 @@ def test_repeats_in_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = [i for i, u in enumerate(uids.tolist()) if u in seen or seen.add(u)]  # type: ignore[func-returns-value]
     assert repeats(uids).tolist() == expected
     monkeypatch.setattr(sealing, "_BUCKET", 50)
+    monkeypatch.setattr(sealing, "_CHUNK", 7)
+    without = np.concatenate(list(sealing._without(uids, np.array(expected))))
+    assert without.tolist() == np.delete(uids, expected).tolist()
     assert repeats(uids).tolist() == expected
     assert repeats(uids[:0]).tolist() == []
 
