@@ -65,14 +65,14 @@ def scaled(probabilities_at: Callable[[float], Floats], size: float, *, most: fl
     """
     if probabilities_at(most).sum() <= size:
         return most
-    low, high = 0.0, most
-    for _ in range(100):
-        middle = (low + high) / 2
-        if probabilities_at(middle).sum() < size:
-            low = middle
-        else:
-            high = middle
-    return high
+    return _root(lambda factor: probabilities_at(factor).sum() - size, 0.0, most)
+
+
+def _root(rising: Callable[[float], float], low: float, high: float) -> float:
+    """Where `rising`, negative or 0 at `low` and positive or 0 at `high`, is 0, as exactly as float64 goes."""
+    from scipy.optimize import brentq
+
+    return float(brentq(rising, low, high, xtol=1e-300, rtol=4 * np.finfo(float).eps, maxiter=1000))
 
 
 def top_of_groups(keys: Floats, groups: Ints, quotas: Ints) -> Rows:
@@ -102,10 +102,8 @@ def quotas(shares: Floats, sizes: Ints, total: int) -> Ints:
     least = np.minimum(sizes, 1 if total >= np.count_nonzero(sizes) else 0)
     wanted = np.asarray(shares, dtype=np.float64) * total
     low, high = -float(wanted.max(initial=0)) - 1, float(sizes.max(initial=0)) + 1
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if np.clip(wanted + middle, least, sizes).sum() < total else (low, middle)
-    exact = np.clip(wanted + high, least, sizes)
+    shift = _root(lambda shift: np.clip(wanted + shift, least, sizes).sum() - total, low, high)
+    exact = np.clip(wanted + shift, least, sizes)
     found = np.floor(exact + 1e-9).astype(np.int64)
     # The largest remainders are rounded up, so that the sum is right.
     rest = total - int(found.sum())
