@@ -34,7 +34,7 @@ def unit(rows: Array) -> npt.NDArray[np.float32]:
 def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) -> str:
     """Path of an npy file with `clusters` unit centroids (clusters, D) of the pool's embeddings `key`.
 
-    L2 k-means (20 iterations) on a random part of 256 rows a cluster; its draw and its start come from ctx.rng.
+    L2 k-means (k-means++, 20 iterations) on a random part of 256 rows a cluster; its draw and its start come from ctx.rng.
     Memory: 1 KB times D for each cluster. Raises MethodError where the pool has fewer pairs than clusters.
     """
     if clusters > len(pool):
@@ -43,7 +43,9 @@ def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) 
     path = Path(ctx.scratch) / f"centroids-{key}-{clusters}-{seed}.npy"
     if not path.exists():
         share = min(1.0, ROWS_A_CLUSTER * clusters / len(pool))
-        found = centroids.of_pool(pool, captions="all", key=key, clusters=clusters, sample=share, seed=seed)
+        found = centroids.of_pool(
+            pool, captions="all", key=key, clusters=clusters, sample=share, seed=seed, start="spread"
+        )
         centroids.save(str(path), unit(found))
     return str(path)
 

@@ -35,7 +35,9 @@ class Fit(StrictModel):
     half_life: list[Annotated[float, Field(gt=0)]] = Field(default=[6.73, 8.55, 5.27, 2.27], min_length=1)
     """Repeats after which the utility of each bucket has halved."""
     origin: float = Field(default=1 / 32, gt=0)
-    """Samples seen, as a part of the pool, at which all buckets are equally good (the paper: 4 of 128 million)."""
+    """Samples seen, as a part of the pool, at which all buckets are equally good (the paper: 4 of 128 million).
+
+    At most one bucket, and at most the samples seen."""
 
 
 def select(
@@ -59,7 +61,9 @@ def select(
     values = np.concatenate([np.empty(0, np.float32), *pool.map(partial(_values, score), columns=[score], name=score)])
     size = max(1, int(len(values) * bucket))
     buckets = min(len(known.utility), len(values) // size)
-    chosen = best_buckets(known, np.full(buckets, size), ctx.samples_seen, known.origin * len(values))
+    # The law says nothing of what comes before its origin.
+    origin = min(known.origin * len(values), size, ctx.samples_seen)
+    chosen = best_buckets(known, np.full(buckets, size), ctx.samples_seen, origin)
     ctx.remark(f"{len(chosen)} of {buckets} buckets of {size} pairs for {ctx.samples_seen} samples seen")
     order = np.argsort(-values, kind="stable")
     return pool.take(np.sort(np.concatenate([order[i * size : (i + 1) * size] for i in chosen])))
