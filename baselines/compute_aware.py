@@ -1,9 +1,9 @@
 """The best buckets by score, as many as the compute can use (Goyal et al. 2024, Scaling Laws for Data Filtering).
 
 The error falls as a power of the samples seen. The power is the data's utility, and it halves after half_life repeats:
-a small good pool is exhausted, a large one of lower utility is not. For several buckets together the paper's rule holds:
-the utility is the mean over the pairs, and a bucket that is one p-th of them has p times its half-life. So the subset
-is small where few samples are seen, and grows with `samples_seen`.
+a small good pool is exhausted, a large one of lower utility is not. For several buckets together the paper's rule is
+taken: the utility is the mean over the pairs, and a bucket that is one p-th of them has p times its half-life. So the
+subset is small where few samples are seen, and grows with `samples_seen`.
 
 Cost: one pass over one column; 12 bytes a row in memory. Fitting utilities takes training runs (`fit`).
 """

@@ -55,7 +55,8 @@ def select(
 def _raw_counts(pool: Pool, n: int, width: int) -> npt.NDArray[np.int64]:
     """(width,) n-grams of the pool in each bucket."""
     parts = pool.map(partial(_counts, n, width), columns=["text"], name="n-grams")
-    return np.sum([np.zeros(width, np.int64), *parts], axis=0)
+    total: npt.NDArray[np.int64] = np.sum([np.zeros(width, np.int64), *parts], axis=0)
+    return total
 
 
 def _counts(n: int, width: int, table: Any) -> npt.NDArray[np.int64]:

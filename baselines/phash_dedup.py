@@ -33,7 +33,7 @@ def select(
 
 
 def repeats_in(path: str, same: str) -> Uids:
-    """Sorted uids in a file of harness.duplicates that another one stands for. ArtifactError if it is not such a file."""
+    """Sorted uids that another one stands for in a file of harness.duplicates. ArtifactError if it is none."""
     try:
         with open_file(path) as file:
             parquet = pq.ParquetFile(file)
