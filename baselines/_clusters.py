@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness import MethodError, Pool, SelectionContext, centroids
+from harness import ConfigError, Pool, SelectionContext, centroids
 from harness.nearest import load, nearest
 
 Features = Literal["b32_img", "b32_txt", "l14_img", "l14_txt"]
@@ -36,10 +36,10 @@ def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) 
     """Path of an npy file with `clusters` unit centroids (clusters, D) of the pool's embeddings `key`.
 
     L2 k-means (k-means++, 20 iterations) on a random part of 256 rows a cluster; the draw and the start come from
-    ctx.rng. Memory: 1 KB times D for each cluster. Raises MethodError where the pool has fewer pairs than clusters.
+    ctx.rng. Memory: 1 KB times D for each cluster. Raises ConfigError where the pool has fewer pairs than clusters.
     """
     if clusters > len(pool):
-        raise MethodError(f"parameter clusters={clusters}: the pool has only {len(pool)} pairs; ask for fewer clusters")
+        raise ConfigError(f"setting method.clusters: {clusters} are too many for a pool of {len(pool)} pairs")
     seed = int(ctx.rng.integers(1 << 31))
     path = Path(ctx.scratch) / f"centroids-{key}-{clusters}-{seed}.npy"
     if not path.exists():

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from baselines import _concepts, _draw
 from baselines._concepts import Matches
-from harness import MethodError, Pool, SelectionContext
+from harness import Pool, SelectionContext
 from harness.uid import Uids
 
 
@@ -27,26 +27,24 @@ def select(
     *,
     ctx: SelectionContext,
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.3,
-    target: Literal["log", "flat"] = "log",
+    frequency: Literal["log", "flat"] = "log",
     concepts: str = "imagenet21k",
 ) -> Uids:
     """Draw int(fraction * pool) captions, rare concepts first, or all that name a concept if they are fewer.
 
-    `target`: how frequent concepts shall be beside each other; `concepts`: imagenet21k, wordnet, or a file with one a
-    line (seed: method.seed).
+    `frequency`: what each concept shall have: the logarithm of its own, or all the same; `concepts`: imagenet21k,
+    wordnet, or a file with one a line (seed: method.seed).
     """
     found = _concepts.matches(pool, concepts)
-    if not len(found.named):
-        raise MethodError(f"parameter concepts={concepts!r}: no caption of the pool names one of the list's concepts")
     ctx.remark(f"{found.concepts} concepts, {np.count_nonzero(found.counts)} of them named")
-    taken = _draw.systematic(chances(found, target, _draw.size_of(len(pool), fraction)), ctx.rng)
+    taken = _draw.systematic(chances(found, frequency, _draw.size_of(len(pool), fraction)), ctx.rng)
     return pool.take(found.named[taken])
 
 
-def chances(found: Matches, target: str, size: int) -> npt.NDArray[np.float64]:
+def chances(found: Matches, frequency: str, size: int) -> npt.NDArray[np.float64]:
     """(len(found.named),) chance of each caption with a concept to be taken, in [0, 1], with sum `size` at most."""
     counts = found.counts
-    wanted = np.log1p(counts) if target == "log" else np.ones(len(counts))
+    wanted = np.log1p(counts) if frequency == "log" else np.ones(len(counts))
     weight = found.reduced(wanted / np.maximum(counts, 1), np.add) / np.diff(found.borders)[found.named]
 
     def at(factor: float) -> npt.NDArray[np.float64]:

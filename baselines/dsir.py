@@ -31,16 +31,17 @@ def select(
     *,
     ctx: SelectionContext,
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.3,
-    target: str | None = None,
+    texts: str | None = None,
     n: Annotated[int, Field(ge=1, le=5)] = 2,
     buckets: Annotated[int, Field(ge=2)] = 10_000,
 ) -> Uids:
     """Draw int(fraction * pool) pairs by how much likelier their caption is among the target's texts than in the pool.
 
-    `target`: a file with one text a line; by default the texts that the pool offers (targets/texts.txt), or where there
-    are none, class names in prompt templates. `n`: longest n-grams; `buckets`: hash buckets (seed: method.seed).
+    `texts`: the target, a file with one text a line; by default the texts that the pool offers (targets/texts.txt), or
+    where there are none, class names in prompt templates. `n`: words of the longest n-grams; `buckets`: of the hash
+    (seed: method.seed).
     """
-    wanted = _ngrams.counts(target_texts(pool, ctx, target), n=n, width=buckets)
+    wanted = _ngrams.counts(target_texts(pool, ctx, texts), n=n, width=buckets)
     raw = _raw_counts(pool, n, buckets)
     ratio = np.log(_ngrams.probabilities(wanted)) - np.log(_ngrams.probabilities(raw))
     np.save(ctx.scratch / "ratio.npy", ratio, allow_pickle=False)

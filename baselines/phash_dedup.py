@@ -39,7 +39,9 @@ def repeats_in(path: str, same: str) -> Uids:
             parquet = pq.ParquetFile(file)
             parts = [_repeats(batch, same) for batch in parquet.iter_batches(1 << 18, columns=["uid", same])]
     except ArtifactError as error:
-        raise ArtifactError(f"{path}: cannot be read; write it with `python -m harness.duplicates`") from error
+        raise ArtifactError(
+            f"{path}: cannot be read; write it with `python -m harness.duplicates pool.path=DIR`, or give method.file"
+        ) from error
     except (pa.ArrowException, KeyError) as error:
         raise ArtifactError(f"{path}: {error}; it is no file that `python -m harness.duplicates` wrote") from error
     return uid.sort(np.concatenate([uid.from_hex([]), *parts]))

@@ -19,7 +19,7 @@ from baselines import (
     prototypes,
     semdedup,
 )
-from harness import ArtifactError, ConfigError, MethodError, Pool
+from harness import ArtifactError, ConfigError, Pool
 from harness.nearest import load
 
 Rows = npt.NDArray[np.float32]
@@ -67,7 +67,7 @@ def test_clusters_are_found(pool: Pool, cluster: npt.NDArray[np.int64], tmp_path
     assert len({(a, b) for a, b in zip(places["cluster"].tolist(), cluster.tolist(), strict=True)}) == DIRECTIONS
     assert (places["distance"][:300].mean(), 0) < (places["distance"][500:].mean(), 0)
     assert sorted(places["score"].tolist()) == pytest.approx(np.arange(600) / 600, abs=1e-6)
-    with pytest.raises(MethodError, match="clusters=601"):
+    with pytest.raises(ConfigError, match=r"clusters: 601 .* 600"):
         _clusters.centroids_of(pool, context(tmp_path), key="l14_img", clusters=601)
 
 
