@@ -3,7 +3,7 @@
 A small good pool is exhausted after some repeats; a larger one of lower utility is not (the law: baselines/_utility).
 So the subset is small where few samples are seen, and grows with `samples_seen`.
 
-Cost: one pass over one column; 16 bytes a row in memory. Utilities of one's own take training runs (`runs`).
+Cost: one pass over one column; about 20 bytes a row in memory. Utilities of one's own take training runs (`runs`).
 """
 
 import json

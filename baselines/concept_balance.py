@@ -6,7 +6,7 @@ caption's chance is the mean over its concepts, times the factor that gives the 
 caps frequent concepts and leaves the others as they are, this flattens the whole range. Captions that name nothing are
 dropped.
 
-Cost: as metaclip: one pass over the captions; in memory 8 bytes a row and 4 a match.
+Cost: as metaclip: one pass over the captions; in memory about 50 bytes a row and 16 a match.
 """
 
 from typing import Annotated, Literal

@@ -5,8 +5,8 @@ A caption is a bag of hashed n-grams. Its weight is the ratio of its probabiliti
 target and of the pool, and pairs are drawn without replacement in proportion to it (Gumbel top-k). Weights are
 products over n-grams, as in the paper, so long captions get more extreme ones.
 
-Cost: two passes over the captions with about 10 microseconds of one core a caption; in memory 4 bytes a row and 8 for
-every bucket and 32,768 rows.
+Cost: two passes over the captions with some microseconds of one core a caption; in memory about 30 bytes a row, and 8
+for every bucket and file.
 """
 
 from functools import partial

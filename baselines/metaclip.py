@@ -4,8 +4,8 @@ A caption names the concepts that stand in it as words. A concept that more than
 the chance t / count; rare ones keep all. Captions that name nothing are dropped. The paper's list has 500,000 entries
 from WordNet and Wikipedia and t = 20,000 for 400 million pairs.
 
-Cost: one pass over the captions (Aho-Corasick: time grows with their length, not with the list); in memory 8 bytes a
-row and 4 a match.
+Cost: one pass over the captions (Aho-Corasick: time grows with their length, not with the list); in memory about 50
+bytes a row and 16 a match.
 """
 
 from functools import partial
