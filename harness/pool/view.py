@@ -165,14 +165,18 @@ class Pool:
 
     def sample(self, n: int, *, rng: np.random.Generator) -> Uids:
         """Sorted uids of `n` different visible rows, every choice of rows equally likely; all of them if n >= count."""
+        total = len(self)
+        return self.take(_choose(total, min(n, total), rng))
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Uids:
+        """Sorted uids of the visible rows at the places `rows` (n,), 0-based and ascending in the order of `map`."""
         counts = [file.count for file in self._files]
-        rows = _choose(sum(counts), min(n, sum(counts)), rng)
         borders = np.concatenate([[0], np.cumsum(counts)])
         cuts = np.searchsorted(rows, borders)
         picks = [rows[cuts[i] : cuts[i + 1]] - borders[i] for i in range(len(counts))]
         items = list(zip(self._files, picks, strict=True))
         return self._gathered(
-            self.executor.stream(_pick_rows, items, name="sample", unit="rows", weights=counts, threads=True)
+            self.executor.stream(_pick_rows, items, name="uids", unit="rows", weights=counts, threads=True)
         )
 
     def features(self, name: str) -> Iterator[Array]:

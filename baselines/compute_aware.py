@@ -1,0 +1,94 @@
+"""The best buckets by score, as many as the compute can use (Goyal et al. 2024, Scaling Laws for Data Filtering).
+
+A small good pool is exhausted after some repeats; a larger one of lower utility is not (the law: baselines/_utility).
+So the subset is small where few samples are seen, and grows with `samples_seen`.
+
+Cost: one pass over one column; about 20 bytes a row in memory. Utilities of one's own take training runs (`runs`).
+"""
+
+import json
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from baselines._utility import Fit, Positive, Runs, best_buckets, fitted
+from harness import ArtifactError, ConfigError, Pool, SelectionContext
+from harness.config import validated
+from harness.files import open_file
+from harness.uid import Uids
+
+
+def select(
+    pool: Pool,
+    /,
+    *,
+    ctx: SelectionContext,
+    score: str = "clip_l14_similarity_score",
+    bucket: Annotated[float, Field(gt=0, le=1)] = 0.1,
+    utility: list[Positive] | None = None,
+    half_life: list[Positive] | None = None,
+    fit: str | None = None,
+    runs: str | None = None,
+    only: list[Annotated[int, Field(ge=0)]] | None = None,
+) -> Uids:
+    """Keep the buckets that promise the lowest error after the scale's samples seen; each is int(bucket * pool) pairs.
+
+    `score`: the metadata column that ranks pairs (NaN last, ties in pool order). The size is a multiple of the bucket,
+    of at most as many as there are utilities. By default these are the paper's, for four tenths. `utility` and
+    `half_life` (in repeats): others, one number for each bucket, the best bucket first; `fit`: a JSON file with
+    {"utility": […], "half_life": […], "origin": x}. `runs`: a JSON file {"runs": [{"bucket": 0, "pairs": n, "samples":
+    n, "error": x}, …], "floor": x} that they are fitted from; for such runs `only` takes the buckets it names, whatever
+    they promise.
+    """
+    known = known_law(fit, runs, utility, half_life, len(pool))
+    parts = pool.map(partial(_values, score), columns=[score], name="scores")
+    values = np.concatenate([np.empty(0, np.float32), *parts])
+    size = max(1, int(len(values) * bucket))
+    if only is None:
+        sizes = np.full(min(len(known.utility), len(values) // size), size)
+        # The law says nothing of what comes before its origin.
+        origin = min(known.origin * len(values), size, ctx.samples_seen)
+        chosen = best_buckets(known, sizes, ctx.samples_seen, origin)
+        ctx.remark(f"{len(chosen)} of {len(sizes)} buckets of {size} pairs for {ctx.samples_seen} samples seen")
+    else:
+        chosen = sorted(set(only))
+        if not chosen or (chosen[-1] + 1) * size > len(values):
+            raise ConfigError(f"method compute_aware, parameter only={only}: there are {len(values) // size} buckets")
+    order = np.argsort(-values, kind="stable")
+    return pool.take(np.sort(np.concatenate([order[i * size : (i + 1) * size] for i in chosen])))
+
+
+def known_law(
+    fit: str | None, runs: str | None, utility: list[float] | None, half_life: list[float] | None, pool_size: int
+) -> Fit:
+    """The law of the one source that is given, the paper's if there is none; ConfigError if they do not go together."""
+    if sum(source is not None for source in (fit, runs, utility or half_life)) > 1:
+        raise ConfigError("compute_aware: give one of method.fit, method.runs, and method.utility with half_life")
+    if runs is not None:
+        return fitted(validated(Runs, _json(runs), prefix=f"of {runs}, "), pool_size)
+    if fit is not None:
+        law = validated(Fit, _json(fit), prefix=f"of {fit}, ")
+    else:
+        given = {"utility": utility, "half_life": half_life}
+        law = Fit(**{name: values for name, values in given.items() if values is not None})
+    if len(law.utility) != len(law.half_life):
+        raise ConfigError(
+            f"compute_aware: {len(law.utility)} utilities and {len(law.half_life)} half-lives; "
+            "give one of each for every bucket"
+        )
+    return law
+
+
+def _json(path: str) -> Any:
+    with open_file(path) as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise ArtifactError(f"{path}: not a JSON file: {error}") from error
+
+
+def _values(column: str, table: Any) -> npt.NDArray[np.float32]:
+    return np.asarray(table[column].to_numpy(), dtype=np.float32)
