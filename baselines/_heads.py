@@ -13,7 +13,7 @@ from baselines._scores import Floats
 
 TAU = 0.01
 """Temperature of the contrastive loss: where CLIP's own training ends."""
-GROUP = 512
+GROUP = 256
 """Pairs that are contrasted with each other in training."""
 
 
@@ -23,7 +23,7 @@ def bilinear(
 ) -> Floats:  # fmt: skip
     """The matrix W (width, width) that makes img @ W @ txt.T tell the pairs `img`, `txt` (n, width) apart.
 
-    It minimises CLIP's loss in groups of 512 pairs plus penalty / 2 * |W - start|^2 (the identity where `start` is
+    It minimises CLIP's loss in groups of 256 pairs plus penalty / 2 * |W - start|^2 (the identity where `start` is
     None: the CLIP score itself), by at most `steps` iterations of L-BFGS.
     """
     order = rng.permutation(len(img))
