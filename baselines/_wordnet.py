@@ -73,6 +73,16 @@ def _forms(word: str, pos: int) -> list[str]:
             return forms
 
 
+def nouns(*, shown: bool) -> list[str]:
+    """The nouns of WordNet 3.0, sorted, words of a phrase apart by "_"; only those `shown` in ImageNet-21k if asked.
+
+    Shown is a noun whose first synset as a noun is an ImageNet-21k synset.
+    """
+    lemmas, _ = _tables()
+    wanted = 0b10001 if shown else 0b1
+    return sorted(word for word, flags in lemmas.items() if flags & wanted == wanted)
+
+
 def names_something(caption: str) -> bool:
     """True if some word of `caption`, split at white space, is shown in ImageNet-21k."""
     return any(map(shown_in_imagenet, caption.split()))

@@ -22,6 +22,7 @@ from harness.progress import say
 from harness.records import StrictModel
 
 Floats = npt.NDArray[Any]
+Start = Literal["random", "spread"]
 ITERATIONS = 20
 CLUSTERS = 100_000
 ROWS_A_CLUSTER = 128
@@ -36,6 +37,7 @@ def of_pool(
     clusters: int | None = None,
     sample: float = 1.0,
     seed: int = 0,
+    start: Start = "random",
 ) -> npt.NDArray[np.float32]:
     """Centroids (K, D) float32 of the pool's embeddings `key`.
 
@@ -52,14 +54,19 @@ def of_pool(
         raise ArtifactError(
             f"{pool.path}: {len(rows)} rows pass the caption filter, too few for {wanted} centroids; ask for fewer"
         )
-    return kmeans(rows, wanted, seed=seed)
+    return kmeans(rows, wanted, seed=seed, start=start)
 
 
-def kmeans(rows: Floats, clusters: int, *, seed: int = 0) -> npt.NDArray[np.float32]:
-    """L2 k-means: centroids (clusters, D) of `rows` (N, D), 20 iterations; on the GPUs that faiss sees."""
+def kmeans(rows: Floats, clusters: int, *, seed: int = 0, start: Start = "random") -> npt.NDArray[np.float32]:
+    """L2 k-means: centroids (clusters, D) of `rows` (N, D), 20 iterations; on the GPUs that faiss sees.
+
+    `start`: rows drawn at random, as the reference does, or far from each other (k-means++), where the clusters count.
+    """
     import faiss
 
     work = faiss.Clustering(rows.shape[1], clusters)
+    if start == "spread":
+        work.init_method = faiss.ClusteringInitMethod_KMEANS_PLUS_PLUS
     work.niter, work.seed, work.verbose = ITERATIONS, seed, False
     # All rows take part, as in the reference: faiss would draw 256 a centroid.
     work.max_points_per_centroid = len(rows) + 1

@@ -163,20 +163,17 @@ class Pool:
     def sample(self, n: int, *, rng: np.random.Generator) -> Uids:
         """Sorted uids of `n` different visible rows, every choice of rows equally likely; all of them if n >= count."""
         total = len(self)
-        return self._taken(_choose(total, min(n, total), rng), "sample")
+        return self.take(_choose(total, min(n, total), rng))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Uids:
-        """Sorted uids of the visible rows `rows`: ascending places in pool order, the order in which `map` goes."""
-        return self._taken(rows, "take")
-
-    def _taken(self, rows: npt.NDArray[np.int64], name: str) -> Uids:
+        """Sorted uids of the visible rows at the places `rows` (n,): ascending, 0-based, in pool order as `map` goes."""
         counts = [file.count for file in self._files]
         borders = np.concatenate([[0], np.cumsum(counts)])
         cuts = np.searchsorted(rows, borders)
         picks = [rows[cuts[i] : cuts[i + 1]] - borders[i] for i in range(len(counts))]
         items = list(zip(self._files, picks, strict=True))
         return self._gathered(
-            self.executor.stream(_pick_rows, items, name=name, unit="rows", weights=counts, threads=True)
+            self.executor.stream(_pick_rows, items, name="uids", unit="rows", weights=counts, threads=True)
         )
 
     def features(self, name: str) -> Iterator[Array]:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from metadata_pool import WIDTHS, write_metadata
+from metadata_pool import WIDTHS, write_file, write_metadata
 
-from harness import Pool, executor
+from harness import Pool, executor, uid
 from harness.config import MethodConfig, load_scale
 from harness.methods import describe
 from harness.pool import view
@@ -31,6 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "targets").mkdir()
     targets = np.random.default_rng(0).normal(size=(20, WIDTHS["l14_img"])).astype(np.float16)
     np.savez(folder / "targets" / "train.npz", l14_img=targets, label=np.zeros(20, np.int64))
+    uids = uid.to_hex(Pool.open(folder).uids())
+    write_file(folder / "duplicates.parquet", {"uid": uids, "near": [uids[0]] * 2 + uids[2:], "exact": uids})
     return folder
 
 

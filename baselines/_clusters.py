@@ -1,0 +1,70 @@
+"""The pool's embeddings in clusters: spherical k-means on a part of the rows, then every row's nearest centroid."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from harness import MethodError, Pool, SelectionContext, centroids
+from harness.nearest import load, nearest
+
+Features = Literal["b32_img", "b32_txt", "l14_img", "l14_txt"]
+Clusters = Annotated[int, Field(gt=0)]
+
+ROWS_A_CLUSTER = 256
+"""Rows that k-means sees for each centroid; faiss finds that more change nothing."""
+ROWS = 1 << 15
+"""Rows worked on at once."""
+PLACE = np.dtype([("cluster", np.int32), ("distance", np.float32), ("score", np.float32)])
+"""8 bytes a row beside the score (NaN where none was asked for)."""
+
+Array = npt.NDArray[Any]
+
+
+def unit(rows: Array) -> npt.NDArray[np.float32]:
+    """`rows` (N, D) as float32 of length 1; a row of zeros stays."""
+    wide = np.asarray(rows, dtype=np.float32)
+    lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
+    return np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+
+
+def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) -> str:
+    """Path of an npy file with `clusters` unit centroids (clusters, D) of the pool's embeddings `key`.
+
+    L2 k-means (k-means++, 20 iterations) on a random part of 256 rows a cluster; its draw and its start come from ctx.rng.
+    Memory: 1 KB times D for each cluster. Raises MethodError where the pool has fewer pairs than clusters.
+    """
+    if clusters > len(pool):
+        raise MethodError(f"parameter clusters={clusters}: the pool has only {len(pool)} pairs; ask for fewer clusters")
+    seed = int(ctx.rng.integers(1 << 31))
+    path = Path(ctx.scratch) / f"centroids-{key}-{clusters}-{seed}.npy"
+    if not path.exists():
+        share = min(1.0, ROWS_A_CLUSTER * clusters / len(pool))
+        found = centroids.of_pool(
+            pool, captions="all", key=key, clusters=clusters, sample=share, seed=seed, start="spread"
+        )
+        centroids.save(str(path), unit(found))
+    return str(path)
+
+
+def places(pool: Pool, path: str, *, key: str, score: str | None = None) -> Array:
+    """(N,) of dtype PLACE in pool order: each row's centroid of most cosine, and 1 - that cosine.
+
+    `path`: what `centroids_of` gave; `score`: a metadata column of numbers to take along.
+    """
+    work = partial(_places, path, key, score)
+    columns = [] if score is None else [score]
+    parts = pool.map(work, columns=columns, features=[key], rows=ROWS, name="clusters")
+    return np.concatenate([np.empty(0, PLACE), *parts])
+
+
+def _places(path: str, key: str, score: str | None, table: Any, features: dict[str, Array]) -> Array:
+    rows, points = unit(features[key]), load(path)
+    found = np.empty(len(rows), PLACE)
+    found["cluster"] = nearest(rows, points)
+    found["distance"] = 1 - np.einsum("nd,nd->n", rows, points[found["cluster"]])
+    found["score"] = np.nan if score is None else table[score].to_numpy()
+    return found

@@ -1,0 +1,111 @@
+"""Which concepts captions name: a list of words and phrases, found at word borders by Aho-Corasick.
+
+Lists: `imagenet21k`, the WordNet 3.0 nouns whose first synset ImageNet-21k shows; `wordnet`, all nouns of WordNet 3.0;
+or a file with one concept a line. Captions and concepts are compared in lower case, by words, without stemming (as
+MetaCLIP does but for the case), so that "hot dog stand" names "hot dog", "dog" and "hot dog stand".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from baselines import _wordnet
+from baselines._text import Words
+from harness import ArtifactError, Pool
+from harness.files import open_file
+
+ROWS = 1 << 15
+"""Captions worked on at once."""
+LISTS = ("imagenet21k", "wordnet")
+
+Ints = npt.NDArray[np.integer[Any]]
+Floats = npt.NDArray[np.float64]
+
+
+class Matcher:
+    """Finds the concepts of a list in captions."""
+
+    def __init__(self, concepts: Sequence[str]) -> None:
+        """Concepts that are equal as words count as one; those without a word are left out."""
+        from ahocorasick_rs import BytesAhoCorasick
+
+        lines = Words.of(concepts).text.split(b"\n")
+        self.concepts = sorted({line.strip() for line in lines} - {b""})
+        self._automaton = BytesAhoCorasick([b" %b " % concept for concept in self.concepts])
+
+    def pairs(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(M, 2) caption and concept of every match, each pair once, in order."""
+        words = Words.of(captions)
+        found = self._automaton.find_matches_as_indexes(words.text, overlapping=True)
+        if not found:
+            return np.empty((0, 2), dtype=np.int64)
+        concept, start, _ = np.array(found, dtype=np.int64).T
+        both = np.unique(words.rows(start) * len(self.concepts) + concept)
+        return np.stack(np.divmod(both, len(self.concepts)), axis=1)
+
+
+@cache
+def matcher(name: str) -> Matcher:
+    """The matcher of a list's name or of a file, made once a process. ArtifactError for a file without a concept."""
+    if name == "imagenet21k":
+        return Matcher(_wordnet.nouns(shown=True))
+    if name == "wordnet":
+        return Matcher(_wordnet.nouns(shown=False))
+    with open_file(name) as file:
+        try:
+            made = Matcher(file.read().decode().splitlines())
+        except UnicodeDecodeError as error:
+            raise ArtifactError(f"{name}: not a text file in UTF-8, one concept a line: {error}") from error
+    if not made.concepts:
+        raise ArtifactError(f"{name}: holds no concept; give one a line, or one of {', '.join(LISTS)}")
+    return made
+
+
+@dataclass(frozen=True)
+class Matches:
+    """The concepts that the captions of N rows name; 4 bytes a match and 8 bytes a row."""
+
+    borders: npt.NDArray[np.int64]
+    """(N + 1,): row i names concept[borders[i]:borders[i + 1]]."""
+    concept: npt.NDArray[np.int32]
+    """(M,) each concept of a row once."""
+    concepts: int
+    """Length of the list."""
+
+    @property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """(concepts,) number of rows that name each."""
+        return np.bincount(self.concept, minlength=self.concepts)
+
+    @property
+    def named(self) -> npt.NDArray[np.int64]:
+        """The rows that name a concept, ascending."""
+        return np.flatnonzero(np.diff(self.borders))
+
+    def reduced(self, values: Floats, ufunc: np.ufunc) -> Floats:
+        """(len(named),) `ufunc` over the `values` (concepts,) of each named row's concepts."""
+        if not len(self.concept):
+            return np.empty(0)
+        reduced: Floats = ufunc.reduceat(values[self.concept], self.borders[self.named])
+        return reduced
+
+
+def matches(pool: Pool, name: str) -> Matches:
+    """The concepts of list or file `name` in every caption of the pool, in pool order."""
+    matcher(name)  # a wrong file is an error before any worker starts
+    parts = pool.map(partial(_packed, name), columns=["text"], rows=ROWS, name="concepts")
+    sizes = [part[1 : 1 + part[0]] for part in parts]
+    borders = np.concatenate([np.zeros(1, np.int64), *sizes]).cumsum(dtype=np.int64)
+    concept = np.concatenate([np.empty(0, np.int32), *(part[1 + part[0] :] for part in parts)])
+    return Matches(borders, concept, len(matcher(name).concepts))
+
+
+def _packed(name: str, table: Any) -> npt.NDArray[np.int32]:
+    """Number of rows, matches of each row, concepts: one array, which a pass over the pool can keep."""
+    pairs = matcher(name).pairs(table["text"].to_pylist())
+    sizes = np.bincount(pairs[:, 0], minlength=table.num_rows)
+    return np.concatenate([[table.num_rows], sizes, pairs[:, 1]]).astype(np.int32)

@@ -1,0 +1,70 @@
+"""Captions as words, many at once: one line of bytes a caption, words apart by single spaces, hashes of spans."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Hashes = npt.NDArray[np.uint64]
+
+_NO_WORD = re.compile(r"[^\w\n]+|_+")
+_BASE = np.uint64(0x9E3779B97F4A7C15)
+_INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
+
+
+@dataclass(frozen=True)
+class Words:
+    """N captions in lower case, without anything that is no letter, digit or accent."""
+
+    text: bytes
+    """UTF-8: ` word word \\n` for each caption, so that every word has a space on both sides."""
+    ends: npt.NDArray[np.int64]
+    """(N,) place in `text` of each caption's line break."""
+
+    @classmethod
+    def of(cls, captions: Sequence[str]) -> "Words":
+        """The words of `captions` (N,)."""
+        joined = "\n".join([caption.replace("\n", " ") for caption in captions]).lower()
+        spaced = _NO_WORD.sub(" ", joined).replace("\n", " \n ")
+        text = re.sub("  +", " ", f" {spaced} \n").encode(errors="replace") if captions else b""
+        return cls(text, np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")))
+
+    def rows(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """(M,) the caption that each place in `text` (M,) belongs to."""
+        return np.searchsorted(self.ends, places)
+
+    def spans(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Of the M words, in order: first byte, byte behind the last, caption; (M,) each."""
+        codes = np.frombuffer(self.text, np.uint8)
+        inside = (codes != ord(" ")) & (codes != ord("\n"))
+        change = np.diff(inside, prepend=False, append=False)
+        borders = np.flatnonzero(change)
+        starts, stops = borders[::2], borders[1::2]
+        return starts, stops, self.rows(starts)
+
+    def hashes(self, starts: npt.NDArray[np.int64], stops: npt.NDArray[np.int64]) -> Hashes:
+        """(M,) 64-bit hashes of the spans [start, stop) of `text`: equal text gives equal hashes, on every machine.
+
+        A polynomial in an odd base modulo 2**64, from sums over the whole text, then mixed.
+        """
+        codes = np.frombuffer(self.text, np.uint8).astype(np.uint64) + np.uint64(1)
+        powers = _powers(_BASE, len(codes))
+        sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(codes * powers, dtype=np.uint64)])
+        return mixed((sums[stops] - sums[starts]) * _powers(_INVERSE, len(codes) + 1)[starts])
+
+
+def _powers(base: np.uint64, count: int) -> Hashes:
+    """(count,) base**0, base**1, … modulo 2**64."""
+    factors = np.full(count, base, dtype=np.uint64)
+    factors[:1] = 1
+    powers: Hashes = np.cumprod(factors, dtype=np.uint64)
+    return powers
+
+
+def mixed(values: Hashes) -> Hashes:
+    """(M,) every bit of the result hangs on every bit of the value (splitmix64's finaliser)."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

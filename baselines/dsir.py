@@ -1,0 +1,72 @@
+"""Captions resampled to look like target texts (Xie et al. 2023, Data Selection for Language Models via Importance
+Resampling: DSIR).
+
+A caption is a bag of hashed n-grams. Its weight is the ratio of its probabilities under the n-gram distributions of the
+target and of the pool, and pairs are drawn without replacement in proportion to it (Gumbel top-k). Weights are
+products over n-grams, as in the paper, so long captions get more extreme ones.
+
+Cost: two passes over the captions with about 10 microseconds of one core a caption; in memory 4 bytes a row and 8 for
+every bucket and 32,768 rows.
+"""
+
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from baselines import _draw, _ngrams
+from baselines._target_texts import target_texts
+from harness import Pool, SelectionContext
+from harness.uid import Uids
+
+ROWS = 1 << 15
+"""Captions worked on at once."""
+
+
+def select(
+    pool: Pool,
+    /,
+    *,
+    ctx: SelectionContext,
+    fraction: Annotated[float, Field(gt=0, le=1)] = 0.3,
+    target: str | None = None,
+    n: Annotated[int, Field(ge=1, le=5)] = 2,
+    buckets: Annotated[int, Field(ge=2)] = 10_000,
+) -> Uids:
+    """Draw int(fraction * pool) pairs by how much likelier their caption is among the target's texts than in the pool.
+
+    `target`: a file with one text a line; by default the texts that the pool offers (targets/texts.txt), or where there
+    are none, class names in prompt templates. `n`: longest n-grams; `buckets`: hash buckets (seed: method.seed).
+    """
+    wanted = _ngrams.counts(target_texts(pool, ctx, target), n=n, width=buckets)
+    raw = _raw_counts(pool, n, buckets)
+    ratio = np.log(_ngrams.probabilities(wanted)) - np.log(_ngrams.probabilities(raw))
+    np.save(ctx.scratch / "ratio.npy", ratio, allow_pickle=False)
+    work = partial(_weights, str(ctx.scratch / "ratio.npy"), n, buckets)
+    parts = pool.map(work, columns=["text"], rows=ROWS, name="weights")
+    weights = np.concatenate([np.empty(0, np.float32), *parts])
+    rows = _draw.gumbel_top(weights, _draw.size_of(len(pool), fraction), ctx.rng)
+    ctx.remark(f"KL of the pool's n-grams to the target's: {_ngrams.divergence(wanted, raw):.4f} nats")
+    return pool.take(rows)
+
+
+def _raw_counts(pool: Pool, n: int, width: int) -> npt.NDArray[np.int64]:
+    """(width,) n-grams of the pool in each bucket."""
+    parts = pool.map(partial(_counts, n, width), columns=["text"], name="n-grams")
+    return np.sum([np.zeros(width, np.int64), *parts], axis=0)
+
+
+def _counts(n: int, width: int, table: Any) -> npt.NDArray[np.int64]:
+    total = np.zeros(width, np.int64)
+    for batch in table.to_batches(ROWS):
+        total += _ngrams.counts(batch["text"].to_pylist(), n=n, width=width)
+    return total
+
+
+def _weights(path: str, n: int, width: int, table: Any) -> npt.NDArray[np.float32]:
+    """(rows,) logarithm of each caption's importance weight."""
+    rows, bucket = _ngrams.buckets(table["text"].to_pylist(), n=n, width=width)
+    ratio = np.load(path, allow_pickle=False)
+    return np.bincount(rows, weights=ratio[bucket], minlength=table.num_rows).astype(np.float32)

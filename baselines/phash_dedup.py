@@ -1,0 +1,55 @@
+"""One pair of each group of near-equal pictures, by the perceptual hashes of harness.duplicates.
+
+Cost: `python -m harness.duplicates pool.path=DIR` once a pool, which decodes every picture; then one pass over the
+uids, and 16 bytes in memory for each duplicate.
+"""
+
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness import ArtifactError, Pool, SelectionContext, uid
+from harness.files import join, open_file
+from harness.uid import Uids
+
+
+def select(
+    pool: Pool, /, *, ctx: SelectionContext, same: Literal["near", "exact"] = "near", file: str | None = None
+) -> Uids:
+    """Keep the first pair of each group of `same` pictures: within steps of 4 bits (near), or byte for byte (exact).
+
+    `file`: what harness.duplicates wrote; by default duplicates.parquet beside pool.json. Its groups fix the size; a
+    pair that is not in the file is kept.
+    """
+    home = pool.sealed.seal_dir if pool.sealed else pool.path
+    repeats = repeats_in(file or join(home, "duplicates.parquet"), same)
+    path = ctx.scratch / "repeats.npy"
+    uid.save(path, repeats)
+    return pool.filter(partial(_keep, str(path)), columns=["uid"], name="phash_dedup")
+
+
+def repeats_in(path: str, same: str) -> Uids:
+    """Sorted uids in a file of harness.duplicates that another one stands for. ArtifactError if it is not such a file."""
+    try:
+        with open_file(path) as file:
+            parquet = pq.ParquetFile(file)
+            parts = [_repeats(batch, same) for batch in parquet.iter_batches(1 << 18, columns=["uid", same])]
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: cannot be read; write it with `python -m harness.duplicates`") from error
+    except (pa.ArrowException, KeyError) as error:
+        raise ArtifactError(f"{path}: {error}; it is no file that `python -m harness.duplicates` wrote") from error
+    return uid.sort(np.concatenate([uid.from_hex([]), *parts]))
+
+
+def _repeats(batch: pa.RecordBatch, same: str) -> Uids:
+    return uid.from_hex([name for name, first in zip(*(batch[c].to_pylist() for c in ("uid", same)), strict=True)
+                         if name != first])  # fmt: skip
+
+
+def _keep(path: str, table: pa.Table) -> npt.NDArray[np.bool_]:
+    missing: npt.NDArray[np.bool_] = uid.find(uid.load(path), uid.from_hex(table["uid"].to_pylist())) < 0
+    return missing
