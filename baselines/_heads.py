@@ -4,6 +4,7 @@ Both losses are convex, so that a head is a function of its data alone: no learn
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -67,15 +68,18 @@ def contrastive_losses(
     return total / 2
 
 
-def logistic(rows: Floats, good: npt.NDArray[np.bool_], *, penalty: float = 1e-3, steps: int = 200) -> Floats:
+def logistic(rows: Any, good: npt.NDArray[np.bool_], *, penalty: float = 1e-3, steps: int = 200) -> Floats:
     """Weights (width,) and, last, intercept of the log odds that a row (n, width) is good.
 
-    The classes weigh the same, whatever their sizes. `penalty` / 2 * |weights|^2 is added to the mean loss, of columns
-    scaled to deviation 1; the weights are those of the rows as they are.
+    The classes weigh the same, whatever their sizes. `penalty` / 2 * |weights|^2 is added to the mean loss. Columns of
+    an array are scaled to deviation 1 for it, those of a sparse matrix not; the weights are those of `rows` as given.
     """
-    centre, scale = rows.mean(axis=0), rows.std(axis=0)
-    scale = np.where(scale > 0, scale, 1).astype(np.float32)
-    scaled = (rows - centre) / scale
+    centre: Any = np.float32(0)
+    scale: Any = np.float32(1)
+    if isinstance(rows, np.ndarray):
+        centre, scale = rows.mean(axis=0), rows.std(axis=0)
+        scale = np.where(scale > 0, scale, np.float32(1))
+    scaled = (rows - centre) / scale if isinstance(rows, np.ndarray) else rows
     signs = np.where(good, 1.0, -1.0)
     share = np.where(good, 0.5 / max(good.sum(), 1), 0.5 / max((~good).sum(), 1))
 
@@ -84,11 +88,11 @@ def logistic(rows: Floats, good: npt.NDArray[np.bool_], *, penalty: float = 1e-3
         margins = signs * (scaled @ weights.astype(np.float32) + point[-1])
         loss = share @ np.logaddexp(0, -margins) + penalty / 2 * float(weights @ weights)
         pull = -share * signs * np.exp(-np.logaddexp(0, margins))
-        return float(loss), np.append(pull.astype(np.float32) @ scaled + penalty * weights, pull.sum())
+        return float(loss), np.append(scaled.T @ pull.astype(np.float32) + penalty * weights, pull.sum())
 
     found = _minimum(objective, np.zeros(rows.shape[1] + 1), steps)
     weights = found[:-1] / scale
-    return np.append(weights, found[-1] - weights @ centre).astype(np.float32)
+    return np.append(weights, found[-1] - (weights * centre).sum()).astype(np.float32)
 
 
 def _cross_entropy(logits: Floats, axis: int) -> tuple[float, Floats]:

@@ -38,6 +38,15 @@ class Pairs:
         sides[:, places] = rows
         return sides[0], sides[1]
 
+    def captions(self) -> list[str]:
+        """Their captions, in the order of the uids."""
+        texts = [""] * len(self.uids)
+        parts = self.pool.map(partial(_captions, self.uids), columns=["uid", "text"], rows=CHUNK, name="captions")
+        for places, found in parts:
+            for place, text in zip(places, found, strict=True):
+                texts[place] = text
+        return texts
+
 
 def drawn(pool: Pool, ctx: SelectionContext, size: int) -> Pairs:
     """`size` pairs at random, all of them where there are fewer."""
@@ -87,6 +96,12 @@ def _embedded(
     places = uid.find(wanted, uids_of(table))
     chosen = np.flatnonzero(places >= 0)
     return places[chosen], np.stack([unit(features[name][chosen]) for name in names])
+
+
+def _captions(wanted: Uids, table: pa.Table) -> tuple[list[int], list[str]]:
+    places = uid.find(wanted, uids_of(table))
+    chosen = np.flatnonzero(places >= 0)
+    return places[chosen].tolist(), table["text"].take(chosen).to_pylist()
 
 
 def uids_of(table: pa.Table) -> Uids:

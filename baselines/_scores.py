@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
 
+from baselines import _draw
 from harness import ConfigError, Pool, SelectionContext
 from harness.pool.view import CHUNK
 from harness.uid import Uids
@@ -33,8 +34,9 @@ BLOCK = 8192
 
 def kept(pool: Pool, ctx: SelectionContext, scores: Scores, fraction: float, temperature: float = 0.0) -> Uids:
     """Sorted uids of the best fraction; with a temperature > 0, of a sample that prefers high scores (`sampled`)."""
-    keys = sampled(scores, temperature, ctx.rng) if temperature > 0 else scores
-    return pool.take(np.flatnonzero(best(keys, fraction)))
+    if temperature == 0 or fraction == 1:
+        return pool.take(np.flatnonzero(best(scores, fraction)))
+    return pool.take(sampled(scores, temperature, int(len(scores) * fraction) + 1, ctx.rng))
 
 
 def best(scores: npt.NDArray[Any], fraction: float) -> npt.NDArray[np.bool_]:
@@ -48,22 +50,29 @@ def best(scores: npt.NDArray[Any], fraction: float) -> npt.NDArray[np.bool_]:
     return keep
 
 
-def sampled(scores: Scores, temperature: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Keys (N,) whose k largest are k draws without replacement, each with odds exp(standardised score / temperature).
+def sampled(scores: Scores, temperature: float, size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Ascending rows of `size` draws without replacement, each with odds exp(standardised score / temperature).
 
-    Gumbel top-k: noise added to the logits (Kool et al., 2019). Standardised: mean 0, deviation 1 over all scores, so
-    that a temperature means the same for every scorer. NaN stays NaN.
+    Standardised, a temperature means the same for every scorer. Rows without a score are never drawn; where fewer than
+    `size` have one, all of those are.
     """
-    known = scores[~np.isnan(scores)].astype(np.float64)
-    deviation = known.std() if len(known) else 0.0
-    logits = (scores - known.mean()) / deviation if deviation > 0 else np.where(np.isnan(scores), np.nan, 0.0)
-    keys: npt.NDArray[np.float64] = logits / temperature + rng.gumbel(size=len(scores))
-    return keys
+    known = np.flatnonzero(~np.isnan(scores))
+    return known[_draw.gumbel_top(standardised(scores[known]) / temperature, size, rng)]
+
+
+def standardised(scores: Scores) -> npt.NDArray[np.float64]:
+    """The deviations (N,) from the mean in standard deviations; 0 where all are the same, NaN stays NaN."""
+    found = scores.astype(np.float64)
+    known = found[~np.isnan(found)]
+    if len(known):
+        found -= known.mean()
+        found /= known.std() or 1.0
+    return found
 
 
 def column(pool: Pool, name: str) -> Scores:
     """The numbers of a metadata column. ConfigError if it holds other things."""
-    return _joined(pool.map(partial(_numbers, name), columns=[name], rows=CHUNK, name=name))
+    return joined(pool.map(partial(_numbers, name), columns=[name], rows=CHUNK, name=name))
 
 
 def computed(
@@ -75,7 +84,7 @@ def computed(
     name: str,
 ) -> Scores:
     """fn(table, features) of every pair: `features` are float32 of length 1, at most 8,192 rows of them at once."""
-    return _joined(pool.map(partial(_by_blocks, fn), columns=columns, features=features, rows=CHUNK, name=name))
+    return joined(pool.map(partial(_by_blocks, fn), columns=columns, features=features, rows=CHUNK, name=name))
 
 
 def unit(features: npt.NDArray[Any]) -> Floats:
@@ -106,5 +115,6 @@ def _numbers(name: str, table: pa.Table) -> Scores:
     return np.asarray(values.to_numpy(), dtype=np.float32)
 
 
-def _joined(parts: list[Scores]) -> Scores:
+def joined(parts: list[Scores]) -> Scores:
+    """The results of a pass over the pool as one array (N,)."""
     return np.concatenate([np.empty(0, np.float32), *parts])

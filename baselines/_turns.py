@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from baselines import _draw
 from baselines._scores import BLOCK, Floats, Scores, unit
 from harness import Pool
 from harness.nearest import nearest_and_product
@@ -26,10 +27,8 @@ def scores(pool: Pool, targets: Floats, name: str) -> Scores:
 def turns(label: npt.NDArray[np.int32], product: Floats) -> Scores:
     """The place (N,), from 0, of each row among the rows of its label, the largest product first."""
     order = np.lexsort((-product, label))
-    sizes = np.bincount(label)
-    starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
     found = np.empty(len(label), dtype=np.float32)
-    found[order] = np.arange(len(label)) - starts
+    found[order] = _draw.places_in_groups(label[order], int(label.max(initial=-1)) + 1)
     return found
 
 

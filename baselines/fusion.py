@@ -103,14 +103,12 @@ def alike(found: Scores, by: By) -> npt.NDArray[np.floating[Any]]:
     """The scores (N,) in a measure that different scores share; NaN stays NaN."""
     if by == "value":
         return found
+    if by == "deviation":
+        return _scores.standardised(found)
     known = ~np.isnan(found)
-    measure = np.full(len(found), np.nan)
-    values = found[known].astype(np.float64)
-    if by == "rank":
-        measure[known] = stats.rankdata(values) / max(len(values), 1)
-    elif len(values):
-        measure[known] = (values - values.mean()) / (values.std() or 1.0)
-    return measure
+    ranks = np.full(len(found), np.nan)
+    ranks[known] = stats.rankdata(found[known]) / max(int(known.sum()), 1)
+    return ranks
 
 
 def _found(pool: Pool, ctx: SelectionContext, term: dict[str, Any], number: int) -> Scores:

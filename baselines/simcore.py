@@ -42,5 +42,5 @@ def scores(
     """Minus the turn in which a pair is taken."""
     name = f"{arch}_img"
     rows = _targets.drawn(pool, ctx, name, targets)
-    found = centroids.kmeans(rows, min(clusters, len(rows)), seed=int(ctx.rng.integers(1 << 31)))
+    found = centroids.kmeans(rows, min(clusters, len(rows)), seed=int(ctx.rng.integers(1 << 31)), start="spread")
     return _turns.scores(pool, _scores.unit(found), name)

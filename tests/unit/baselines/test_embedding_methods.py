@@ -1,5 +1,6 @@
 """Methods on stored embeddings and scores, on pools with a planted answer or against the formula written out."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from metadata_pool import uid_hex, write_file, write_metadata
+from planted_pool import context, plant
 from scipy import special, stats
 
 from baselines import _heads, _scores, _turns, fusion, negcliploss, normsim
 from baselines._scores import unit
-from harness import Pool, Subset, executor, uid
+from harness import Pool, SelectionContext, Subset, executor, uid
 from harness.config import MethodConfig, load_scale
 from harness.errors import ArtifactError, ConfigError
 from harness.records import read_record
 from harness.selection import plugins, run
-from harness.selection.context import SelectionContext
 
 WIDTH = 16
 ROWS = 600
@@ -26,14 +27,8 @@ FILES = 3
 
 
 def write_pool(folder: Path, img: np.ndarray, txt: np.ndarray, scores: np.ndarray | None = None) -> Path:
-    """A pool of these embeddings (rows, width) in three files; row i has the uid of i."""
-    scores = np.zeros(len(img), np.float32) if scores is None else scores
-    for number, rows in enumerate(np.array_split(np.arange(len(img)), FILES)):
-        columns = {"uid": [uid_hex(row) for row in rows], "text": ["a caption"] * len(rows)}
-        columns |= {f"clip_{arch}_similarity_score": scores[rows].astype(np.float32) for arch in ("b32", "l14")}
-        path = write_file(folder / "metadata" / f"{number:032x}.parquet", columns)
-        np.savez(path.with_suffix(".npz"), l14_img=img[rows].astype(np.float16), l14_txt=txt[rows].astype(np.float16))
-    return folder
+    """A pool of these embeddings (rows, width); row i has the uid of i."""
+    return Path(plant(folder, scores=scores, features={"l14_img": img, "l14_txt": txt}).path)
 
 
 def write_targets(folder: Path, rows: np.ndarray) -> None:
@@ -65,11 +60,8 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def ctx(tmp_path: Path, rng: np.random.Generator) -> SelectionContext:
-    scale = load_scale("tiny")
-    return SelectionContext(
-        rng=rng, scale=scale, samples_seen=scale.samples_seen, scratch=tmp_path, executor=executor.local(1)
-    )
+def ctx(tmp_path: Path) -> SelectionContext:
+    return context(tmp_path / "scratch")
 
 
 def rotation(rng: np.random.Generator) -> np.ndarray:
@@ -95,8 +87,8 @@ def test_the_first_draw_has_the_odds_of_the_logits(rng: np.random.Generator) -> 
     scores = np.array([1.0, 2.0, 4.0, np.nan, 4.5], dtype=np.float32)
     deviation = np.nanstd(scores)
     for temperature in (0.5, 1.0, 3.0):
-        odds = special.softmax(scores[~np.isnan(scores)] / deviation / temperature)
-        first = [int(np.nanargmax(_scores.sampled(scores, temperature, rng))) for _ in range(4000)]
+        odds = special.softmax(scores[~np.isnan(scores)].astype(float) / deviation / temperature)
+        first = [int(_scores.sampled(scores, temperature, 1, rng)[0]) for _ in range(4000)]
         counts = np.bincount(first, minlength=5)
         assert counts[3] == 0
         assert stats.chisquare(counts[[0, 1, 2, 4]], odds * 4000).pvalue > 1e-3
@@ -143,9 +135,8 @@ def test_scores_of_another_model_can_be_chosen_by(tmp_path: Path, rng: np.random
 
 
 def numeric_slope(objective: Callable[[np.ndarray], float], point: np.ndarray, step: float) -> np.ndarray:
-    return np.array(
-        [(objective(point + step * e) - objective(point - step * e)) / step / 2 for e in np.eye(len(point))]
-    )
+    ways = step * np.eye(len(point))
+    return np.array([(objective(point + way) - objective(point - way)) / step / 2 for way in ways])
 
 
 def test_a_bilinear_head_is_a_minimum_of_its_loss(rng: np.random.Generator) -> None:
@@ -246,6 +237,18 @@ def test_good_against_random_finds_the_good(tmp_path: Path, rng: np.random.Gener
     assert "trusted: the right pairs that the pool offers" in remarks
 
 
+def test_good_captions_are_found_by_their_words(tmp_path: Path, rng: np.random.Generator) -> None:
+    good = rng.random(ROWS) < 0.3
+    words = np.array(["cat", "dog", "house", "tree", "river", "sale", "buy", "cheap", "click", "now"])
+    texts = [" ".join(rng.choice(words[:7] if right else words[3:], 6)) for right in good]
+    folder = Path(plant(tmp_path / "pool", texts=texts).path)
+    Subset.of(uids(np.flatnonzero(good)[:100])).save(tmp_path / "trusted.npy")
+    found = chosen(
+        folder, tmp_path, "good_vs_random", on="captions", trusted=str(tmp_path / "trusted.npy"), fraction=good.mean()
+    )
+    assert recall(kept_rows(found), good & (np.cumsum(good) > 100)) > 0.85
+
+
 def test_without_trusted_pairs_the_best_scores_are_trusted(tmp_path: Path) -> None:
     folder = write_metadata(tmp_path / "pool", (200, 150))
     chosen(folder, tmp_path, "dfn_head")
@@ -280,8 +283,8 @@ def test_negcliploss_counts_a_pair_outside_the_batch_in_its_own(
 ) -> None:
     img, txt = (rng.normal(size=(90, WIDTH)).astype(np.float16) for _ in range(2))
     pool = Pool.open(write_pool(tmp_path / "pool", img, txt))
+    batch = uid.find(pool.sample(30, rng=copy.deepcopy(ctx.rng)), uids(np.arange(90))) >= 0
     found = negcliploss.scores(pool, ctx=ctx, batch=30, tau=0.2)
-    batch = uid.find(pool.sample(30, rng=np.random.default_rng(5)), uids(np.arange(90))) >= 0
     similarity = unit(img).astype(float) @ unit(txt).astype(float).T / 0.2
     for row in (int(np.flatnonzero(batch)[0]), int(np.flatnonzero(~batch)[0])):
         seen = batch.copy()
