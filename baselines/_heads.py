@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize
 
 from baselines._scores import Floats
 
@@ -108,6 +107,9 @@ def _minimum(
     start: npt.NDArray[np.floating],
     steps: int,
 ) -> npt.NDArray[np.float64]:
+    # Workers use heads and never train them: they need not import this.
+    from scipy import optimize
+
     found: npt.NDArray[np.float64] = optimize.minimize(
         objective, start.astype(np.float64), jac=True, method="L-BFGS-B", options={"maxiter": steps}
     ).x

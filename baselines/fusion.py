@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import AfterValidator, Field, TypeAdapter
-from scipy import stats
 
 from baselines import _pairs, _scores
 from baselines._scores import Fraction, Scores, Temperature
@@ -105,6 +104,8 @@ def alike(found: Scores, by: By) -> npt.NDArray[np.floating[Any]]:
         return found
     if by == "deviation":
         return _scores.standardised(found)
+    from scipy import stats
+
     known = ~np.isnan(found)
     ranks = np.full(len(found), np.nan)
     ranks[known] = stats.rankdata(found[known]) / max(int(known.sum()), 1)

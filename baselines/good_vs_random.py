@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
-from scipy import sparse
 
 from baselines import _heads, _ngrams, _pairs, _scores
 from baselines._scores import Arch, Floats, Fraction, Scores, Temperature
@@ -89,6 +88,8 @@ def _grams(captions: list[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.i
 
 
 def _gram_rows(captions: list[str]) -> Any:
+    from scipy import sparse
+
     rows, buckets, values = _grams(captions)
     return sparse.csr_array((values, (rows, buckets)), shape=(len(captions), BUCKETS))
 
