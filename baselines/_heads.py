@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines._scores import Floats
+from baselines._scores import Floats, one_thread
 
 TAU = 0.01
 """Temperature of the contrastive loss: where CLIP's own training ends."""
@@ -110,7 +110,8 @@ def _minimum(
     # Workers use heads and never train them: they need not import this.
     from scipy import optimize
 
-    found: npt.NDArray[np.float64] = optimize.minimize(
-        objective, start.astype(np.float64), jac=True, method="L-BFGS-B", options={"maxiter": steps}
-    ).x
+    with one_thread():
+        found: npt.NDArray[np.float64] = optimize.minimize(
+            objective, start.astype(np.float64), jac=True, method="L-BFGS-B", options={"maxiter": steps}
+        ).x
     return found

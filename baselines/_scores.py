@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
+from threadpoolctl import threadpool_limits
 
 from baselines import _draw
 from harness import ConfigError, Pool, SelectionContext
@@ -87,6 +88,14 @@ def computed(
     return joined(pool.map(partial(_by_blocks, fn), columns=columns, features=features, rows=CHUNK, name=name))
 
 
+def one_thread() -> threadpool_limits:
+    """Matrix products in this block use one thread, so that their last bits do not hang on the number of cores.
+
+    Nothing is lost where the pool's files keep all cores busy, and products this small gain little from threads.
+    """
+    return threadpool_limits(1, user_api="blas")
+
+
 def unit(features: npt.NDArray[Any]) -> Floats:
     """Rows (n, width) as float32 of length 1; zeros stay zeros."""
     rows = np.asarray(features, dtype=np.float32)
@@ -101,10 +110,11 @@ def _by_blocks(
     features: dict[str, npt.NDArray[Any]],
 ) -> Scores:
     found = np.empty(table.num_rows, dtype=np.float32)
-    for start in range(0, len(found), BLOCK):
-        stop = min(start + BLOCK, len(found))
-        block = {name: unit(array[start:stop]) for name, array in features.items()}
-        found[start:stop] = fn(table.slice(start, stop - start), block)
+    with one_thread():
+        for start in range(0, len(found), BLOCK):
+            stop = min(start + BLOCK, len(found))
+            block = {name: unit(array[start:stop]) for name, array in features.items()}
+            found[start:stop] = fn(table.slice(start, stop - start), block)
     return found
 
 

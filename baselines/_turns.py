@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from baselines import _draw
-from baselines._scores import BLOCK, Floats, Scores, unit
+from baselines._scores import BLOCK, Floats, Scores, one_thread, unit
 from harness import Pool
 from harness.nearest import nearest_and_product
 from harness.pool.view import CHUNK
@@ -34,9 +34,10 @@ def turns(label: npt.NDArray[np.int32], product: Floats) -> Scores:
 
 def _nearest(targets: Floats, name: str, table: pa.Table, features: dict[str, Floats]) -> Floats:
     """Place of the nearest target and the cosine with it, (2, rows)."""
-    parts = [
-        nearest_and_product(unit(features[name][start : start + BLOCK]), targets)
-        for start in range(0, table.num_rows, BLOCK)
-    ]
+    with one_thread():
+        parts = [
+            nearest_and_product(unit(features[name][start : start + BLOCK]), targets)
+            for start in range(0, table.num_rows, BLOCK)
+        ]
     label, product = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
     return np.stack([label.astype(np.float32), product])
