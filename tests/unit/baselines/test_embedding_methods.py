@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from metadata_pool import uid_hex, write_file, write_metadata
 from planted_pool import context, plant
 from scipy import special, stats
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from baselines import _heads, _scores, _turns, fusion, negcliploss, normsim
 from baselines._scores import unit
@@ -113,6 +114,17 @@ def test_pairs_without_a_score_are_never_drawn(tmp_path: Path) -> None:
     folder = write_pool(tmp_path, np.ones((ROWS, 2)), np.ones((ROWS, 2)), scores)
     found = kept_rows(chosen(folder, tmp_path, "score_sampling", fraction=0.9))
     assert np.array_equal(found, ~np.isnan(scores))
+
+
+def test_products_use_one_thread_so_that_cores_do_not_matter(tmp_path: Path) -> None:
+    pool = Pool.open(write_pool(tmp_path, np.ones((30, 2)), np.ones((30, 2))), executor=executor.local(1))
+
+    def threads(table: Any, features: dict[str, np.ndarray]) -> np.ndarray:
+        libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+        return np.full(table.num_rows, max(library["num_threads"] for library in libraries))
+
+    with threadpool_limits(2, user_api="blas"):
+        assert set(_scores.computed(pool, threads, features=["l14_img"], name="threads")) == {1}
 
 
 def test_a_column_that_is_no_score(tmp_path: Path) -> None:
