@@ -1,1 +1,1 @@
-"""The reference's selection methods. Each module is one method, found through the package's one entry point."""
+"""Selection methods of the reference and of the literature. Each module is one, found through the one entry point."""

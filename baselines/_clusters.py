@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness import MethodError, Pool, SelectionContext, centroids
+from harness import ConfigError, Pool, SelectionContext, centroids
 from harness.nearest import load, nearest
 
 Features = Literal["b32_img", "b32_txt", "l14_img", "l14_txt"]
@@ -28,17 +28,18 @@ def unit(rows: Array) -> npt.NDArray[np.float32]:
     """`rows` (N, D) as float32 of length 1; a row of zeros stays."""
     wide = np.asarray(rows, dtype=np.float32)
     lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
-    return np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+    scaled: npt.NDArray[np.float32] = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+    return scaled
 
 
 def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) -> str:
     """Path of an npy file with `clusters` unit centroids (clusters, D) of the pool's embeddings `key`.
 
-    L2 k-means (k-means++, 20 iterations) on a random part of 256 rows a cluster; its draw and its start come from ctx.rng.
-    Memory: 1 KB times D for each cluster. Raises MethodError where the pool has fewer pairs than clusters.
+    L2 k-means (k-means++, 20 iterations) on a random part of 256 rows a cluster; the draw and the start come from
+    ctx.rng. Memory: 1 KB times D for each cluster. Raises ConfigError where the pool has fewer pairs than clusters.
     """
     if clusters > len(pool):
-        raise MethodError(f"parameter clusters={clusters}: the pool has only {len(pool)} pairs; ask for fewer clusters")
+        raise ConfigError(f"setting method.clusters: {clusters} are too many for a pool of {len(pool)} pairs")
     seed = int(ctx.rng.integers(1 << 31))
     path = Path(ctx.scratch) / f"centroids-{key}-{clusters}-{seed}.npy"
     if not path.exists():

@@ -7,7 +7,7 @@ MetaCLIP does but for the case), so that "hot dog stand" names "hot dog", "dog" 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from baselines import _wordnet
 from baselines._text import Words
-from harness import ArtifactError, Pool
+from harness import ArtifactError, ConfigError, Pool
 from harness.files import open_file
 
 ROWS = 1 << 15
@@ -55,11 +55,15 @@ def matcher(name: str) -> Matcher:
         return Matcher(_wordnet.nouns(shown=True))
     if name == "wordnet":
         return Matcher(_wordnet.nouns(shown=False))
-    with open_file(name) as file:
-        try:
+    try:
+        with open_file(name) as file:
             made = Matcher(file.read().decode().splitlines())
-        except UnicodeDecodeError as error:
-            raise ArtifactError(f"{name}: not a text file in UTF-8, one concept a line: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{name}: not a text file in UTF-8, one concept a line: {error}") from error
+    except ArtifactError as error:
+        raise ArtifactError(
+            f"{name}: no list of concepts; give {', '.join(LISTS)}, or a file with one a line"
+        ) from error
     if not made.concepts:
         raise ArtifactError(f"{name}: holds no concept; give one a line, or one of {', '.join(LISTS)}")
     return made
@@ -76,31 +80,31 @@ class Matches:
     concepts: int
     """Length of the list."""
 
-    @property
+    @cached_property
     def counts(self) -> npt.NDArray[np.int64]:
         """(concepts,) number of rows that name each."""
         return np.bincount(self.concept, minlength=self.concepts)
 
-    @property
+    @cached_property
     def named(self) -> npt.NDArray[np.int64]:
         """The rows that name a concept, ascending."""
         return np.flatnonzero(np.diff(self.borders))
 
     def reduced(self, values: Floats, ufunc: np.ufunc) -> Floats:
         """(len(named),) `ufunc` over the `values` (concepts,) of each named row's concepts."""
-        if not len(self.concept):
-            return np.empty(0)
         reduced: Floats = ufunc.reduceat(values[self.concept], self.borders[self.named])
         return reduced
 
 
 def matches(pool: Pool, name: str) -> Matches:
-    """The concepts of list or file `name` in every caption of the pool, in pool order."""
+    """The concepts of list or file `name` in every caption of the pool, in pool order. ConfigError if there is none."""
     matcher(name)  # a wrong file is an error before any worker starts
     parts = pool.map(partial(_packed, name), columns=["text"], rows=ROWS, name="concepts")
     sizes = [part[1 : 1 + part[0]] for part in parts]
     borders = np.concatenate([np.zeros(1, np.int64), *sizes]).cumsum(dtype=np.int64)
     concept = np.concatenate([np.empty(0, np.int32), *(part[1 + part[0] :] for part in parts)])
+    if not len(concept):
+        raise ConfigError(f"setting method.concepts={name}: no caption of the pool names one of its concepts")
     return Matches(borders, concept, len(matcher(name).concepts))
 
 

@@ -1,6 +1,6 @@
 """At most so many pairs with the same caption, the best of them by score: boilerplate and file names thinned out.
 
-Cost: one pass over the captions, some microseconds each; 36 bytes a row in memory.
+Cost: one pass over the captions, some microseconds each; about 60 bytes a row in memory.
 """
 
 from functools import partial

@@ -5,7 +5,7 @@ The paper drops pairs whose picture and caption fit badly, clusters codebook fea
 part of every cluster; then it writes new captions, which is not done here. Stored image embeddings stand in for the
 codebook of the paper's captioner, the CLIP score for its matching score.
 
-Cost: as prototypes: k-means on 256 rows a cluster, one pass over the embeddings, 12 bytes a row in memory.
+Cost: as prototypes: k-means on 256 rows a cluster, one pass over the embeddings, about 30 bytes a row in memory.
 """
 
 from typing import Annotated
@@ -15,6 +15,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from baselines import _clusters, _draw
+from baselines._draw import Ints
 from harness import ConfigError, Pool, SelectionContext
 from harness.uid import Uids
 
@@ -47,7 +48,7 @@ def select(
     return pool.take(np.sort(part[order[spread(places["cluster"][order], wanted)]]))
 
 
-def spread(groups: npt.NDArray[np.int32], wanted: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+def spread(groups: Ints, wanted: Ints) -> npt.NDArray[np.bool_]:
     """(N,) of each group in the ascending `groups` (N,) wanted[group] rows, at even steps."""
     sizes = np.bincount(groups, minlength=len(wanted))[groups]
     place, share = _draw.places_in_groups(groups, len(wanted)), wanted[groups]

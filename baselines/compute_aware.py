@@ -1,11 +1,9 @@
 """The best buckets by score, as many as the compute can use (Goyal et al. 2024, Scaling Laws for Data Filtering).
 
-The error falls as a power of the samples seen. The power is the data's utility, and it halves after half_life repeats:
-a small good pool is exhausted, a large one of lower utility is not. For several buckets together the paper's rule holds:
-the utility is the mean over the pairs, and a bucket that is one p-th of them has p times its half-life. So the subset
-is small where few samples are seen, and grows with `samples_seen`.
+A small good pool is exhausted after some repeats; a larger one of lower utility is not (the law: baselines/_utility).
+So the subset is small where few samples are seen, and grows with `samples_seen`.
 
-Cost: one pass over one column; 12 bytes a row in memory. Fitting utilities takes training runs (`fit`).
+Cost: one pass over one column; about 20 bytes a row in memory. Utilities of one's own take training runs (`runs`).
 """
 
 import json
@@ -16,28 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from baselines._utility import Fit, Positive, Runs, best_buckets, fitted
 from harness import ArtifactError, ConfigError, Pool, SelectionContext
 from harness.config import validated
 from harness.files import open_file
-from harness.records import StrictModel
 from harness.uid import Uids
-
-
-class Fit(StrictModel):
-    """What small runs have told about the buckets, the best one first.
-
-    The defaults are those that the paper's code publishes for the best four tenths of medium by T-MARS score, scored on
-    ImageNet. Other scores and scales have others.
-    """
-
-    utility: list[Annotated[float, Field(gt=0)]] = Field(default=[0.16, 0.125, 0.1, 0.085], min_length=1)
-    """Power with which the error falls on fresh pairs of each bucket."""
-    half_life: list[Annotated[float, Field(gt=0)]] = Field(default=[6.73, 8.55, 5.27, 2.27], min_length=1)
-    """Repeats after which the utility of each bucket has halved."""
-    origin: float = Field(default=1 / 32, gt=0)
-    """Samples seen, as a part of the pool, at which all buckets are equally good (the paper: 4 of 128 million).
-
-    At most one bucket, and at most the samples seen."""
 
 
 def select(
@@ -47,78 +28,66 @@ def select(
     ctx: SelectionContext,
     score: str = "clip_l14_similarity_score",
     bucket: Annotated[float, Field(gt=0, le=1)] = 0.1,
+    utility: list[Positive] | None = None,
+    half_life: list[Positive] | None = None,
     fit: str | None = None,
-    utility: list[Annotated[float, Field(gt=0)]] | None = None,
-    half_life: list[Annotated[float, Field(gt=0)]] | None = None,
+    runs: str | None = None,
+    only: list[Annotated[int, Field(ge=0)]] | None = None,
 ) -> Uids:
     """Keep the buckets that promise the lowest error after the scale's samples seen; each is int(bucket * pool) pairs.
 
-    `score`: the metadata column that ranks pairs (NaN last, ties in pool order); the size is a multiple of the bucket,
-    at most the number of utilities of them. `fit`: a JSON file {"utility": […], "half_life": […], "origin": x};
-    `utility`, `half_life`: the same as settings, one number for each bucket, the best bucket first.
+    `score`: the metadata column that ranks pairs (NaN last, ties in pool order). The size is a multiple of the bucket,
+    of at most as many as there are utilities. By default these are the paper's, for four tenths. `utility` and
+    `half_life` (in repeats): others, one number for each bucket, the best bucket first; `fit`: a JSON file with
+    {"utility": […], "half_life": […], "origin": x}. `runs`: a JSON file {"runs": [{"bucket": 0, "pairs": n, "samples":
+    n, "error": x}, …], "floor": x} that they are fitted from; for such runs `only` takes the buckets it names, whatever
+    they promise.
     """
-    known = fit_of(fit, utility, half_life)
-    values = np.concatenate([np.empty(0, np.float32), *pool.map(partial(_values, score), columns=[score], name=score)])
+    known = known_law(fit, runs, utility, half_life, len(pool))
+    parts = pool.map(partial(_values, score), columns=[score], name="scores")
+    values = np.concatenate([np.empty(0, np.float32), *parts])
     size = max(1, int(len(values) * bucket))
-    buckets = min(len(known.utility), len(values) // size)
-    # The law says nothing of what comes before its origin.
-    origin = min(known.origin * len(values), size, ctx.samples_seen)
-    chosen = best_buckets(known, np.full(buckets, size), ctx.samples_seen, origin)
-    ctx.remark(f"{len(chosen)} of {buckets} buckets of {size} pairs for {ctx.samples_seen} samples seen")
+    if only is None:
+        sizes = np.full(min(len(known.utility), len(values) // size), size)
+        # The law says nothing of what comes before its origin.
+        origin = min(known.origin * len(values), size, ctx.samples_seen)
+        chosen = best_buckets(known, sizes, ctx.samples_seen, origin)
+        ctx.remark(f"{len(chosen)} of {len(sizes)} buckets of {size} pairs for {ctx.samples_seen} samples seen")
+    else:
+        chosen = sorted(set(only))
+        if not chosen or (chosen[-1] + 1) * size > len(values):
+            raise ConfigError(f"method compute_aware, parameter only={only}: there are {len(values) // size} buckets")
     order = np.argsort(-values, kind="stable")
     return pool.take(np.sort(np.concatenate([order[i * size : (i + 1) * size] for i in chosen])))
 
 
-def fit_of(path: str | None, utility: list[float] | None, half_life: list[float] | None) -> Fit:
-    """The file's fit or the default one, with `utility` and `half_life` in place of its own where they are given."""
-    values: dict[str, Any] = {}
-    if path is not None:
-        with open_file(path) as file:
-            try:
-                values = json.load(file)
-            except ValueError as error:
-                raise ArtifactError(f"{path}: not a JSON file: {error}") from error
-        if not isinstance(values, dict):
-            raise ArtifactError(f"{path}: not a JSON object with utility, half_life and origin")
-    given = {"utility": utility, "half_life": half_life}
-    values |= {name: value for name, value in given.items() if value is not None}
-    found = validated(Fit, values, prefix=f"of {path}, " if path else "method.")
-    if len(found.utility) != len(found.half_life):
+def known_law(
+    fit: str | None, runs: str | None, utility: list[float] | None, half_life: list[float] | None, pool_size: int
+) -> Fit:
+    """The law of the one source that is given, the paper's if there is none; ConfigError if they do not go together."""
+    if sum(source is not None for source in (fit, runs, utility or half_life)) > 1:
+        raise ConfigError("compute_aware: give one of method.fit, method.runs, and method.utility with half_life")
+    if runs is not None:
+        return fitted(validated(Runs, _json(runs), prefix=f"of {runs}, "), pool_size)
+    if fit is not None:
+        law = validated(Fit, _json(fit), prefix=f"of {fit}, ")
+    else:
+        given = {"utility": utility, "half_life": half_life}
+        law = Fit(**{name: values for name, values in given.items() if values is not None})
+    if len(law.utility) != len(law.half_life):
         raise ConfigError(
-            f"method compute_aware: {len(found.utility)} utilities and {len(found.half_life)} half-lives; "
+            f"compute_aware: {len(law.utility)} utilities and {len(law.half_life)} half-lives; "
             "give one of each for every bucket"
         )
-    return found
+    return law
 
 
-def best_buckets(fit: Fit, sizes: npt.NDArray[np.int64], samples: int, origin: float) -> list[int]:
-    """The buckets to train on, ascending: greedily that which raises `promise` most, until none does."""
-    chosen: list[int] = []
-    reached = -np.inf
-    while len(chosen) < len(sizes):
-        rest = [i for i in range(len(sizes)) if i not in chosen]
-        promises = [promise(fit, sizes, [*chosen, i], samples, origin) for i in rest]
-        best = int(np.argmax(promises))
-        if promises[best] <= reached:
-            break
-        chosen.append(rest[best])
-        reached = promises[best]
-    return sorted(chosen)
-
-
-def promise(fit: Fit, sizes: npt.NDArray[np.int64], chosen: list[int], samples: int, origin: float) -> float:
-    """-log of the part of the error that training on the `chosen` buckets can remove, up to a constant.
-
-    `sizes` (K,): pairs of every bucket; `samples`: seen in training, repeats counted; `origin`: see Fit, in samples.
-    """
-    pairs = sizes[chosen].sum()
-    share = sizes[chosen] / pairs
-    utility, half_life = np.array(fit.utility)[chosen], np.array(fit.half_life)[chosen] / share
-    repeats = np.arange(-(-samples // pairs))
-    seen = np.minimum((repeats + 1.0) * pairs, samples)
-    growth = np.log(seen / np.concatenate([[origin], seen[:-1]]))
-    decayed = (share * utility) @ 0.5 ** (repeats / half_life[:, None])
-    return float(decayed @ growth)
+def _json(path: str) -> Any:
+    with open_file(path) as file:
+        try:
+            return json.load(file)
+        except ValueError as error:
+            raise ArtifactError(f"{path}: not a JSON file: {error}") from error
 
 
 def _values(column: str, table: Any) -> npt.NDArray[np.float32]:

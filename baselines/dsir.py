@@ -5,8 +5,8 @@ A caption is a bag of hashed n-grams. Its weight is the ratio of its probabiliti
 target and of the pool, and pairs are drawn without replacement in proportion to it (Gumbel top-k). Weights are
 products over n-grams, as in the paper, so long captions get more extreme ones.
 
-Cost: two passes over the captions with about 10 microseconds of one core a caption; in memory 4 bytes a row and 8 for
-every bucket and 32,768 rows.
+Cost: two passes over the captions with some microseconds of one core a caption; in memory about 30 bytes a row, and 8
+for every bucket and file.
 """
 
 from functools import partial
@@ -31,16 +31,17 @@ def select(
     *,
     ctx: SelectionContext,
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.3,
-    target: str | None = None,
+    texts: str | None = None,
     n: Annotated[int, Field(ge=1, le=5)] = 2,
     buckets: Annotated[int, Field(ge=2)] = 10_000,
 ) -> Uids:
     """Draw int(fraction * pool) pairs by how much likelier their caption is among the target's texts than in the pool.
 
-    `target`: a file with one text a line; by default the texts that the pool offers (targets/texts.txt), or where there
-    are none, class names in prompt templates. `n`: longest n-grams; `buckets`: hash buckets (seed: method.seed).
+    `texts`: the target, a file with one text a line; by default the texts that the pool offers (targets/texts.txt), or
+    where there are none, class names in prompt templates. `n`: words of the longest n-grams; `buckets`: of the hash
+    (seed: method.seed).
     """
-    wanted = _ngrams.counts(target_texts(pool, ctx, target), n=n, width=buckets)
+    wanted = _ngrams.counts(target_texts(pool, ctx, texts), n=n, width=buckets)
     raw = _raw_counts(pool, n, buckets)
     ratio = np.log(_ngrams.probabilities(wanted)) - np.log(_ngrams.probabilities(raw))
     np.save(ctx.scratch / "ratio.npy", ratio, allow_pickle=False)
@@ -55,7 +56,8 @@ def select(
 def _raw_counts(pool: Pool, n: int, width: int) -> npt.NDArray[np.int64]:
     """(width,) n-grams of the pool in each bucket."""
     parts = pool.map(partial(_counts, n, width), columns=["text"], name="n-grams")
-    return np.sum([np.zeros(width, np.int64), *parts], axis=0)
+    total: npt.NDArray[np.int64] = np.sum([np.zeros(width, np.int64), *parts], axis=0)
+    return total
 
 
 def _counts(n: int, width: int, table: Any) -> npt.NDArray[np.int64]:

@@ -33,13 +33,15 @@ def select(
 
 
 def repeats_in(path: str, same: str) -> Uids:
-    """Sorted uids in a file of harness.duplicates that another one stands for. ArtifactError if it is not such a file."""
+    """Sorted uids that another one stands for in a file of harness.duplicates. ArtifactError if it is none."""
     try:
         with open_file(path) as file:
             parquet = pq.ParquetFile(file)
             parts = [_repeats(batch, same) for batch in parquet.iter_batches(1 << 18, columns=["uid", same])]
     except ArtifactError as error:
-        raise ArtifactError(f"{path}: cannot be read; write it with `python -m harness.duplicates`") from error
+        raise ArtifactError(
+            f"{path}: cannot be read; write it with `python -m harness.duplicates pool.path=DIR`, or give method.file"
+        ) from error
     except (pa.ArrowException, KeyError) as error:
         raise ArtifactError(f"{path}: {error}; it is no file that `python -m harness.duplicates` wrote") from error
     return uid.sort(np.concatenate([uid.from_hex([]), *parts]))

@@ -166,7 +166,7 @@ class Pool:
         return self.take(_choose(total, min(n, total), rng))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Uids:
-        """Sorted uids of the visible rows at the places `rows` (n,): ascending, 0-based, in pool order as `map` goes."""
+        """Sorted uids of the visible rows at the places `rows` (n,), 0-based and ascending in the order of `map`."""
         counts = [file.count for file in self._files]
         borders = np.concatenate([[0], np.cumsum(counts)])
         cuts = np.searchsorted(rows, borders)

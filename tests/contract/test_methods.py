@@ -45,6 +45,8 @@ def test_a_method_is_described_and_takes_its_parameters_by_name(name: str) -> No
     assert [text.split("=")[0] for text in described.parameters] == list(method.parameters)
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in method.parameters.values())
     plugins.bind(method, PARAMS.get(name, {}))
+    # `method.NAME` of these is a setting of the selection, which would never reach the method.
+    assert not set(MethodConfig.model_fields) & set(method.parameters)
 
 
 @pytest.mark.parametrize("name", plugins.names())
