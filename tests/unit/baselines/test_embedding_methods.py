@@ -89,10 +89,10 @@ def test_the_first_draw_has_the_odds_of_the_logits(rng: np.random.Generator) -> 
     deviation = np.nanstd(scores)
     for temperature in (0.5, 1.0, 3.0):
         odds = special.softmax(scores[~np.isnan(scores)].astype(float) / deviation / temperature)
-        first = [int(_scores.sampled(scores, temperature, 1, rng)[0]) for _ in range(4000)]
+        first = [int(_scores.sampled(scores, temperature, 1, rng)[0]) for _ in range(1500)]
         counts = np.bincount(first, minlength=5)
         assert counts[3] == 0
-        assert stats.chisquare(counts[[0, 1, 2, 4]], odds * 4000).pvalue > 1e-3
+        assert stats.chisquare(counts[[0, 1, 2, 4]], odds * 1500).pvalue > 1e-3
 
 
 def test_sampling_tends_to_the_best_and_to_an_even_draw(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -398,7 +398,7 @@ def test_dp4tl_keeps_the_clusters_that_targets_fall_into(
 def test_fusion_of_one_column_is_clip_score(tmp_path: Path, by: str) -> None:
     folder = write_metadata(tmp_path)
     of = [{"column": "clip_b32_similarity_score"}]
-    for fraction in (0.1, 0.5, 1.0):
+    for fraction in (0.3, 1.0):
         found = chosen(folder, tmp_path / f"f{fraction}", "fusion", of=of, by=by, fraction=fraction)
         assert (
             found.digest
