@@ -56,15 +56,20 @@ def contrastive_losses(
     `itself` (n,) is the place of the pair among the others, -1 where it is none of them; it then counts once.
     """
     own = np.einsum("nw,nw->n", img, txt) / np.float32(tau)
-    total = np.zeros(len(img), dtype=np.float32)
+    total = np.zeros(len(img), dtype=np.float64)
     for ours, theirs in ((img, others[1]), (txt, others[0])):
         logits = ours @ theirs.T / np.float32(tau)
         if itself is not None:
             inside = np.flatnonzero(itself >= 0)
             logits[inside, itself[inside]] = -np.inf
-        top = np.maximum(logits.max(axis=1, initial=-np.inf), own)
-        total += top + np.log(np.exp(logits - top[:, None]).sum(axis=1) + np.exp(own - top)) - own
-    return total / 2
+        # Finite, too, where the pair itself is the only other.
+        top = logits.max(axis=1, initial=-1e30)
+        logits -= top[:, None]
+        with np.errstate(divide="ignore"):
+            rest = np.log(np.exp(logits, out=logits).sum(axis=1)).astype(np.float64) + (top - own)
+        # log(1 + exp(rest)) keeps the losses of sure pairs, far below the last bit of 1, apart.
+        total += np.logaddexp(0, rest)
+    return (total / 2).astype(np.float32)
 
 
 def logistic(rows: Any, good: npt.NDArray[np.bool_], *, penalty: float = 1e-3, steps: int = 200) -> Floats:
@@ -75,10 +80,12 @@ def logistic(rows: Any, good: npt.NDArray[np.bool_], *, penalty: float = 1e-3, s
     """
     centre: Any = np.float32(0)
     scale: Any = np.float32(1)
+    scaled = rows
     if isinstance(rows, np.ndarray):
         centre, scale = rows.mean(axis=0), rows.std(axis=0)
         scale = np.where(scale > 0, scale, np.float32(1))
-    scaled = (rows - centre) / scale if isinstance(rows, np.ndarray) else rows
+        scaled = rows - centre
+        scaled /= scale
     signs = np.where(good, 1.0, -1.0)
     share = np.where(good, 0.5 / max(good.sum(), 1), 0.5 / max((~good).sum(), 1))
 

@@ -29,7 +29,7 @@ Temperature = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Arch = Annotated[str, Field(pattern="^[a-z0-9_]+$")]
 """Whose embeddings and scores: b32, l14, or the name that harness.score was given."""
 
-BLOCK = 8192
+BLOCK = 4096
 """Rows whose embeddings are float32 at once."""
 
 
@@ -84,7 +84,7 @@ def computed(
     columns: Sequence[str] = (),
     name: str,
 ) -> Scores:
-    """fn(table, features) of every pair: `features` are float32 of length 1, at most 8,192 rows of them at once."""
+    """fn(table, features) of every pair: `features` are float32 of length 1, at most 4,096 rows of them at once."""
     return joined(pool.map(partial(_by_blocks, fn), columns=columns, features=features, rows=CHUNK, name=name))
 
 

@@ -34,7 +34,7 @@ def select(
     temperature: Temperature = 0.0,
     on: On = "embeddings",
     trusted: str | None = None,
-    size: Annotated[int, Field(ge=2)] = 20_000,
+    size: Annotated[int, Field(ge=2)] = 10_000,
     penalty: Annotated[float, Field(gt=0)] = 1e-3,
     arch: Arch = "l14",
 ) -> Uids:
@@ -54,7 +54,7 @@ def scores(
     ctx: SelectionContext,
     on: On = "embeddings",
     trusted: str | None = None,
-    size: int = 20_000,
+    size: int = 10_000,
     penalty: float = 1e-3,
     arch: str = "l14",
 ) -> Scores:

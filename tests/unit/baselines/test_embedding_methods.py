@@ -305,6 +305,17 @@ def test_negcliploss_counts_a_pair_outside_the_batch_in_its_own(
         assert found[row] == pytest.approx(0.2 * (similarity[row, row] - both / 2), abs=1e-5)
 
 
+def test_losses_of_sure_pairs_stay_apart(rng: np.random.Generator) -> None:
+    img = unit(np.eye(3, 4) + 0.05 * rng.normal(size=(3, 4)))
+    others = np.tile([0.0, 0, 0, 1], (5, 1)).astype(np.float32)
+    found = _heads.contrastive_losses(img, img, (others, others), tau=0.02).astype(float)
+    gap = (img.astype(float)[:, 3] - (img.astype(float) ** 2).sum(axis=1)) / 0.02
+    assert np.all(gap < -30)
+    np.testing.assert_allclose(found, 5 * np.exp(gap), rtol=1e-4)
+    alone = _heads.contrastive_losses(img[:1], img[:1], (img[:1], img[:1]), itself=np.zeros(1, np.int64))
+    assert alone.tolist() == [0.0]
+
+
 def test_negcliploss_drops_a_caption_that_fits_everything(tmp_path: Path, rng: np.random.Generator) -> None:
     common = unit(rng.normal(size=(1, WIDTH)))
     img = unit(common + 0.15 * rng.normal(size=(ROWS, WIDTH)))
