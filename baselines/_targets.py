@@ -1,4 +1,4 @@
-"""Centroids of the pool and which of them ImageNet-1k's training images fall on, for the image-based baselines."""
+"""Embeddings of what evaluation wants (train splits only), and the pool's centroids that they fall on."""
 
 import pickletools
 import zipfile
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from baselines._scores import unit
 from harness import ArtifactError, Pool, SelectionContext, assets, centroids
 from harness.nearest import nearest
 
@@ -18,22 +19,24 @@ WIDTH = 768
 """Of the published embeddings and centroids."""
 
 
-def centroids_and_targets(
+def centroids_and_hits(
     pool: Pool, ctx: SelectionContext, given: str | None, clusters: int | None
-) -> tuple[str, npt.NDArray[np.bool_]]:
-    """Path of the centroids (K, width), and (K,) which of them are the centroid of a target embedding."""
+) -> tuple[str, npt.NDArray[np.int64]]:
+    """Path of the centroids (K, width), and (K,) of how many target embeddings each is the nearest centroid."""
     path = given or _published(ctx, clusters) or _own(pool, ctx, clusters)
     points = np.load(path, mmap_mode="r", allow_pickle=False)
     if points.ndim != 2 or points.dtype != np.float32:
         raise ArtifactError(f"{path}: shape {points.shape}, dtype {points.dtype}; centroids are (K, width) float32")
-    targets = _target_embeddings(pool, ctx, points.shape[1])
-    wanted = np.zeros(len(points), dtype=bool)
+    targets = embeddings(pool, ctx)
+    if targets.shape[1] != points.shape[1]:
+        raise ArtifactError(f"{pool.path}: target embeddings are {targets.shape[1]} wide, centroids {points.shape[1]}")
+    hits = np.zeros(len(points), dtype=np.int64)
     with ctx.progress("targets", total=len(targets), unit="images") as bar:
         for start in range(0, len(targets), 8192):
             part = targets[start : start + 8192]
-            wanted[nearest(part, points)] = True
+            hits += np.bincount(nearest(part, points), minlength=len(points))
             bar.advance(len(part))
-    return str(path), wanted
+    return str(path), hits
 
 
 def _published(ctx: SelectionContext, clusters: int | None) -> Path | None:
@@ -60,28 +63,37 @@ def _own(pool: Pool, ctx: SelectionContext, clusters: int | None) -> Path:
     return path
 
 
-def _target_embeddings(pool: Pool, ctx: SelectionContext, width: int) -> npt.NDArray[Any]:
-    """Embeddings (N, width) of ImageNet-1k's training images, or of the train split that the pool offers."""
-    offered = _offered(pool)
+def embeddings(pool: Pool, ctx: SelectionContext, name: str = FEATURES) -> npt.NDArray[Any]:
+    """Embeddings `name` (N, width) of the train split that the pool offers, else of ImageNet-1k's training images."""
+    offered = _offered(pool, name)
     if offered is None:
-        parts = [assets.fetch(f"in1k_clip_vit_l14_{part}") for part in range(PARTS)]
+        parts = [assets.fetch(f"in1k_clip_vit_l14_{part}") for part in range(PARTS)] if name == FEATURES else [None]
         if any(part is None for part in parts):
             raise ArtifactError(
-                f"{pool.path}/targets/train.npz: there is none, and the published ImageNet-1k embeddings are out of "
-                "reach; image_based needs the one or the other"
+                f"{pool.path}/targets/train.npz: there is none, and the published ImageNet-1k embeddings ({FEATURES}) "
+                f"are out of reach or do not fit; targets for {name} must come from the one or the other"
             )
         ctx.remark("targets: the published ImageNet-1k embeddings")
         offered = np.concatenate([np.asarray(_tensor(part, "image_features")) for part in parts if part])
     else:
         ctx.remark("targets: the train split that the pool offers")
-    if offered.ndim != 2 or offered.shape[1] != width:
-        raise ArtifactError(f"{pool.path}: target embeddings have shape {offered.shape}, the centroids width {width}")
+    if offered.ndim != 2:
+        raise ArtifactError(f"{pool.path}: target embeddings have shape {offered.shape}, expected (rows, width)")
     return offered
 
 
-def _offered(pool: Pool) -> npt.NDArray[Any] | None:
+def drawn(pool: Pool, ctx: SelectionContext, name: str, size: int) -> npt.NDArray[np.float32]:
+    """At most `size` target embeddings (n, width), drawn at random, of length 1."""
+    found = embeddings(pool, ctx, name)
+    if len(found) > size:
+        ctx.remark(f"targets: {size} of the {len(found)}, drawn at random")
+        found = found[np.sort(ctx.rng.choice(len(found), size, replace=False))]
+    return unit(found)
+
+
+def _offered(pool: Pool, name: str) -> npt.NDArray[Any] | None:
     try:
-        return pool.targets("train").get(FEATURES)
+        return pool.targets("train").get(name)
     except ArtifactError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             return None

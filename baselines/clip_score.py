@@ -1,9 +1,10 @@
 """The pairs whose CLIP similarity score is high (DataComp, baselines/apply_filter.py, clip_score)."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
+from baselines._scores import Arch
 from harness import ConfigError, Pool, SelectionContext
 from harness.uid import Uids
 
@@ -13,14 +14,15 @@ def select(
     /,
     *,
     ctx: SelectionContext,
-    arch: Literal["b32", "l14"] = "l14",
+    arch: Arch = "l14",
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None,
     threshold: float | None = None,
 ) -> Uids:
     """Keep the scores >= threshold, or the best fraction (0.3 if neither is given) with all ties at its border.
 
     The border of a fraction is the score at 0-based index int(n * fraction) in descending order, NaN last, so at
-    least int(n * fraction) + 1 pairs are kept. fraction=1 keeps everything.
+    least int(n * fraction) + 1 pairs are kept. fraction=1 keeps everything. `arch`: whose scores, b32, l14 or the name
+    that harness.score was given.
     """
     return pool.filter(within=border(pool, arch, fraction, threshold), name="clip_score")
 

@@ -39,8 +39,8 @@ def prepared(pool: Pool, ctx: SelectionContext, centroids: str | None, clusters:
     """The function that pool.filter takes: True = keep."""
     identifier = language.fasttext()
     ctx.remark(identifier.remark)
-    path, wanted = _targets.centroids_and_targets(pool, ctx, centroids, clusters)
-    return partial(_keep, identifier.model, path, wanted)
+    path, hits = _targets.centroids_and_hits(pool, ctx, centroids, clusters)
+    return partial(_keep, identifier.model, path, hits > 0)
 
 
 def _keep(

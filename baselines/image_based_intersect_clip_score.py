@@ -1,10 +1,11 @@
 """image_based and clip_score together, which made DataComp-1B (DataComp, baselines/apply_filter.py)."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from baselines import clip_score, image_based
+from baselines._scores import Arch
 from harness import Pool, SelectionContext
 from harness.uid import Uids
 
@@ -14,7 +15,7 @@ def select(
     /,
     *,
     ctx: SelectionContext,
-    arch: Literal["b32", "l14"] = "l14",
+    arch: Arch = "l14",
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None,
     threshold: float | None = None,
     centroids: str | None = None,

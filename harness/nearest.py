@@ -18,21 +18,28 @@ def nearest(features: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
 
     Of equal ones the first counts. Products are float32, blocked so that memory does not grow with N or K.
     """
+    return nearest_and_product(features, centroids)[0]
+
+
+def nearest_and_product(features: Floats, centroids: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """As `nearest`, with the largest inner products (N,) float32 themselves."""
     centroids = np.asarray(centroids, dtype=np.float32)
     labels = np.empty(len(features), dtype=np.int64)
+    products = np.empty(len(features), dtype=np.float32)
     for start in range(0, len(features), _ROWS):
         part = np.asarray(features[start : start + _ROWS], dtype=np.float32)
         best = np.full(len(part), -np.inf, dtype=np.float32)
         label = np.zeros(len(part), dtype=np.int64)
         rows = np.arange(len(part))
         for first in range(0, len(centroids), _CENTROIDS):
-            products = part @ centroids[first : first + _CENTROIDS].T
-            here = products.argmax(axis=1)
-            value = products[rows, here]
+            here = part @ centroids[first : first + _CENTROIDS].T
+            place = here.argmax(axis=1)
+            value = here[rows, place]
             better = value > best
-            best[better], label[better] = value[better], here[better] + first
+            best[better], label[better] = value[better], place[better] + first
         labels[start : start + len(part)] = label
-    return labels
+        products[start : start + len(part)] = best
+    return labels, products
 
 
 def unit(embeddings: Floats) -> npt.NDArray[np.float32]:
