@@ -27,7 +27,7 @@ from harness.files import list_files
 from harness.tars import Reader, index_tar
 
 SAMPLE = Path(__file__).parents[1] / "tests" / "data" / "realpool_sample"
-PROCESSES, THREADS, PER_SHARD = 2, 16, 250
+PROCESSES, THREADS, PER_SHARD = 1, 16, 250
 ALONE = "import json, sys, img2dataset; img2dataset.download(**json.loads(sys.argv[1]))"
 
 

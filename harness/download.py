@@ -72,13 +72,15 @@ def download(settings: Settings) -> Record:
     sources = [name for name in ("scale", "metadata_dir", "url_list") if getattr(settings, name) is not None]
     if len(sources) != 1:
         raise ConfigError(f"give one of scale, metadata_dir and url_list, not {' and '.join(sources) or 'none'}")
+    if settings.url_list is not None and settings.part is not None:
+        raise ConfigError("part divides metadata files, and url_list is one: cut it into files, and give metadata_dir")
     started = time.monotonic()
     folder = Path(settings.data_dir)
     with patient_lock(str(folder)):
         if settings.scale is not None:
             files = _from_hub(settings, folder)
         elif settings.metadata_dir is not None:
-            files = [_taken(Path(path), folder) for path in _parquets(settings.metadata_dir)]
+            files = [_taken(Path(path), folder) for path in _part(_parquets(settings.metadata_dir), settings.part)]
         else:
             files = [_from_list(Path(str(settings.url_list)), folder)]
         counts = None if settings.skip_images else _images(settings, folder, files)
@@ -164,6 +166,8 @@ def _part(stems: list[str], part: str | None) -> list[str]:
     i, n = map(int, part.split("/"))
     if i > n:
         raise ConfigError(f"part={part}: the parts of {n} are 1/{n} to {n}/{n}")
+    if n > len(stems):
+        raise ConfigError(f"part={part}: there are {len(stems)} metadata files, so at most as many parts")
     return stems[i - 1 :: n]
 
 

@@ -25,6 +25,8 @@ EXACT_ROWS = 1 << 16
 """Pools up to this size are not cut into clusters."""
 CLUSTER_ROWS = 4096
 """Pairs of a cluster, on average."""
+_PAIRS = 1 << 22
+"""Pairs held at once: 64 MB."""
 _TRAINING_ROWS = 64
 """Pairs of the sample that places the centroids, for each cluster."""
 
@@ -98,11 +100,12 @@ def _linked(stems: list[str], ends: npt.NDArray[np.int64], least: float, cluster
 def connected(rows: npt.NDArray[Any], *, least: float) -> npt.NDArray[np.int64]:
     """(N,) for each of `rows` (N, D) the first row that it is connected to by steps of cosine >= `least`.
 
-    Pairs are folded into what is known block by block, so a thousand equal pictures cost no million pairs.
+    Pairs are folded into what is known before they are too many, so a thousand equal pictures cost little memory.
     """
-    first = np.arange(len(rows))
+    rows_at = np.arange(len(rows))
+    waiting = [np.stack([rows_at, rows_at], axis=1)]
     for pairs, _ in nearest.alike(rows, rows, least=least):
-        ahead = pairs[pairs[:, 0] < pairs[:, 1]]
-        known = np.stack([first, np.arange(len(rows))], axis=1)
-        first = components(np.concatenate([known, ahead]), len(rows))
-    return first
+        waiting.append(pairs[pairs[:, 0] < pairs[:, 1]])
+        if sum(map(len, waiting)) > _PAIRS + len(rows):
+            waiting = [np.stack([components(np.concatenate(waiting), len(rows)), rows_at], axis=1)]
+    return components(np.concatenate(waiting), len(rows))

@@ -404,6 +404,7 @@ def test_settings_of_the_reference() -> None:
     ("setting", "says"),
     [
         ("part=3/2", "part=3/2: the parts of 2 are 1/2 to 2/2"),
+        ("part=1/3", "part=1/3: there are 2 metadata files"),
         ("part=0/2", "setting part"),
         ("part=half", "setting part"),
         ("scale=enormous", "setting scale"),
@@ -418,6 +419,23 @@ def test_bad_settings(tmp_path: Path, setting: str, says: str) -> None:
     scale = [] if setting.startswith("scale") else ["scale=small"]
     with pytest.raises(ConfigError, match=says):
         download.command([f"data_dir={tmp_path}/pool", *scale, "skip_images=true", setting])
+
+
+def test_parts_of_other_metadata(tmp_path: Path) -> None:
+    (tmp_path / "list").mkdir()
+    for number in range(5):
+        pq.write_table(metadata("http://x", ["good"], first=number), tmp_path / "list" / f"{number}.parquet")
+    taken = []
+    for i in (1, 2):
+        record = download.download(
+            download.Settings(data_dir=str(tmp_path / str(i)), metadata_dir=str(tmp_path / "list"), part=f"{i}/2",
+                              skip_images=True)
+        )  # fmt: skip
+        assert sorted(path.name for path in (tmp_path / str(i) / "metadata").iterdir()) == record.payload["metadata"]
+        taken.append(record.payload["metadata"])
+    assert taken == [["0.parquet", "2.parquet", "4.parquet"], ["1.parquet", "3.parquet"]]
+    with pytest.raises(ConfigError, match="part divides metadata files, and url_list is one"):
+        download.download(download.Settings(data_dir=str(tmp_path / "x"), url_list="x.csv", part="1/2"))
 
 
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:

@@ -125,6 +125,7 @@ def test_connected_by_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert similar.connected(rows, least=np.cos(np.radians(14))).tolist() == [0, 1, 2, 3, 4, 5, 6]
     monkeypatch.setattr(nearest, "_ROWS", 2)
     monkeypatch.setattr(nearest, "_CENTROIDS", 3)
+    monkeypatch.setattr(similar, "_PAIRS", 1)
     assert similar.connected(rows, least=np.cos(np.radians(16))).tolist() == [0, 0, 0, 0, 4, 0, 0]
 
 
