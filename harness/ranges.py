@@ -1,7 +1,8 @@
 """Byte ranges: read out of a local file or a URL, and appended to a local file."""
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import ArtifactError, from_os_error
+from harness.errors import ArtifactError, InfraError, from_os_error
 from harness.files import is_remote
 
 Ranges = npt.NDArray[np.int64]
@@ -37,22 +38,18 @@ class Reader:
         self._handle = -1
         self._ahead = ahead
         self._kept = (0, b"")
-        try:
+        with _answering(self.path):
             if is_remote(path):
                 self.store, self.name = fsspec.core.url_to_fs(self.path)
                 self.size = int(self.store.size(self.name))
             else:
                 self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 self.size = os.fstat(self._handle).st_size
-        except OSError as error:
-            raise from_os_error(error, path) from error
 
     def read(self, start: int, size: int) -> bytes:
         """`size` bytes from offset `start`, fewer at the end of the file."""
-        try:
+        with _answering(self.path):
             return self._fetch(start, size) if self.remote else self._pread(start, size)
-        except OSError as error:
-            raise from_os_error(error, self.path) from error
 
     def exactly(self, start: int, size: int) -> bytes:
         """`size` bytes from offset `start`; ArtifactError if the file is shorter."""
@@ -119,6 +116,20 @@ class Reader:
         self.close()
 
 
+@contextlib.contextmanager
+def _answering(path: str) -> Iterator[None]:
+    """What a file system or a store fails with, as an error of ours; a connection that breaks is an InfraError."""
+    try:
+        yield
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    except Exception as error:
+        # The errors of aiohttp, under most stores, are no OSErrors; importing it here to name them would be slow.
+        if type(error).__module__.partition(".")[0] == "aiohttp":
+            raise InfraError(f"{path}: the store did not answer ({error}); run the same command again") from error
+        raise
+
+
 def fetch(parts: Sequence[tuple[Reader, int, int]]) -> list[bytes]:
     """Content of ranges (reader, start, end) of several files; those in object stores are asked for side by side.
 
@@ -129,10 +140,8 @@ def fetch(parts: Sequence[tuple[Reader, int, int]]) -> list[bytes]:
     for store, any_of in stores.items():
         places = [i for i, (reader, _, _) in enumerate(parts) if reader.remote and id(reader.store) == store]
         names, starts, ends = zip(*((parts[i][0].name, *parts[i][1:]) for i in places), strict=True)
-        try:
+        with _answering(any_of.path):
             contents = any_of.store.cat_ranges(list(names), list(starts), list(ends), on_error="raise")
-        except OSError as error:
-            raise from_os_error(error, any_of.path) from error
         for i, content in zip(places, contents, strict=True):
             reader, start, end = parts[i]
             if len(content) != end - start:

@@ -1,4 +1,7 @@
 import os
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness import ranges
-from harness.errors import ArtifactError
-from harness.ranges import Copier, Reader, split_ranges
+from harness.errors import ArtifactError, InfraError
+from harness.ranges import Copier, Reader, fetch, split_ranges
 
 CONTENT = np.random.default_rng(0).bytes(20_000)
 
@@ -61,3 +64,40 @@ def test_split_ranges() -> None:
     assert split_ranges(np.array([[0, 10], [20, 45], [50, 60]]), 10).tolist() == [
         [0, 10], [20, 30], [30, 40], [40, 45], [50, 60],
     ]  # fmt: skip
+
+
+class _Moody(BaseHTTPRequestHandler):
+    """Says how large a file is, and then hangs up or fails."""
+
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.send_header("Accept-Ranges", "bytes")
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        if "busy" in self.path:
+            self.send_error(503)
+        self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def moody() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Moody)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.mark.parametrize("name", ["busy.tar", "gone.tar"])
+def test_a_store_that_fails_is_an_infra_error(moody: str, name: str) -> None:
+    with Reader(f"{moody}/{name}") as reader:
+        for ask in (lambda: reader.read(0, 10), lambda: fetch([(reader, 0, 10), (reader, 20, 30)])):
+            with pytest.raises(InfraError, match=rf"{name}: the store did not answer"):
+                ask()
