@@ -34,7 +34,8 @@ format: $(DONE)
 	$(BIN)/ruff format .
 
 # Every method of METHODS with SEEDS at tiny, packed and verified; what is there already is not done again.
-METHODS ?= no_filter random_subset clip_score basic_filter
+METHODS ?= no_filter random_subset basic_filter clip_score laion2b text_based image_based image_based_intersect_clip_score \
+	dfn_head density_pruning prototypes metaclip dsir semdedup compute_aware concept_balance
 SEEDS ?= 0 1 2
 comma := ,
 space := $(subst ,, )
