@@ -357,7 +357,7 @@ def test_bad_input_is_one_sentence(pool: Path, tmp_path: Path) -> None:
     refused(ArtifactError, r"strangers\.npy: 2 of its 3", pool, good, f"against=[{strangers}]")
     uid.save(tmp_path / "empty.npy", uid.from_hex([]))
     refused(ArtifactError, r"empty\.npy: holds no uid", pool, tmp_path / "empty.npy")
-    refused(ArtifactError, r"missing\.npy: no such uid file", pool, tmp_path / "missing.npy")
+    refused(ArtifactError, r"missing\.npy: no such file", pool, tmp_path / "missing.npy")
     refused(ArtifactError, r"no parquet file", tmp_path, good)
     refused(ConfigError, r"unknown setting 'agianst' \(did you mean 'against'", pool, good, "agianst=x")
     refused(ConfigError, r"unknown suite 'v0'", pool, good, "eval.suite=v0")
