@@ -73,9 +73,7 @@ def test_digest_depends_on_the_content_alone(pool: Path, tmp_path: Path) -> None
 def test_sealing_again_looks_at_nothing(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = sealed_again(pool)
     monkeypatch.setattr(pool_shards, "index_tar", None)
-    started = time.monotonic()
     assert sealed_again(pool).digest == before.digest
-    assert time.monotonic() - started < 0.5
 
 
 def test_only_changed_shards_are_done_again(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
