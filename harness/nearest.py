@@ -1,16 +1,22 @@
 """Embeddings by their inner products: the nearest centroid of each, and pairs that are alike."""
 
+import collections
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import threadpool_limits
 
 Floats = npt.NDArray[Any]
 
 _ROWS, _CENTROIDS = 2048, 8192
 """A product of this size (64 MB) at once."""
+_BLOCK = 512
+"""Rows of a product that one thread makes (16 MB)."""
 
 
 def nearest(features: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
@@ -26,8 +32,9 @@ def nearest_and_product(features: Floats, centroids: Floats) -> tuple[npt.NDArra
     centroids = np.asarray(centroids, dtype=np.float32)
     labels = np.empty(len(features), dtype=np.int64)
     products = np.empty(len(features), dtype=np.float32)
-    for start in range(0, len(features), _ROWS):
-        part = np.asarray(features[start : start + _ROWS], dtype=np.float32)
+
+    def assign(start: int) -> None:
+        part = np.asarray(features[start : start + _BLOCK], dtype=np.float32)
         best = np.full(len(part), -np.inf, dtype=np.float32)
         label = np.zeros(len(part), dtype=np.int64)
         rows = np.arange(len(part))
@@ -39,7 +46,17 @@ def nearest_and_product(features: Floats, centroids: Floats) -> tuple[npt.NDArra
             best[better], label[better] = value[better], place[better] + first
         labels[start : start + len(part)] = label
         products[start : start + len(part)] = best
+
+    # A library that shares one product among threads rounds it by their number: near ties would fall differently on
+    # another machine. So each product has one thread, and the threads that there are share the blocks.
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_threads()) as pool:
+        collections.deque(pool.map(assign, range(0, len(features), _BLOCK)), maxlen=0)
     return labels, products
+
+
+def _threads() -> int:
+    """This process's share of the cores."""
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
 
 
 def unit(embeddings: Floats) -> npt.NDArray[np.float32]:

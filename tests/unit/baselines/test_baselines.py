@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from metadata_pool import WIDTHS, write_metadata
+from threadpoolctl import threadpool_limits
 
 from baselines import _targets, _wordnet
 from harness import Pool, assets, centroids, executor, language, uid
 from harness.config import MethodConfig, load_scale
 from harness.errors import ArtifactError, ConfigError, InfraError
-from harness.nearest import nearest
+from harness.nearest import nearest, nearest_and_product
 from harness.records import read_record
 from harness.selection import plugins, run
 
@@ -207,7 +208,7 @@ def test_tokens_are_fasttexts(caption: str, count: int) -> None:
 
 @pytest.mark.parametrize("rows", [0, 1, 5000])
 def test_nearest_is_the_largest_product_across_blocks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.nearest._ROWS", 64)
+    monkeypatch.setattr("harness.nearest._BLOCK", 64)
     monkeypatch.setattr("harness.nearest._CENTROIDS", 7)
     rng = np.random.default_rng(0)
     features = rng.integers(-3, 4, (rows, 5)).astype(np.float16)
@@ -215,6 +216,17 @@ def test_nearest_is_the_largest_product_across_blocks(rows: int, monkeypatch: py
     np.testing.assert_array_equal(
         nearest(features, points), (features.astype(np.float32) @ points.T).argmax(axis=1) if rows else []
     )
+
+
+def test_nearest_is_the_same_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    features, points = rng.normal(size=(1500, 96)).astype(np.float16), rng.normal(size=(300, 96)).astype(np.float32)
+    found = []
+    for threads in (1, 2, 3):
+        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(nearest_and_product(features, points)[1].tobytes())
+    assert len(set(found)) == 1
 
 
 def test_centroids_on_the_command_line(folder: Path, tmp_path: Path) -> None:
