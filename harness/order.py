@@ -132,12 +132,6 @@ class Order:
         first, end = int(self._borders[shard]), int(self._borders[shard + 1])
         return np.repeat(np.arange(first, end), self._counts(first, end))
 
-    def distinct(self) -> tuple[Rows, Rows]:
-        """Pool rows (D,) of the distinct samples, ascending, and their counts (D,)."""
-        rows = np.concatenate([self.shard_rows(s) for s in np.flatnonzero(self.totals).tolist()])
-        distinct, counts = np.unique(rows, return_counts=True)
-        return distinct, counts.astype(np.int64, copy=False)
-
     def _counts(self, first: int, end: int) -> Rows:
         counts = count(self._subset, np.asarray(self._pool[first:end]))
         left, right = np.searchsorted(self._exclude, [first, end])
@@ -294,12 +288,6 @@ class _Loader:
                 buffer[at], buffer[-1] = buffer[-1], buffer[at]
                 out.append(buffer.pop())
         return np.array(out, dtype=np.int64)
-
-
-SAMPLERS: dict[str, Callable[[Order], Sampler]] = {
-    "block_shuffle": _BlockShuffle,
-    "with_replacement": _WithReplacement,
-}
 
 
 def batch_digest(uids: Uids) -> str:

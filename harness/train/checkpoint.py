@@ -66,10 +66,20 @@ def restore(path: Path, learner: Learner, *, run: str) -> Position:
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, what, name = key.split(".", 2)
-            optimizer.state[parameters[name]][what] = value.to(parameters[name].device)
+            optimizer.state[parameters[name]][what] = _laid_out(value, parameters[name])
     if learner.scaler and header["scaler"]:
         learner.scaler.load_state_dict(header["scaler"])
     torch.set_rng_state(tensors["random.cpu"])
     if torch.cuda.is_available() and "random.cuda" in tensors:
         torch.cuda.set_rng_state(tensors["random.cuda"])
     return Position(steps=header["steps"], ledger=[bytes(row).hex() for row in tensors["ledger"].numpy()])
+
+
+def _laid_out(value: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """`value` on the device of its parameter and, if it is one of its moments, with the parameter's strides.
+
+    A fused optimizer goes through weight, gradient and moments side by side in memory; a file keeps no strides.
+    """
+    if value.shape != parameter.shape:
+        return value.to(parameter.device)
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -102,12 +102,6 @@ def test_strangers_are_counted() -> None:
         make([4], order="sorted")
 
 
-def test_distinct_rows_with_their_counts() -> None:
-    rows, counts = make([3, 2], [2, 0, 1, 3, 0]).distinct()
-    assert rows.tolist() == [0, 2, 3]
-    assert counts.tolist() == [2, 1, 3]
-
-
 @given(st.lists(st.integers(0, 20), max_size=60), st.lists(st.integers(0, 25), max_size=30))
 def test_count_agrees_with_counting(held: list[int], asked: list[int]) -> None:
     table = uid.sort(random_uids(26, seed=4))
