@@ -45,13 +45,13 @@ class Executor(ABC):
         name: str,
         unit: str = "files",
         weights: Sequence[int] | None = None,
-        threads: bool = False,
+        threads: int = 0,
     ) -> list[Result]:
         """`[fn(item) for item in items]`, in parallel.
 
         `weights` are units of progress per item (rows, bytes); `unit` is their name. With `threads` the caller
-        says that `fn` spends its time outside the interpreter lock (NumPy, pyarrow, input and output), so that
-        threads of this process do where there is one machine.
+        says that `fn` spends its time outside the interpreter lock (NumPy, pyarrow, input and output), so that on one
+        machine threads of this process do, as many for each worker.
 
         An exception in `fn` is raised here. Raises InfraError if workers keep dying.
         """
@@ -65,7 +65,7 @@ class Executor(ABC):
         name: str,
         unit: str = "files",
         weights: Sequence[int] | None = None,
-        threads: bool = False,
+        threads: int = 0,
         quiet: bool = False,
     ) -> Iterator[Result]:
         """Like `map`, but results are handed over one by one; work goes on only as far as they are taken.
@@ -83,7 +83,7 @@ class Executor(ABC):
 
     @abstractmethod
     def _results(
-        self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: bool
+        self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: int
     ) -> Iterator[Result]: ...
 
     def close(self) -> None:  # noqa: B027 - not every executor has workers of its own
@@ -98,12 +98,12 @@ class LocalExecutor(Executor):
         self._pool: ProcessPoolExecutor | None = None
 
     def _results(
-        self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: bool
+        self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: int
     ) -> Iterator[Result]:
         if self.workers == 1 or len(items) <= 1:
             yield from map(fn, items)
         elif threads:
-            with ThreadPoolExecutor(self.workers) as pool:
+            with ThreadPoolExecutor(self.workers * threads) as pool:
                 yield from self._in_order(lambda item: pool.submit(fn, item), items)
         else:
             yield from self._in_processes(cloudpickle.dumps(fn), items, name)
@@ -209,7 +209,7 @@ class RayExecutor(Executor):
         self.workers = max(int(there.get("GPU" if self._gpus else "CPU", 1)), 1)
 
     def _results(
-        self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: bool
+        self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: int
     ) -> Iterator[Result]:
         ray = self._ray
         function = ray.put(cloudpickle.dumps(fn))

@@ -40,6 +40,8 @@ MAX_BYTES = 3_000_000_000
 
 LEDGER_DTYPE = np.dtype([("uid", UID_DTYPE), ("requested", "<i8"), ("written", "<i8"), ("missing", "<i8")])
 
+_THREADS = 2
+"""Shards that a worker copies side by side: while the disk takes one, another is copied."""
 _CHUNK = 1 << 20
 
 
@@ -127,9 +129,11 @@ def _reshard(
     os.makedirs(join(where, "index"), exist_ok=True)
     save_array(join(where, "rows.npy"), np.repeat(rows, counts))
     write_record(join(where, "plan.json"), plan)
-    # Copying waits for the disk and needs no processes of its own; blurring computes.
+    # Copying waits for the disk and needs no processes of its own; blurring computes. What goes to a store lies in a
+    # temporary file first, so there are no more at a time than workers.
+    threads = 0 if blur else 1 if is_remote(out) else _THREADS
     weights = [job.samples for job in jobs]
-    written = executor.map(write_shard, jobs, name="reshard", unit="samples", weights=weights, threads=not blur)
+    written = executor.map(write_shard, jobs, name="reshard", unit="samples", weights=weights, threads=threads)
     table = np.zeros(len(jobs), dtype=[("name", f"S{len(jobs[0].name)}"), *SHARD_FIELDS])
     for row, (job, (size, index)) in enumerate(zip(jobs, written, strict=True)):
         table[row] = (job.name.encode(), job.samples, size, index.encode())
@@ -225,8 +229,9 @@ def _plan(
         if first == last:
             continue
         border = int(sealed.borders[s])
-        index = sealed.index(s)[rows[first:last] - border]
-        reached = np.concatenate([[0], np.cumsum(np.repeat(index["end"] - index["start"], counts[first:last]))])
+        index = sealed.index(s)
+        sizes = (index["end"] - index["start"])[rows[first:last] - border]
+        reached = np.concatenate([[0], np.cumsum(np.repeat(sizes, counts[first:last]))])
         index_path = sealed.index_path(s)
         at, end_of_tar = 0, len(reached) - 1
         while at < end_of_tar:

@@ -1,4 +1,5 @@
 import os
+import threading
 import signal
 import subprocess
 import sys
@@ -33,6 +34,12 @@ def test_results_stand_in_the_order_of_the_items_and_closures_travel() -> None:
 def test_threads_stay_in_this_process() -> None:
     found = executor.local(2).map(lambda _: os.getpid(), [1, 2, 3], name="test", threads=True)
     assert set(found) == {os.getpid()}
+
+
+def test_as_many_threads_for_each_worker() -> None:
+    together = threading.Barrier(4, timeout=10)
+    found = executor.local(2).map(lambda _: together.wait(), range(4), name="test", threads=2)
+    assert sorted(found) == [0, 1, 2, 3]
 
 
 def test_errors_reach_the_caller_with_their_notes() -> None:
