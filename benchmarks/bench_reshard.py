@@ -105,7 +105,7 @@ def main() -> None:
     if options.reference_rounds:
         rounds[THEIRS] = [_seconds(reference, theirs) for _ in range(options.reference_rounds)]
     print(f"{len(chosen):,} of {len(sealed):,} samples, {written / 1e6:,.0f} MB, {WORKERS} workers, "
-          f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; median (best) of {options.rounds} rounds")  # fmt: skip
+          f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; median (best) of {options.rounds}")  # fmt: skip
     middle = {name: statistics.median(wall for wall, _ in seconds) for name, seconds in rounds.items()}
     best = {name: min(seconds)[0] for name, seconds in rounds.items()}
     for name, wall in middle.items():

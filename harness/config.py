@@ -111,7 +111,7 @@ class TrainConfig(StrictModel):
     accumulate: int = Field(default=1, ge=1)
     """Slices a rank's batch is computed in when memory is short; same gradients."""
     grad_checkpointing: bool | None = None
-    """None: on for GPU scales, off at tiny."""
+    """None: on where a GPU trains, off on the CPU. Saves memory, and changes no number."""
     compile: bool = False
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     """A resumable snapshot is written this often."""

@@ -2,9 +2,11 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from harness.config import RunConfig, Scale
 from harness.files import data_dir
+from harness.train import recipe
 
 # GMACs of one image-text forward pass: the table of the DataComp paper (compute / samples seen).
 GMACS = {"ViT-B-32": 7.4, "ViT-B-16": 20.4, "ViT-L-14": 87.7}
@@ -89,14 +91,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _model_json(name: str) -> dict[str, dict[str, int]] | None:
+def _model_json(name: str) -> dict[str, Any] | None:
     path = data_dir("configs") / "model" / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
-
-
-def _tower(width: int, layers: int, tokens: int) -> float:
-    # 12 width² weights a layer and token (attention 4, MLP 8) and the two attention products.
-    return layers * tokens * (12 * width**2 + 2 * tokens * width)
 
 
 def forward_macs(scale: Scale) -> float:
@@ -107,11 +104,7 @@ def forward_macs(scale: Scale) -> float:
     model = _model_json(scale.model)
     if model is None:
         return GMACS["ViT-B-32"] * 1e9
-    vision, text = model["vision_cfg"], model["text_cfg"]
-    patches = (vision["image_size"] // vision["patch_size"]) ** 2 + 1
-    return _tower(vision["width"], vision["layers"], patches) + _tower(
-        text["width"], text["layers"], text["context_length"]
-    )
+    return recipe.forward_macs(model)
 
 
 def parameters(scale: Scale) -> int:

@@ -27,6 +27,8 @@ from harness.train.world import World
 
 REPORT_EVERY = 16
 """Steps between looks at the losses: each look waits for the device."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What SLURM, or a person, sends ahead of the end of a job."""
 
 
 @dataclass
@@ -47,11 +49,18 @@ def fit(config: RunConfig, order: Order, stream: Stream, *, world: World, out: P
     """Train to the end, from the snapshot in `out` if there is one of the run with identity digest `run`.
 
     Leaves checkpoints/step_*.safetensors, checkpoint.safetensors and log.jsonl in `out`, and the snapshot.
-    Raises StageError if the loss is not finite, InfraError after SIGTERM (it saved first) or if the disk is full.
+    Raises StageError if the loss is not finite, InfraError after SIGTERM (it saved first), if the disk is full or the
+    memory of the GPU is used up.
     """
-    trainer = _Trainer(config, order, world=world, out=out, run=run)
-    with _told_to_stop() as told, trainer.watch, closing(stream.batches(trainer.steps)) as batches:
-        trainer.go(batches, told)
+    try:
+        trainer = _Trainer(config, order, world=world, out=out, run=run)
+        with _told_to_stop() as told, trainer.watch, closing(stream.batches(trainer.steps)) as batches:
+            trainer.go(batches, told)
+    except torch.OutOfMemoryError as error:
+        raise InfraError(
+            "training: the memory of the GPU is used up; train.accumulate=N computes the same in N slices, "
+            "and goes on from the last snapshot"
+        ) from error
     return trainer.fitted
 
 
@@ -77,9 +86,14 @@ class _Trainer:
 
     def _resume(self) -> tuple[int, list[str]]:
         path = self.out / checkpoint.SNAPSHOT
-        if not path.exists():
-            return 0, []
-        position = checkpoint.restore(path, self.learner, run=self.run)
+        position = checkpoint.Position(steps=0, ledger=[])
+        if path.exists():
+            position = checkpoint.restore(path, self.learner, run=self.run)
+        if self.world.largest(position.steps) != -self.world.largest(-position.steps):
+            raise InfraError(
+                f"{path}: not all processes see the same snapshot; put it on a file system that all nodes share, "
+                "and run the same command again"
+            )
         return position.steps, position.ledger
 
     def go(self, batches: Iterator[Batch], told: Callable[[], bool]) -> None:
@@ -122,10 +136,7 @@ class _Trainer:
         first = self.steps - len(losses)
         for step, loss in enumerate(losses, first + 1):
             if not math.isfinite(loss):
-                raise StageError(
-                    f"training: the loss is {loss} at step {step:,}; the run ends here, "
-                    "and a lower scale.lr or scale.precision=fp32 (both unofficial) may avoid it"
-                )
+                raise _diverged(f"the loss is {loss} at step {step:,}")
         scales = torch.stack([seen.logit_scale for seen in self._seen]).tolist()
         parts = self.world.gather(torch.cat(self._fed))
         self.ledger += self._digests(parts, range(first, self.steps))
@@ -159,7 +170,11 @@ class _Trainer:
 
     def _keep(self, last: bool) -> None:
         name = "checkpoint.safetensors" if last else f"checkpoints/step_{self.steps:07d}.safetensors"
-        save_safetensors(self.out / name, self.learner.bare.state_dict())
+        weights = self.learner.bare.state_dict()
+        # The loss of a step tells of the weights before it, and after the last step there is none.
+        if not all(bool(value.isfinite().all()) for value in weights.values()):
+            raise _diverged(f"the weights are not finite after step {self.steps:,}")
+        save_safetensors(self.out / name, weights)
 
     def _snapshot(self) -> None:
         if self.world.first:
@@ -168,15 +183,21 @@ class _Trainer:
         self.world.barrier()
 
 
+def _diverged(what: str) -> StageError:
+    return StageError(
+        f"training: {what}; the run ends here, "
+        "and a lower scale.lr or scale.precision=fp32 (both unofficial) may avoid it"
+    )
+
+
 @contextmanager
 def _told_to_stop() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGTERM or SIGUSR1 came (SLURM sends them ahead of the end of a job)."""
+    """A function that tells whether one of STOP_SIGNALS came."""
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set
         return
-    signals = (signal.SIGTERM, signal.SIGUSR1)
-    before = {number: signal.signal(number, lambda *_: came.set()) for number in signals}
+    before = {number: signal.signal(number, lambda *_: came.set()) for number in STOP_SIGNALS}
     try:
         yield came.is_set
     finally:

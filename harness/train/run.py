@@ -2,6 +2,7 @@
 
 import functools
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 
 from harness import files
 from harness.config import RunConfig, locked_differences
+from harness.errors import ConfigError, StageError
 from harness.order import Order, Rows, protocol
 from harness.pool.sealed import SealedPool
 from harness.provenance import provenance
@@ -42,8 +44,9 @@ def train(
     `exclude` are pool rows that are held out. Reads the pool's own tars, or `resharded` ones; the result is the
     same. With train.gpus above 1 the work is done in processes that torchrun starts on this node.
 
-    Raises ArtifactError (a sample cannot be read), StageError (the loss is not finite) or InfraError (disk, memory,
-    a lost process; also after SIGTERM, when all is saved).
+    Raises ArtifactError (a sample cannot be read), StageError (the loss is not finite; `out` holds another run),
+    ConfigError (more processes than samples in a batch) or InfraError (disk, memory, a lost process; also after
+    SIGTERM, when all is saved).
     """
     out = Path(out)
     inputs = {"pool": sealed.digest, "subset": subset.digest}
@@ -60,7 +63,10 @@ def train(
 
         worker.launch(config, sealed=sealed, subset=subset, resharded=resharded, out=out)
         return read_record(out / RECORD, "train")
-    with join(config.train.device) as world:
+    with join(config.train.device) as world, files.lock(out, wait=True) if world.first else nullcontext():
+        if world.largest(int(world.first and _finished(out, identity) is not None)):
+            return read_record(out / RECORD, "train")  # by another command, while this one waited for its end
+        _require_work_for_all(config, world)
         order = Order(
             sealed.uids, sealed.borders, subset.uids, seed=config.seed, batch_size=config.scale.batch_size,
             samples_seen=config.scale.samples_seen, order=config.train.order, exclude=exclude,
@@ -69,13 +75,10 @@ def train(
         make = functools.partial(_preparer, sealed.path, sealed.seal_dir, source, config.scale.model, config.seed)
         workers = _workers(config, world)
         stream = Stream(order, make, world=world, workers=workers)
+        fitted = fit(config, order, stream, world=world, out=out, run=identity)
         if world.first:
-            with files.lock(out, wait=True):
-                fitted = fit(config, order, stream, world=world, out=out, run=identity)
-                _finish(config, fitted, world=world, out=out, inputs=inputs, identity=identity, workers=workers,
-                        reading="mask" if resharded is None else "reshard", sealed=sealed)  # fmt: skip
-        else:
-            fit(config, order, stream, world=world, out=out, run=identity)
+            _finish(config, fitted, world=world, out=out, inputs=inputs, identity=identity, workers=workers,
+                    reading="mask" if resharded is None else "reshard", sealed=sealed)  # fmt: skip
         world.barrier()
     return read_record(out / RECORD, "train")
 
@@ -85,11 +88,24 @@ def _facts(config: RunConfig) -> dict[str, Any]:
 
 
 def _finished(out: Path, identity: str) -> Record | None:
-    """The record in `out` if it is of this run and its weights are there."""
-    if not (out / RECORD).exists() or not (out / WEIGHTS).exists():
+    """The record in `out` if its weights are there; StageError if it is of another run."""
+    if not (out / RECORD).exists():
         return None
     record = read_record(out / RECORD, "train")
-    return record if record.payload["run"] == identity else None
+    if record.payload["run"] != identity:
+        raise StageError(
+            f"{out}: holds a finished training with other settings or inputs; delete it or choose another folder"
+        )
+    return record if (out / WEIGHTS).exists() else None
+
+
+def _require_work_for_all(config: RunConfig, world: World) -> None:
+    smallest = config.scale.samples_seen - (config.scale.steps - 1) * config.scale.batch_size
+    if smallest < world.size:
+        raise ConfigError(
+            f"train.gpus: the smallest batch holds {smallest:,} samples, fewer than the {world.size:,} processes; "
+            "take fewer"
+        )
 
 
 def _preparer(path: str, seal_dir: str, resharded: str | None, model: str, seed: int) -> Preparer:

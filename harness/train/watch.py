@@ -12,6 +12,7 @@ import torch
 from harness import model
 from harness.config import RunConfig
 from harness.errors import ConfigError, from_os_error
+from harness.files import write_bytes
 from harness.progress import Progress
 from harness.train.recipe import forward_macs
 from harness.train.world import World
@@ -95,9 +96,9 @@ class Watch:
         """The log opened for appending, cut after the step from which the run goes on."""
         path = self._out / LOG
         try:
-            lines = path.read_text().splitlines() if path.exists() and self._done else []
-            file = open(path, "w")  # noqa: SIM115 - closed in __exit__
-            file.writelines(line + "\n" for line in lines[: self._done])
+            lines = path.read_text().splitlines(keepends=True) if path.exists() and self._done else []
+            write_bytes(path, "".join(lines[: self._done]).encode())
+            file = open(path, "a")  # noqa: SIM115 - closed in __exit__
         except OSError as error:
             raise from_os_error(error, path) from error
         return file

@@ -19,6 +19,7 @@ from harness.files import write_bytes
 from harness.pool.sealed import SealedPool
 from harness.records import StrictModel, canonical_json, read_json
 from harness.subset import Subset
+from harness.train.loop import STOP_SIGNALS
 from harness.train.run import train
 
 if TYPE_CHECKING:
@@ -67,9 +68,9 @@ def launch(
     threads = str(max(1, len(os.sched_getaffinity(0)) // processes))
     environment = {"OMP_NUM_THREADS": threads, **os.environ, PARENT: str(os.getpid())}
     child = subprocess.Popen(command, env=environment)
-    before = None
+    before = {}
     if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+        before = {number: signal.signal(number, lambda *_: child.terminate()) for number in STOP_SIGNALS}
     try:
         code = child.wait()
     except KeyboardInterrupt:
@@ -77,8 +78,8 @@ def launch(
         child.wait()
         raise
     finally:
-        if before is not None:
-            signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if code:
         raise _failure(out) or InfraError(
             f"training in {processes} processes ended with code {code}; the same command goes on from the last snapshot"
@@ -86,11 +87,11 @@ def launch(
 
 
 def _failure(out: Path) -> HarnessError | None:
-    for path in sorted(out.glob("failure-*.json")):
-        failure = validated(Failure, read_json(path))
-        kinds = {kind.__name__: kind for kind in _all_kinds(HarnessError)}
-        return kinds.get(failure.kind, InfraError)(failure.message)
-    return None
+    """The error that a process left; where one is the cause of others, that one: they only lost a process."""
+    kinds = {kind.__name__: kind for kind in _all_kinds(HarnessError)}
+    failures = [validated(Failure, read_json(path)) for path in sorted(out.glob("failure-*.json"))]
+    errors = [kinds.get(failure.kind, InfraError)(failure.message) for failure in failures]
+    return min(errors, key=lambda error: isinstance(error, InfraError), default=None)
 
 
 def _all_kinds(kind: type[HarnessError]) -> list[type[HarnessError]]:

@@ -1,9 +1,9 @@
 import os
-import threading
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 

@@ -4,10 +4,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,19 +17,23 @@ import torch
 from harness import executor, model
 from harness.audit import audit
 from harness.config import RunConfig
-from harness.errors import ArtifactError, InfraError, StageError
+from harness.errors import ArtifactError, ConfigError, InfraError, StageError
 from harness.files import sha256_file
+from harness.order import Order
 from harness.pool.sealed import SealedPool
-from harness.records import read_json, read_record
+from harness.records import Record, read_json, read_record
 from harness.reshard import reshard
 from harness.subset import Subset
-from harness.train import checkpoint, learner
+from harness.train import checkpoint, learner, worker
+from harness.train.loop import fit
 from harness.train.recipe import forward_macs
 from harness.train.run import train
+from harness.train.stream import Stream
 from harness.train.watch import Watch
 from harness.train.world import World
 
 Config = Callable[..., RunConfig]
+ALONE = World(rank=0, size=1, device=torch.device("cpu"))
 
 
 @pytest.fixture
@@ -152,8 +157,97 @@ def test_a_loss_that_is_not_finite_ends_the_run(
     make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path
 ) -> None:
     with pytest.raises(StageError, match=r"the loss is nan at step \d"):
-        train(make_config(lr=1e38), sealed=sealed, subset=subset, out=tmp_path)
+        train(make_config(lr=1e38, checkpoints=1), sealed=sealed, subset=subset, out=tmp_path)
     assert not (tmp_path / "train.json").exists()
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, number: int, then: Callable[[learner.Learner], None]) -> None:
+    """Have `then` happen to the learner after optimizer step `number`."""
+    step = learner.Learner.step
+
+    def changed(self: learner.Learner, at: int, slices: Any) -> torch.Tensor:
+        loss = step(self, at, slices)
+        if at == number:
+            then(self)
+        return loss
+
+    monkeypatch.setattr(learner.Learner, "step", changed)
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_no_finished_run(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at_step(monkeypatch, 4, lambda learner: learner.bare.text_projection.data.fill_(float("nan")))
+    with pytest.raises(StageError, match="the weights are not finite after step 5"):
+        train(make_config(), sealed=sealed, subset=subset, out=tmp_path)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
+    assert not (tmp_path / "train.json").exists()
+
+
+def test_a_gpu_without_memory_left_is_an_infra_error(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def used_up(learner: learner.Learner) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    at_step(monkeypatch, 1, used_up)
+    with pytest.raises(InfraError, match=r"train\.accumulate=N"):
+        train(make_config(), sealed=sealed, subset=subset, out=tmp_path)
+
+
+def test_a_finished_run_is_not_overwritten(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path
+) -> None:
+    record = train(make_config(samples_seen=16), sealed=sealed, subset=subset, out=tmp_path)
+    with pytest.raises(StageError, match="finished training with other settings"):
+        train(make_config(samples_seen=16, seed=1), sealed=sealed, subset=subset, out=tmp_path)
+    assert read_record(tmp_path / "train.json", "train") == record
+
+
+def test_a_run_that_another_command_finished_meanwhile_is_not_done_again(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(samples_seen=16)
+    first: list[Record] = []
+
+    @contextmanager
+    def waited(folder: Path, *, wait: bool) -> Iterator[None]:
+        monkeypatch.undo()
+        first.append(train(config, sealed=sealed, subset=subset, out=folder))
+        yield
+
+    monkeypatch.setattr("harness.train.run.files.lock", waited)
+    again = train(config, sealed=sealed, subset=subset, out=tmp_path)
+    assert first == [again]
+
+
+def test_more_processes_than_samples_in_a_batch(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(rank=0, size=9, device=torch.device("cpu"))
+    monkeypatch.setattr("harness.train.run.join", lambda device: nullcontext(world))
+    monkeypatch.setattr(World, "largest", lambda self, value: value)
+    with pytest.raises(ConfigError, match=r"holds 8 samples, fewer than the 9 processes"):
+        train(make_config(), sealed=sealed, subset=subset, out=tmp_path)
+
+
+def test_processes_that_see_other_snapshots_stop(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a file system shows a new file on one node and not yet on another."""
+    monkeypatch.setattr(World, "largest", lambda self, value: max(value, 3))
+    with pytest.raises(InfraError, match="not all processes see the same snapshot"):
+        fit(make_config(), cast("Order", None), cast("Stream", None), world=ALONE, out=tmp_path, run="r")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_the_cause_is_told_of_several_failures(tmp_path: Path, first: int) -> None:
+    failures = [("InfraError", "a training process was lost"), ("ArtifactError", "x.tar: sample 7 cannot be read")]
+    for rank, (kind, message) in enumerate(failures[first:] + failures[:first]):
+        (tmp_path / f"failure-{rank}.json").write_text(json.dumps({"kind": kind, "message": message}))
+    error = worker._failure(tmp_path)
+    assert isinstance(error, ArtifactError)
+    assert str(error) == "x.tar: sample 7 cannot be read"
 
 
 def test_a_full_disk_is_an_infra_error(make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path) -> None:
