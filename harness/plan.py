@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 from harness.config import RunConfig, Scale
 from harness.files import data_dir
@@ -91,7 +90,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _model_json(name: str) -> dict[str, Any] | None:
+def _model_json(name: str) -> dict[str, dict[str, int]] | None:
     path = data_dir("configs") / "model" / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 

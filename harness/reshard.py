@@ -2,6 +2,7 @@
 
     python -m harness.reshard pool.path=DIR subset=uids.npy out=DIR [reshard.blur=true]
 
+pool.path is a pool, sealed now if it is not yet, or the folder RUN_DIR/pool of a byod run.
 Bytes are copied, nothing is decoded (but pictures with faces, when blurring is asked for). A uid that stands k
 times in the subset is written as KEY, KEY-1, … KEY-(k-1). `ledger.npy` says for each distinct uid how often it was
 requested, written and missing; `shards.json` is written last. The same command again goes on where it stopped.
@@ -26,6 +27,7 @@ from harness.executor import Executor, get, local
 from harness.files import is_remote, join, require_space
 from harness.pool.seal import patient_lock, seal
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_array, load_index, load_table, save_array
+from harness.pool.union import reopen
 from harness.progress import say
 from harness.provenance import provenance
 from harness.records import Record, StrictModel, read_record, write_record
@@ -297,7 +299,9 @@ def command(argv: list[str]) -> None:
     chosen = cli.settings(argv, Settings)
     subset = Subset.load(chosen.subset)
     executor = local(chosen.workers) if chosen.executor == "local" else get(chosen.executor)
-    sealed = seal(chosen.pool.path, seal_dir=chosen.pool.seal_dir, executor=executor)
+    sealed = reopen(chosen.pool.path, chosen.pool.seal_dir)
+    if sealed is None:
+        sealed = seal(chosen.pool.path, seal_dir=chosen.pool.seal_dir, executor=executor)
     done = reshard(sealed, subset, out=chosen.out, executor=executor, blur=chosen.reshard.blur,
                    intersect=chosen.reshard.intersect, index_dir=chosen.index_dir)  # fmt: skip
     result = f"{len(done.rows):,} samples in {len(done.shards):,} shards in {chosen.out}, digest {done.digest}"

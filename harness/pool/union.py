@@ -66,6 +66,23 @@ def unite(pools: Mapping[str, SealedPool], out: str | os.PathLike[str]) -> Seale
     return SealedPool.open(where)
 
 
+def reopen(path: str, seal_dir: str | None = None) -> SealedPool | None:
+    """The union in the folder `path`, None if that is anything else.
+
+    Raises ArtifactError if one of its sources was sealed anew since, for then samples may lie elsewhere.
+    """
+    where = str(seal_dir or path)
+    try:
+        record = read_pool_record(where)
+    except ArtifactError:
+        return None
+    sources = record.provenance.get("sources", {})
+    for name, (source, sealed_files) in sources.items():
+        if read_pool_record(sealed_files).digest != record.inputs[name]:
+            raise ArtifactError(f"{where}: its source {source} was sealed anew since; run the byod run again")
+    return SealedPool.open(path, seal_dir) if sources else None
+
+
 def parts(sealed: SealedPool) -> dict[str, Uids]:
     """The uids of each source of a union, by name and in their order; empty for any other pool."""
     found, start = {}, 0

@@ -20,6 +20,7 @@ from harness.errors import ArtifactError, ConfigError, InfraError, StageError
 from harness.images import decode
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
+from harness.pool.union import unite
 from harness.records import read_record
 from harness.reshard import ReshardedPool
 from harness.subset import Subset
@@ -281,6 +282,30 @@ def test_command(sealed: SealedPool, tmp_path: Path) -> None:
     failed = harness("reshard.blurr=true")
     assert failed.returncode == 2
     assert "reshard.blur" in failed.stderr
+
+
+def test_union(tmp_path: Path) -> None:
+    """The command takes the sealed files of a byod run, whose sources lie elsewhere."""
+    one = seal(str(write_pool(tmp_path / "one")), executor=ONE)
+    write_tar(tmp_path / "two" / "shards" / "0.tar", [sample(n, shard=70) for n in range(3)])
+    two = seal(str(tmp_path / "two"), executor=ONE)
+    unite({"pool": one, "byod-1": two}, tmp_path / "both")
+    subset_of({(0, 1): 1, (70, 2): 2}).save(tmp_path / "uids.npy")
+
+    def command(out: str) -> None:
+        places = [f"pool.path={tmp_path}/both", f"subset={tmp_path}/uids.npy", f"out={tmp_path}/{out}"]
+        reshard.command([*places, "workers=1"])
+
+    command("out")
+    found = contents(ReshardedPool.open(tmp_path / "out"))
+    assert [(key, named) for key, named, _, _ in found] == [
+        ("000000001", uid_of((0, 1))), ("000700002", uid_of((70, 2))), ("000700002-1", uid_of((70, 2)))
+    ]  # fmt: skip
+
+    write_tar(tmp_path / "two" / "shards" / "0.tar", [sample(n, shard=70) for n in range(2)])
+    seal(str(tmp_path / "two"), executor=ONE)
+    with pytest.raises(ArtifactError, match="two was sealed anew"):
+        command("again")
 
 
 @pytest.mark.slow
