@@ -31,9 +31,8 @@ class Learner:
         """The model to call: compiled if so wanted, wrapped where several processes train."""
         if world.size > 1:
             self.model = torch.nn.parallel.DistributedDataParallel(
-                self.model, device_ids=[world.device] if cuda else None, gradient_as_bucket_view=True,
-                broadcast_buffers=False,  # masks, which never change; and processes may differ in slices by one
-            )  # fmt: skip
+                self.model, device_ids=[world.device] if cuda else None, gradient_as_bucket_view=True
+            )
         self.optimizer = adamw(self.bare, scale)
         self.scaler = torch.amp.GradScaler(world.device.type) if scale.precision == "amp" else None
         self.autocast = autocast_for(scale, world.device)

@@ -100,11 +100,12 @@ def _finished(out: Path, identity: str) -> Record | None:
 
 
 def _require_work_for_all(config: RunConfig, world: World) -> None:
+    """ConfigError unless all processes have equally many slices of every batch, which keeps them in step."""
     smallest = config.scale.samples_seen - (config.scale.steps - 1) * config.scale.batch_size
-    if smallest < world.size:
+    if world.size > 1 and smallest < world.size * config.train.accumulate:
         raise ConfigError(
-            f"train.gpus: the smallest batch holds {smallest:,} samples, fewer than the {world.size:,} processes; "
-            "take fewer"
+            f"train.gpus and train.accumulate: the smallest batch holds {smallest:,} samples, too few for "
+            f"{world.size:,} processes with {config.train.accumulate:,} slices each; take fewer"
         )
 
 

@@ -142,11 +142,11 @@ def test_accumulation_changes_nothing_at_tiny() -> None:
     assert max(difference(found[0], other) for other in found[1:]) <= 1e-5
 
 
-def _rank(rank: int, size: int, batch: int, folder: str, results: Any) -> None:
+def _rank(rank: int, size: int, batch: int, slices: int, folder: str, results: Any) -> None:
     _register()
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
-    weights = trained(1, world=World(rank=rank, size=size, device=torch.device("cpu")), size=batch)
+    weights = trained(slices, world=World(rank=rank, size=size, device=torch.device("cpu")), size=batch)
     if rank == 0:
         torch.save(weights, os.path.join(folder, "weights.pt"))
     results.put(rank)
@@ -154,11 +154,11 @@ def _rank(rank: int, size: int, batch: int, folder: str, results: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("batch", [12, 11])
-def test_two_processes_train_as_one(tmp_path: Path, batch: int) -> None:
+@pytest.mark.parametrize(("batch", "slices"), [(12, 1), (11, 1), (11, 3)])
+def test_two_processes_train_as_one(tmp_path: Path, batch: int, slices: int) -> None:
     context = mp.get_context("spawn")
     results = context.Queue()
-    processes = [context.Process(target=_rank, args=(r, 2, batch, str(tmp_path), results)) for r in range(2)]
+    processes = [context.Process(target=_rank, args=(r, 2, batch, slices, str(tmp_path), results)) for r in range(2)]
     for process in processes:
         process.start()
     for process in processes:

@@ -221,14 +221,14 @@ def test_a_run_that_another_command_finished_meanwhile_is_not_done_again(
     assert first == [again]
 
 
-def test_more_processes_than_samples_in_a_batch(
+def test_too_many_processes_and_slices_for_a_batch(
     make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(rank=0, size=9, device=torch.device("cpu"))
+    world = World(rank=0, size=3, device=torch.device("cpu"))
     monkeypatch.setattr("harness.train.run.join", lambda device: nullcontext(world))
     monkeypatch.setattr(World, "largest", lambda self, value: value)
-    with pytest.raises(ConfigError, match=r"holds 8 samples, fewer than the 9 processes"):
-        train(make_config(), sealed=sealed, subset=subset, out=tmp_path)
+    with pytest.raises(ConfigError, match=r"holds 8 samples, too few for 3 processes with 3 slices each"):
+        train(make_config(train={"accumulate": 3}), sealed=sealed, subset=subset, out=tmp_path)
 
 
 def test_processes_that_see_other_snapshots_stop(
