@@ -32,6 +32,7 @@ from harness.eval.predictions import padded
 from harness.eval.run import evaluate
 from harness.eval.source import TaskSource, load_job
 from harness.eval.suite import Suite, Task, load
+from harness.eval.texts import Texts
 from harness.executor import local
 
 BATCH, WORKERS = 64, 4
@@ -211,12 +212,13 @@ def large():
     images = time.perf_counter() - started
     started = time.perf_counter()
     prompts = sources[0].words.prompts()
-    encoder.texts([text for texts in prompts for text in texts])
+    tokenizer = models.tokenizer(name)
+    Texts(tokenizer, lambda batches: map(encoder.tokens, batches)).embed([text for texts in prompts for text in texts])
     texts = time.perf_counter() - started
     between = processor()
     started = time.perf_counter()
     with torch.inference_mode():
-        one_by_one = encoder.tokenizer(prompts[0])
+        one_by_one = tokenizer(prompts[0])
         encoder.model.encode_text(one_by_one)
     whole_context = (time.perf_counter() - started) * len(prompts) * len(sources)
     floor, floor_processor = decode + images + texts, between - before

@@ -9,10 +9,12 @@ model, checkpoint and suite are those of the finished run.
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from harness import cli, files
+from harness import executor as executors
 from harness.config import EvalConfig, RunConfig, validated
 from harness.errors import ConfigError, StageError
 from harness.eval import report, suite
@@ -29,6 +31,7 @@ class Settings(StrictModel):
     tasks: list[str] | None = Field(default=None, description="only these keys")
     out: str | None = Field(default=None, description="folder of the results")
     eval: EvalConfig = EvalConfig()
+    executor: Literal["local", "ray"] | None = Field(default=None, description="this machine, or a Ray cluster")
 
 
 def command(argv: list[str]) -> None:
@@ -59,6 +62,7 @@ def command(argv: list[str]) -> None:
                 workers=how.workers,
                 batch_size=how.batch_size,
                 precision=how.precision,
+                executor=executors.ray_for_models(how.device) if settings.executor == "ray" else None,
             )
         except StageError:
             sys.stdout.write(report.table(out, chosen))
@@ -76,7 +80,7 @@ def _of_run(settings: Settings, run_dir: Path) -> Settings:
     return settings.model_copy(update={
         "model": run.scale.model, "checkpoint": str(run_dir / "train" / "checkpoint.safetensors"),
         "suite": settings.suite or run.eval.suite or run.scale.suite, "out": str(run_dir / "eval"),
-        "tasks": settings.tasks or run.eval.tasks,
+        "tasks": settings.tasks or run.eval.tasks, "executor": settings.executor or run.executor,
         "eval": settings.eval.model_copy(update={"data_dir": settings.eval.data_dir or run.eval.data_dir}),
     })  # fmt: skip
 

@@ -13,7 +13,7 @@ ArtifactError for that task alone.
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +75,10 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def without_pictures(self) -> "Chunk":
+        """The rest, once the pictures are embedded."""
+        return replace(self, images=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
