@@ -1,6 +1,8 @@
 """A whole evaluation on a small suite with a real model: resume, caches, failures, recomputation, conversion."""
 
 import json
+import math
+import os
 import shutil
 import subprocess
 import sys
@@ -260,7 +262,8 @@ def test_a_killed_worker_changes_nothing(made, tmp_path, kind):
     script = tmp_path / "script.py"
     script.write_text(DEADLY.format(here=str(Path(__file__).parent), model=MODEL, keys=KEYS))
     there = [str(base / "data"), str(base / "0.safetensors"), str(tmp_path / "out"), kind]
-    done = subprocess.run([sys.executable, script, *there], capture_output=True, text=True, timeout=600)
+    here = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[2])}
+    done = subprocess.run([sys.executable, script, *there], capture_output=True, text=True, timeout=600, env=here)
     whole = read_record(base / "out/evaluation.json", "evaluation")
     assert done.stdout.split() == ["died", whole.digest], done.stderr
 
@@ -334,6 +337,7 @@ def test_the_reference_s_file_goes_both_ways(made, tmp_path, known_suite, capsys
     lines = [json.loads(line) for line in place.read_text().splitlines()]
     assert [line["key"] for line in lines] == list(KEYS)
     assert lines[5]["metrics"]["count_slide:0"] == 0.0
+    assert lines[5]["metrics"]["acc5"] is None and math.isnan(lines[5]["metrics"]["acc_slide:0"])
     read = convert.from_reference(place, small)
     _, records = results.read(base / "out")
     for key, record in records.items():
@@ -379,6 +383,10 @@ def test_compare_shows_two_runs(made, tmp_path, known_suite, capsys):
     assert chart.read_bytes().startswith(b"\x89PNG")
     compare.command([str(base / "out"), "task=cifar10", f"eval.data_dir={base / 'data'}"])
     assert "worst" in capsys.readouterr().out
+    half = tmp_path / "half"
+    evaluate(base, small, half, precision="amp_bfloat16", tasks=["cifar10"])
+    with pytest.raises(ConfigError, match="precision amp_bfloat16, others fp32; not comparable"):
+        compare.command([str(base / "out"), str(half)])
     with pytest.raises(ConfigError, match="colour"):
         compare.command([str(base / "out"), "colour=red"])
     with pytest.raises(ArtifactError, match=r"evaluation\.json"):
