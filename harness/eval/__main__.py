@@ -4,7 +4,7 @@
     python -m harness.eval run_dir=runs/tiny-clip_score-seed0
 
 `checkpoint` is a safetensors file, a state dict that loads with weights_only, or an open_clip tag. With `run_dir`,
-model, checkpoint and suite are those of the finished run.
+model, checkpoint and all that is not given are those of the finished run.
 """
 
 import sys
@@ -77,11 +77,11 @@ def _of_run(settings: Settings, run_dir: Path) -> Settings:
         raise ConfigError(f"setting {given[0]}: run_dir says it already; give one of the two")
     run = validated(RunConfig, read_record(run_dir / "config.json", "config").provenance.get("settings"))
     read_record(run_dir / "train" / "train.json", "train")  # ArtifactError if training has not ended
+    how = run.eval.model_copy(update=settings.eval.model_dump(exclude_unset=True))
     return settings.model_copy(update={
         "model": run.scale.model, "checkpoint": str(run_dir / "train" / "checkpoint.safetensors"),
-        "suite": settings.suite or run.eval.suite or run.scale.suite, "out": str(run_dir / "eval"),
-        "tasks": settings.tasks or run.eval.tasks, "executor": settings.executor or run.executor,
-        "eval": settings.eval.model_copy(update={"data_dir": settings.eval.data_dir or run.eval.data_dir}),
+        "suite": settings.suite or how.suite or run.scale.suite, "out": str(run_dir / "eval"),
+        "executor": settings.executor or run.executor, "eval": how,
     })  # fmt: skip
 
 
