@@ -2,6 +2,7 @@
 
     python benchmarks/bench_eval.py tiny data=DIR          # clip-tiny on the 40 stand-in sets, scores compared
     python benchmarks/bench_eval.py large                  # ViT-B-32 at 224 pixels against bare decode and forward
+    python benchmarks/bench_eval.py memory [samples=N,M]   # peak memory against the size of a task
 
 The reference's way, re-created: for every task the model is loaded anew; one class a text forward; batches of 64 in
 fp32; tars read by webdataset in a DataLoader of 4 workers, a second time for metadata; WinoGAViL one instance at a
@@ -10,12 +11,15 @@ time, its pictures decoded again for each.
 
 import io
 import json
+import multiprocessing
 import os
+import resource
 import shutil
 import sys
 import tarfile
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +36,7 @@ from harness.eval.predictions import padded
 from harness.eval.run import evaluate
 from harness.eval.source import TaskSource, load_job
 from harness.eval.suite import Suite, Task, load
+from harness.eval.texts import Texts
 from harness.executor import local
 
 BATCH, WORKERS = 64, 4
@@ -157,8 +162,8 @@ def tiny(folder, checkpoint=None):
     print(f"scores that differ: {differ or 'none'}")
 
 
-def generated(folder, samples=96, tasks=4):
-    """Classification sets of 500 x 375 JPEGs with ImageNet-like prompts: 20 classes, 20 templates, shared words."""
+def generated(folder, samples=96, tasks=4, size=(500, 375)):
+    """Classification sets of JPEGs with ImageNet-like prompts: 20 classes, 5 templates, shared words."""
     rng = np.random.default_rng(0)
     made = {}
     for number in range(tasks):
@@ -170,7 +175,7 @@ def generated(folder, samples=96, tasks=4):
             for i in range(samples):
                 low = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
                 buffer = io.BytesIO()
-                low.resize((500, 375), Image.Resampling.BICUBIC).save(buffer, "jpeg", quality=90)
+                low.resize(size, Image.Resampling.BICUBIC).save(buffer, "jpeg", quality=90)
                 for extension, content in (("jpg", buffer.getvalue()), ("cls", str(i % 20).encode())):
                     member = tarfile.TarInfo(f"{i:05d}.{extension}")
                     member.size = len(content)
@@ -211,12 +216,13 @@ def large():
     images = time.perf_counter() - started
     started = time.perf_counter()
     prompts = sources[0].words.prompts()
-    encoder.texts([text for texts in prompts for text in texts])
+    tokenizer = models.tokenizer(name)
+    Texts(tokenizer, lambda batches: map(encoder.tokens, batches)).embed([text for texts in prompts for text in texts])
     texts = time.perf_counter() - started
     between = processor()
     started = time.perf_counter()
     with torch.inference_mode():
-        one_by_one = encoder.tokenizer(prompts[0])
+        one_by_one = tokenizer(prompts[0])
         encoder.model.encode_text(one_by_one)
     whole_context = (time.perf_counter() - started) * len(prompts) * len(sources)
     floor, floor_processor = decode + images + texts, between - before
@@ -233,11 +239,31 @@ def large():
     )
 
 
+def peak(samples):
+    """Peak memory in MB of a process that evaluates one task of so many small pictures with the tiny model."""
+    scratch = Path(tempfile.mkdtemp())
+    suite = generated(scratch / "data", samples, 1, (64, 48))
+    models.save_safetensors(scratch / "checkpoint.safetensors", models.create("clip-tiny").state_dict())
+    evaluate(model="clip-tiny", checkpoint=scratch / "checkpoint.safetensors", suite=suite, data_dir=scratch / "data",
+             out=scratch / "out")  # fmt: skip
+    shutil.rmtree(scratch)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory(sizes=(2_000, 20_000)):
+    """Peak memory against the size of a task, each in a process of its own."""
+    for samples in sizes:
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+            print(f"{samples:,} samples: {alone.submit(peak, samples).result():.0f} MB")
+
+
 if __name__ == "__main__":
     options = dict(argument.split("=", 1) for argument in sys.argv[2:])
     if sys.argv[1:2] == ["tiny"]:
         tiny(Path(options["data"]), options.get("checkpoint"))
     elif sys.argv[1:2] == ["large"]:
         large()
+    elif sys.argv[1:2] == ["memory"]:
+        memory(*([map(int, options["samples"].split(","))] if "samples" in options else []))
     else:
         sys.exit(__doc__)

@@ -6,6 +6,7 @@ The public names are those of `__all__`; they are imported when first used, so t
 stays fast.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from harness.selection.context import SelectionContext
     from harness.stages import RunResult
     from harness.subset import Subset
+
+# Threads that wait for each other sleep instead of spinning: beside processes that decode pictures, or anything else
+# on the same cores, spinning makes a step several times as slow. Read by OpenMP when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __all__ = [
     "ArtifactError",

@@ -57,19 +57,28 @@ def evaluations(folder: Path) -> list[Path]:
     raise ArtifactError(f"{folder}: holds no {results.EVALUATION}; evaluate it first")
 
 
+_SAME = ("suite", "model", "precision", "protocol", "definition of the suite")
+"""What runs must share to be compared."""
+
+
+def _same(evaluation: Record) -> tuple[Json, ...]:
+    payload = evaluation.payload
+    shared = tuple(payload[name] for name in ("suite", "model", "precision"))
+    return (*shared, evaluation.protocol, evaluation.inputs["suite"])
+
+
 def load(folders: list[Path]) -> tuple[Suite, list[Run]]:
-    """The runs of all folders and their common suite; ConfigError if they are of different suites or models."""
+    """The runs of all folders and their common suite; ConfigError if they are of different suites, models,
+    precisions or protocols."""
     runs: list[Run] = []
     first: Record | None = None
     for folder in folders:
         for place in evaluations(folder):
             evaluation, records = results.read(place)
             first = first or evaluation
-            for what in ("suite", "model"):
-                if evaluation.payload[what] != first.payload[what]:
-                    raise ConfigError(
-                        f"{place}: {what} {evaluation.payload[what]}, others {first.payload[what]}; not comparable"
-                    )
+            for what, one, other in zip(_SAME, _same(evaluation), _same(first), strict=True):
+                if one != other:
+                    raise ConfigError(f"{place}: {what} {one}, others {other}; not comparable")
             name = (place.parent if place.name == "eval" else place).name
             tasks = {key: record.payload for key, record in records.items()}
             runs.append(Run(name=name, folder=place, aggregates=evaluation.payload["aggregates"], tasks=tasks))

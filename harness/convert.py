@@ -41,7 +41,9 @@ def to_reference(folder: Path) -> str:
         if key in records:
             payload = records[key].payload
             counts = {name: float(count) for name, count in payload["counts"].items()}
-            metrics = payload["metrics"] | counts | {"main_metric": payload["score"]}
+            # There an empty group is NaN, and only what there is not (acc5 of two classes) is null.
+            values = {name: math.nan if v is None and name != "acc5" else v for name, v in payload["metrics"].items()}
+            metrics = values | counts | {"main_metric": payload["score"]}
             lines.append(json.dumps({"key": key, "dataset": task.name, "metrics": metrics}))
     return "".join(line + "\n" for line in lines)
 

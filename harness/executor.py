@@ -12,7 +12,7 @@ import threading
 import types
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -206,7 +206,8 @@ class RayExecutor(Executor):
             ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
         there = ray.cluster_resources()
         self._gpus = gpus if there.get("GPU", 0) >= gpus else 0
-        self.workers = max(int(there.get("GPU" if self._gpus else "CPU", 1)), 1)
+        self._cpus = _cpus_beside(ray.nodes(), self._gpus) if self._gpus else 1
+        self.workers = max(int(there["GPU"]) // self._gpus if self._gpus else int(there.get("CPU", 1)), 1)
 
     def _results(
         self, fn: Callable[[Item], Result], items: Sequence[Item], name: str, threads: int
@@ -214,7 +215,9 @@ class RayExecutor(Executor):
         ray = self._ray
         function = ray.put(cloudpickle.dumps(fn))
         # Ray starts a task again when its worker or node dies; exceptions of the function are not tried again.
-        task = ray.remote(_call).options(max_retries=RETRIES, retry_exceptions=False, num_gpus=self._gpus)
+        task = ray.remote(_call).options(
+            max_retries=RETRIES, retry_exceptions=False, num_gpus=self._gpus, num_cpus=self._cpus
+        )
         waiting: deque[Any] = deque()
         try:
             for item in items:
@@ -232,15 +235,26 @@ class RayExecutor(Executor):
                 ray.cancel(reference, force=False)
 
 
+def _cpus_beside(nodes: Sequence[Mapping[str, Any]], gpus: int) -> int:
+    """The cores for each task with `gpus` GPUs, so that every node with GPUs can use them all: at least one."""
+    there = [node["Resources"] for node in nodes if node["Alive"] and node["Resources"].get("GPU", 0) >= gpus]
+    return max(min((int(node.get("CPU", 0) * gpus // node["GPU"]) for node in there), default=1), 1)
+
+
 def local(workers: int | None = None) -> LocalExecutor:
     """Processes of this machine, one per usable core unless `workers` says otherwise."""
     return LocalExecutor(workers)
 
 
-def get(name: str, *, gpus: int = 0) -> Executor:
-    """The executor of that name: `local` or `ray`. On Ray, each task is given `gpus` GPUs of its own, if it has any."""
+def get(name: str) -> Executor:
+    """The executor of that name: `local` or `ray`."""
     if name == "local":
         return local()
     if name == "ray":
-        return RayExecutor(gpus=gpus)
+        return RayExecutor()
     raise ConfigError(f"setting executor: {name!r} is neither 'local' nor 'ray'")
+
+
+def ray_for_models(device: str) -> Executor:
+    """Ray with a GPU for each task where the cluster has any, unless `device` is cpu."""
+    return RayExecutor(gpus=int(device != "cpu"))

@@ -14,6 +14,25 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 64 << 20
 """Larger pictures are decompression bombs: DataComp's are at most 512 pixels wide or were never enlarged."""
 
+BROKEN = (
+    UnidentifiedImageError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    IndexError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    AttributeError,
+    KeyError,
+    ZeroDivisionError,
+)
+"""What Pillow's plug-ins raise on garbage; all mean the same."""
+
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -42,24 +61,7 @@ def fault(content: bytes) -> str | None:
                 picture.load()
     except Image.DecompressionBombError:
         return "image is a decompression bomb"
-    except (
-        UnidentifiedImageError,
-        OSError,
-        ValueError,
-        SyntaxError,
-        TypeError,
-        IndexError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        OverflowError,
-        MemoryError,
-        RuntimeError,
-        AttributeError,
-        KeyError,
-        ZeroDivisionError,
-    ):
-        # Pillow's plug-ins raise many kinds of errors on garbage; all mean the same.
+    except BROKEN:
         return "image does not decode"
     return reason
 

@@ -221,8 +221,7 @@ def command(argv: list[str]) -> None:
     settings = cli.settings(argv, Settings)
     sealed = SealedPool.open(settings.pool.path, settings.pool.seal_dir)
     # One process drives a device; Ray gives each task one of its own.
-    ray = settings.executor == "ray"
-    workers = executors.get("ray", gpus=1 if settings.device != "cpu" else 0) if ray else executors.local(1)
+    workers = executors.ray_for_models(settings.device) if settings.executor == "ray" else executors.local(1)
     score(sealed, settings, executor=workers)
     say(f"{settings.pool.path}: scored with {settings.model} as {settings.name}")
     sys.stdout.write(f"clip_{settings.name}_similarity_score\n")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -285,36 +286,23 @@ def evaluate_run(config: RunConfig, run_dir: Path, sealed: SealedPool, trained: 
     """The evaluation record of the run's final checkpoint; tasks whose results are there are not done again."""
     from harness.eval.run import evaluate as evaluate_suite
 
-    suite = suites.load(config.eval.suite or config.scale.suite)
-    out = run_dir / "eval"
-    checkpoint = run_dir / "train" / "checkpoint.safetensors"
     settings = config.eval
-    record = evaluate_suite(
+    score = partial(
+        evaluate_suite,
         model=config.scale.model,
-        checkpoint=checkpoint,
-        suite=suite,
-        data_dir=eval_data_dir(config),
-        out=out,
-        tasks=settings.tasks,
+        checkpoint=run_dir / "train" / "checkpoint.safetensors",
         device=settings.device,
         workers=settings.workers,
         batch_size=settings.batch_size,
         precision=settings.precision,
+        executor=executors.ray_for_models(settings.device) if config.executor == "ray" else None,
     )
+    suite = suites.load(settings.suite or config.scale.suite)
+    record = score(suite=suite, data_dir=eval_data_dir(config), out=run_dir / "eval", tasks=settings.tasks)
     if config.pool.holdout:
         folder = run_dir / "holdout"
         holdout.write(sealed, config.pool.holdout, folder)
-        evaluate_suite(
-            model=config.scale.model,
-            checkpoint=checkpoint,
-            suite=holdout.suite(config.pool.holdout),
-            data_dir=folder,
-            out=folder / "eval",
-            device=settings.device,
-            workers=settings.workers,
-            batch_size=settings.batch_size,
-            precision=settings.precision,
-        )
+        score(suite=holdout.suite(config.pool.holdout), data_dir=folder, out=folder / "eval")
         metrics = read_record(folder / "eval" / f"{holdout.KEY}.json", "task").payload["metrics"]
         say("holdout   " + ", ".join(f"{name} {value:.3f}" for name, value in metrics.items()))
     return record

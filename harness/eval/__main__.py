@@ -4,15 +4,17 @@
     python -m harness.eval run_dir=runs/tiny-clip_score-seed0
 
 `checkpoint` is a safetensors file, a state dict that loads with weights_only, or an open_clip tag. With `run_dir`,
-model, checkpoint and suite are those of the finished run.
+model, checkpoint and all that is not given are those of the finished run.
 """
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
 from harness import cli, files
+from harness import executor as executors
 from harness.config import EvalConfig, RunConfig, validated
 from harness.errors import ConfigError, StageError
 from harness.eval import report, suite
@@ -29,6 +31,7 @@ class Settings(StrictModel):
     tasks: list[str] | None = Field(default=None, description="only these keys")
     out: str | None = Field(default=None, description="folder of the results")
     eval: EvalConfig = EvalConfig()
+    executor: Literal["local", "ray"] | None = Field(default=None, description="this machine, or a Ray cluster")
 
 
 def command(argv: list[str]) -> None:
@@ -59,6 +62,7 @@ def command(argv: list[str]) -> None:
                 workers=how.workers,
                 batch_size=how.batch_size,
                 precision=how.precision,
+                executor=executors.ray_for_models(how.device) if settings.executor == "ray" else None,
             )
         except StageError:
             sys.stdout.write(report.table(out, chosen))
@@ -73,11 +77,11 @@ def _of_run(settings: Settings, run_dir: Path) -> Settings:
         raise ConfigError(f"setting {given[0]}: run_dir says it already; give one of the two")
     run = validated(RunConfig, read_record(run_dir / "config.json", "config").provenance.get("settings"))
     read_record(run_dir / "train" / "train.json", "train")  # ArtifactError if training has not ended
+    how = run.eval.model_copy(update=settings.eval.model_dump(exclude_unset=True))
     return settings.model_copy(update={
         "model": run.scale.model, "checkpoint": str(run_dir / "train" / "checkpoint.safetensors"),
-        "suite": settings.suite or run.eval.suite or run.scale.suite, "out": str(run_dir / "eval"),
-        "tasks": settings.tasks or run.eval.tasks,
-        "eval": settings.eval.model_copy(update={"data_dir": settings.eval.data_dir or run.eval.data_dir}),
+        "suite": settings.suite or how.suite or run.scale.suite, "out": str(run_dir / "eval"),
+        "executor": settings.executor or run.executor, "eval": how,
     })  # fmt: skip
 
 

@@ -13,7 +13,7 @@ ArtifactError for that task alone.
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +75,10 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def without_pictures(self) -> "Chunk":
+        """The rest, once the pictures are embedded."""
+        return replace(self, images=None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,7 +202,7 @@ def load_chunk(path: Path, part: Part, entries: Sequence[Entry], size: int) -> C
                     metadata.append(_vector(content["npy"]))
                 if "json" in content:
                     documents.append(_document(content["json"]))
-            except (BrokenPictureError, ValueError) as error:
+            except (BrokenPictureError, ValueError, RecursionError) as error:
                 raise ArtifactError(f"{path}: sample {entry.key!r}: {error}") from error
     if len({len(vector) for vector in metadata}) > 1:
         raise ArtifactError(f"{path}: npy members of different lengths")
@@ -209,7 +213,8 @@ def load_chunk(path: Path, part: Part, entries: Sequence[Entry], size: int) -> C
 
 
 def _vector(content: bytes) -> npt.NDArray[np.int64]:
-    array = np.load(io.BytesIO(content), allow_pickle=False)
+    # Not np.load, which takes other formats for its own.
+    array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(f"npy member of shape {array.shape} and dtype {array.dtype}, expected a vector of integers")
     return np.asarray(array, dtype=np.int64)

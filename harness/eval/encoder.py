@@ -1,8 +1,8 @@
-"""Pictures and texts to unit embeddings with one CLIP model, and prompts to classifiers."""
+"""Pictures and tokens to unit embeddings, with one CLIP model on one device."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,20 @@ from torch.nn import functional
 from harness import model as models
 from harness.config import Precision
 from harness.errors import ConfigError
-from harness.eval.data import Words
 
-TEXT_BATCH = 512
 Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelAt:
+    """Which model answers, and where it runs."""
+
+    name: str
+    checkpoint: str
+    """A file, or an open_clip tag."""
+    device: str = "auto"
+    """See `devices`."""
+    precision: Precision = "fp32"
 
 
 class Encoder:
@@ -26,8 +36,10 @@ class Encoder:
 
     def __init__(self, name: str, checkpoint: str | Path, *, device: str, precision: Precision) -> None:
         self.name, self.device = name, torch.device(device)
+        if self.device.type == "cuda":
+            # Process-wide, and training in this process turns it on: fp32 here means fp32, convolutions too.
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self.model: Any = models.load(name, checkpoint).to(self.device).eval()
-        self.tokenizer = models.tokenizer(name)
         self.precision = precision
         preprocess = getattr(self.model.visual, "preprocess_cfg", {})
         if preprocess.get("resize_mode", "shortest") != "shortest" or preprocess.get("interpolation") == "bilinear":
@@ -40,11 +52,6 @@ class Encoder:
         self._causal = (
             type(self.model) is CLIP and self.model.attn_mask is not None and self.model.text_pool_type == "argmax"
         )
-
-    @property
-    def image_size(self) -> int:
-        """Side of the pictures that the model takes."""
-        return models.image_size(self.name)
 
     @property
     def digest(self) -> str:
@@ -70,64 +77,21 @@ class Encoder:
             embeddings = self.model.encode_image(batch)
         return _unit(embeddings)
 
-    def texts(self, texts: Sequence[str]) -> Floats:
-        """Unit embeddings (N, D), float32, of texts; each distinct one is encoded once."""
-        distinct = list(dict.fromkeys(texts))
-        place = {text: row for row, text in enumerate(distinct)}
-        batches = list(self._text_batches(distinct))
-        found = np.concatenate([embeddings for _, embeddings in batches])
-        # The batches come shortest text first: back into the order of `distinct`.
-        found[np.concatenate([rows for rows, _ in batches])] = found.copy()
-        return found[[place[text] for text in texts]]
-
-    def _text_batches(self, distinct: Sequence[str]) -> Iterator[tuple[npt.NDArray[np.int64], Floats]]:
-        """Rows and embeddings, batch by batch, short texts first: a batch is as long as its longest text."""
-        tokens = self.tokenizer(distinct)
-        # Text is zero behind its end token, which is never zero.
-        lengths = tokens.shape[1] - (tokens.flip(1) != 0).int().argmax(dim=1)
-        order = torch.argsort(lengths, stable=True)
-        for rows in torch.split(order, TEXT_BATCH):
-            yield rows.numpy(), self._encode(tokens[rows], int(lengths[rows].max()))
-
     @torch.inference_mode()
-    def _encode(self, tokens: torch.Tensor, length: int) -> Floats:
+    def tokens(self, tokens: torch.Tensor) -> Floats:
+        """Unit embeddings (N, D), float32, of tokens (N, L), L as long as the longest text or longer."""
+        tokens = tokens.to(self.device)
+        length = tokens.shape[1]
         with self._autocast():
             if not self._causal:
-                return _unit(self.model.encode_text(tokens.to(self.device)))
+                whole = functional.pad(tokens, (0, models.context_length(self.name) - length))
+                return _unit(self.model.encode_text(whole))
             shorter = {
                 "positional_embedding": self.model.positional_embedding[:length],
                 "attn_mask": self.model.attn_mask[:length, :length],
             }
-            answer = torch.func.functional_call(
-                self.model, shorter, (), {"text": tokens[:, :length].to(self.device)}, strict=False
-            )
+            answer = torch.func.functional_call(self.model, shorter, (), {"text": tokens}, strict=False)
         return _unit(answer["text_features"] if isinstance(answer, dict) else answer[1])
-
-    def classifiers(self, words: Sequence[Words]) -> list[Floats]:
-        """Class embeddings (C, D) of each class list: mean of its prompts' unit embeddings, of unit length.
-
-        Prompts that several classes or lists share are encoded once.
-        """
-        users: dict[str, list[int]] = {}
-        sizes: list[int] = []
-        for prompts in (one.prompts() for one in words):
-            for texts in prompts:
-                for text in texts:
-                    users.setdefault(text, []).append(len(sizes))
-                sizes.append(len(texts))
-        distinct = list(users)
-        sums: npt.NDArray[np.float64] | None = None
-        for rows, embeddings in self._text_batches(distinct):
-            if sums is None:
-                sums = np.zeros((len(sizes), embeddings.shape[1]))
-            slots = [users[distinct[row]] for row in rows]
-            repeated = np.repeat(embeddings, [len(slot) for slot in slots], axis=0)
-            np.add.at(sums, np.concatenate(slots), repeated)
-        if sums is None:
-            return []
-        means = sums / np.linalg.norm(sums, axis=1, keepdims=True)
-        ends = np.cumsum([len(one.classnames) for one in words])
-        return np.split(means.astype(np.float32), ends[:-1])
 
 
 def _unit(embeddings: torch.Tensor) -> Floats:
@@ -136,9 +100,20 @@ def _unit(embeddings: torch.Tensor) -> Floats:
 
 
 def devices(name: str) -> list[str]:
-    """The devices that a setting means: `auto` a GPU where there is one, `all` every GPU, else a list with commas."""
+    """The devices that a setting means: `auto` a GPU where there is one, `all` every GPU, else a list with commas.
+
+    ConfigError for a device that there is not.
+    """
     if name in ("auto", "all") and not torch.cuda.is_available():
         return ["cpu"]
     if name == "all":
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    return ["cuda"] if name == "auto" else name.split(",")
+    found = ["cuda"] if name == "auto" else [one.strip() for one in name.split(",")]
+    for one in found:
+        try:
+            device = torch.device(one)
+        except RuntimeError as error:
+            raise ConfigError(f"setting eval.device: {one!r} is no device; use auto, all, cpu or cuda:N") from error
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise ConfigError(f"setting eval.device: this machine has no {one}; use eval.device=cpu")
+    return found

@@ -1,8 +1,13 @@
 """Hub data sets that come as a table and a zip of pictures, converted once to the tar layout of harness.eval.data.
 
-The table is one CSV with, for retrieval, a column that names the picture and one with its list of captions; for
-WinoGAViL the columns cue, candidates and associations. Lists are JSON or Python literals. Pictures are copied byte
-for byte.
+The table is one CSV, its lists JSON or Python literals. On the hub:
+
+    Flickr     test_1k_flickr.csv       filename, raw (the captions), …         images_flickr_1k_test.zip
+    MSCOCO     test_5k_mscoco_2014.csv  filename, raw, cocoid, …                images_mscoco_2014_5k_test.zip
+    WinoGAViL  winogavil_dataset.csv    ID, cue, candidates, associations, …    winogavil_images.zip
+
+WinoGAViL names pictures without their extension. A name of a picture means one file, in whatever folder of the zip.
+Pictures are copied byte for byte.
 """
 
 import ast
@@ -22,8 +27,8 @@ from harness.eval.data import IMAGE_EXTENSIONS
 from harness.eval.suite import Task
 from harness.files import write_bytes
 
-PICTURE = ("filename", "image", "image_name", "file_name", "img_id", "image_id")
-CAPTIONS = ("caption", "captions", "raw", "sentences")
+PICTURE = ("filename", "image", "image_name", "file_name")
+CAPTIONS = ("raw", "caption", "captions", "sentences")
 PER_TAR = 1000
 Sample = list[tuple[str, bytes]]
 
@@ -65,23 +70,28 @@ class _Pictures:
 
     def __init__(self, archive: zipfile.ZipFile) -> None:
         self._archive = archive
-        self._names: dict[str, str] = {}
+        self._names: dict[str, list[str]] = {}
+        self._stems: dict[str, list[str]] = {}
         for name in archive.namelist():
             path = PurePosixPath(name)
             if path.suffix.lower().lstrip(".") in IMAGE_EXTENSIONS and not path.name.startswith("._"):
-                self._names[path.name] = self._names[path.stem] = name
+                self._names.setdefault(path.name, []).append(name)
+                self._stems.setdefault(path.stem, []).append(name)
 
     def member(self, name: str) -> tuple[str, bytes]:
         """Extension and content of a picture."""
-        place = self._names.get(PurePosixPath(name).name)
-        if place is None:
-            raise ArtifactError(f"{self._archive.filename}: no picture {name!r}")
+        short = PurePosixPath(name).name
+        places = self._names.get(short) or self._stems.get(short, [])
+        if len(places) != 1:
+            found = f"{len(places)} pictures" if places else "no picture"
+            raise ArtifactError(f"{self._archive.filename}: {found} {name!r}")
+        (place,) = places
         return PurePosixPath(place).suffix.lower().lstrip("."), self._archive.read(place)
 
 
 def _rows(table: Path) -> Iterator[dict[str, str]]:
     csv.field_size_limit(sys.maxsize)
-    with open(table, newline="", encoding="utf-8") as file:
+    with open(table, newline="", encoding="utf-8-sig") as file:
         yield from csv.DictReader(file)
 
 

@@ -4,7 +4,9 @@ import io
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from harness.images import BROKEN
 
 
 class BrokenPictureError(Exception):
@@ -31,5 +33,5 @@ def square(content: bytes, size: int, *, rgb_first: bool) -> npt.NDArray[np.uint
                 left, top = round((width - size) / 2.0), round((height - size) / 2.0)
                 image = image.crop((left, top, left + size, top + size))
             return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BrokenPictureError(str(error)) from error
+    except (*BROKEN, Image.DecompressionBombError) as error:
+        raise BrokenPictureError(str(error) or type(error).__name__) from error

@@ -70,7 +70,8 @@ class TaskSource:
             for start in range(0, len(entries), most):
                 piece = entries[start : start + most]
                 load = partial(data.load_chunk, path, self.parts[number], piece, size)
-                yield Job(self.task.key, number, load, len(piece))
+                content = sum(size for entry in piece for _, size in entry.members.values())
+                yield Job(self.task.key, number, load, len(piece), content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,8 @@ class Job:
     part: int
     load: Callable[[], data.Chunk]
     samples: int
+    bytes: int
+    """Of the members that are read."""
 
 
 def attempt(work: Callable[[], Result]) -> Result | ArtifactError:

@@ -68,8 +68,6 @@ class Task(StrictModel):
     (0 to n - 1), None for the others."""
     source: str | None = None
     """Data set on the hub; None for stand-ins. The revision is in the lock file that the download writes."""
-    cost: float = Field(default=1.0, gt=0)
-    """Relative work: the seconds that the reference takes."""
     version: int = Field(ge=1)
     """Raised when the data or the way of scoring changes; scores of different versions are not comparable."""
 
@@ -91,8 +89,8 @@ class Task(StrictModel):
 
     @property
     def digest(self) -> str:
-        """sha256 of what determines the result, given the data: `cost`, `name` and `source` do not."""
-        return digest_of(self.model_dump(exclude={"cost", "name", "source"}))
+        """sha256 of what determines the result, given the data: `name` and `source` do not."""
+        return digest_of(self.model_dump(exclude={"name", "source"}))
 
 
 class Suite(StrictModel):

@@ -140,6 +140,18 @@ def test_unknown_executors_are_refused() -> None:
         executor.get("spark")
 
 
+def test_the_cores_of_every_node_are_shared_by_its_gpus() -> None:
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+        {"Alive": True, "Resources": {"CPU": 13.0, "GPU": 2.0}},
+        {"Alive": True, "Resources": {"CPU": 2.0}},
+        {"Alive": False, "Resources": {"CPU": 1.0, "GPU": 1.0}},
+    ]
+    assert executor._cpus_beside(nodes, 1) == 6
+    assert executor._cpus_beside(nodes[:1], 2) == 16
+    assert executor._cpus_beside([], 1) == 1
+
+
 @pytest.mark.slow
 def test_ray_gives_the_same_although_a_worker_is_killed(tmp_path: Path) -> None:
     pytest.importorskip("ray")

@@ -255,13 +255,18 @@ def table(rows):
 def test_retrieval_and_winogavil_are_converted_without_running_anything(hub, tmp_path, tasks_dir):
     names = [f"picture {i}.v2.jpg" for i in range(12)]
     hub.sets["nlphuji/flickr_1k_test_image_text_retrieval"] = {
-        "pictures.zip": archive(names), "loader.py": b"raise SystemExit",
-        "test.csv": table([{"filename": n, "raw": json.dumps([f"{n} one", "two"]), "split": "test"} for n in names]),
+        "images_flickr_1k_test.zip": archive(names, "images_flickr_1k_test/"), "loader.py": b"raise SystemExit",
+        "test_1k_flickr.csv": table([
+            {"sentids": "[1, 2]", "imgid": "[0, 0]", "tokens": '[["a"], ["b"]]', "raw": json.dumps([f"{n} one", "two"]),
+             "sentid": "[1, 2]", "split": "test", "filename": n} for n in names
+        ]),
     }  # fmt: skip
     hub.sets["nlphuji/winogavil"] = {
-        "images.zip": archive(names),
-        "test.csv": table([{"cue": "ice", "candidates": str([n[:-4] for n in names[i % 3 : i % 3 + 5]]),
-                            "associations": str([names[i % 3][:-4]])} for i in range(12)]),
+        "winogavil_images.zip": archive(names, "winogavil_images/"),
+        "winogavil_dataset.csv": b"\xef\xbb\xbf" + table([
+            {"cue": "ice", "candidates": json.dumps([n[:-4] for n in names[i % 3 : i % 3 + 5]]),
+             "associations": str([names[i % 3][:-4]]), "score_fool_the_ai": 60.0, "ID": i} for i in range(12)
+        ]),
     }  # fmt: skip
     out = tmp_path / "out"
     done = run(hub, out, tasks_dir, f"tasks=[{PICTURES},{WINOGAVIL}]")
@@ -297,11 +302,12 @@ def test_a_data_set_of_another_shape_is_refused(files, said):
         ({"filename": "b.jpg", "raw": '["x"]'}, "no picture 'b.jpg'"),
         ({"filename": "a.jpg", "raw": "__import__('os')"}, "not a list"),
         ({"filename": "a.jpg", "raw": "[1]"}, "not a list"),
+        ({"filename": "twice", "raw": '["x"]'}, "2 pictures 'twice'"),
     ],
 )
 def test_a_table_that_does_not_fit_is_refused(tmp_path, row, said):
     (tmp_path / "a.csv").write_bytes(table([row]))
-    (tmp_path / "a.zip").write_bytes(archive(["a.jpg"]))
+    (tmp_path / "a.zip").write_bytes(archive(["a.jpg", "one/twice.jpg", "two/twice.jpg"]))
     task = small_suite([PICTURES]).tasks[PICTURES]
     with pytest.raises(ArtifactError, match=said):
         hubsets.convert(task, tmp_path, tmp_path / "out")

@@ -1,7 +1,9 @@
 """Task folders: what is read, and each way in which they can be wrong."""
 
 import io
+import struct
 import tarfile
+import zlib
 
 import numpy as np
 import pytest
@@ -40,6 +42,17 @@ def test_pictures_are_open_clip_s_pixel_for_pixel(width, height, mode, size, rgb
     ours = torch.from_numpy(square(buffer.getvalue(), size, rgb_first=rgb_first).copy()).permute(2, 0, 1)
     mean, std = torch.tensor(models.MEAN).view(3, 1, 1), torch.tensor(models.STD).view(3, 1, 1)
     assert torch.equal(ours.float().div_(255).sub_(mean).div_(std), expected)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), struct.error("short"), EOFError(), zlib.error("bad")])
+def test_whatever_pillow_raises_is_a_broken_picture(monkeypatch, error):
+    def raises(self):
+        raise error
+
+    content = picture(np.random.default_rng(0))
+    monkeypatch.setattr(Image.Image, "load", raises)
+    with pytest.raises(BrokenPictureError, match=r".+"):
+        square(content, 4, rgb_first=True)
 
 
 def test_bytes_that_are_no_picture():
@@ -150,6 +163,9 @@ FAULTS = {
     "metadata too short": (of4("npy", npy(np.array([1, 2]))), "length"),
     "metadata of floats": (of4("npy", npy(np.ones(3))), "00004.*integers"),
     "metadata is a pickle": (of4("npy", pickled()), "00004"),
+    "metadata is empty": (of4("npy", b""), "00004"),
+    "metadata is a zip": (of4("npy", b"PK\x03\x04" + bytes(60)), "00004"),
+    "metadata is cut short": (of4("npy", npy(np.array([1, 2, 3]))[:-4]), "00004"),
     "no picture": (tar0(without("00004.png")), "00004.*image"),
     "broken picture": (of4("png", b"x" * 90), "00004"),
 }
@@ -178,7 +194,7 @@ def test_a_fault_of_the_data_is_one_sentence_with_the_file(name, tmp_path, task,
 
 
 @pytest.mark.parametrize(
-    "document", [b"[]", b"{}", b'{"captions": []}', b'{"captions": [3]}', b"{", b'{"captions": "a"}']
+    "document", [b"[]", b"{}", b'{"captions": []}', b'{"captions": [3]}', b"{", b'{"captions": "a"}', b"[" * 100_000]
 )
 def test_captions_must_be_captions(tmp_path, document):
     task = small_suite(["retrieval/flickr_1k_test_image_text_retrieval"], samples=4).tasks.popitem()[1]

@@ -1,7 +1,12 @@
 """A whole evaluation on a small suite with a real model: resume, caches, failures, recomputation, conversion."""
 
 import json
+import math
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +14,14 @@ import torch
 from task_folders import small_suite, write_task
 
 from harness import compare, convert, rescore
+from harness import executor as executors
 from harness import model as models
 from harness.errors import ArtifactError, ConfigError, StageError
-from harness.eval import encoder as encoders
-from harness.eval import predictions, report, results, run, suite
+from harness.eval import embedders, predictions, report, results, run, suite
 from harness.eval.data import Words
+from harness.eval.encoder import Encoder, devices
+from harness.eval.source import Job
+from harness.eval.texts import Texts
 from harness.records import read_record
 
 KEYS = (
@@ -43,7 +51,7 @@ def evaluate(base, small, out, **more):
 
 @pytest.fixture
 def encoder(made):
-    return encoders.Encoder(MODEL, made[0] / "0.safetensors", device="cpu", precision="fp32")
+    return Encoder(MODEL, made[0] / "0.safetensors", device="cpu", precision="fp32")
 
 
 def test_every_task_has_a_record_and_predictions(made):
@@ -101,15 +109,17 @@ def test_scores_are_those_of_the_plain_way(made, encoder):
 
 def test_short_text_batches_equal_the_whole_context(encoder):
     texts = ["a", "a photo of a dog", "word " * 60, "a photo of a dog", "ünï"]
-    ours = encoder.texts(texts)
+    tokenizer = models.tokenizer(MODEL)
+    ways = Texts(tokenizer, lambda batches: map(encoder.tokens, batches))
+    ours = ways.embed(texts)
     with torch.no_grad():
-        whole = encoder.model.encode_text(encoder.tokenizer(texts), normalize=True).numpy()
+        whole = encoder.model.encode_text(tokenizer(texts), normalize=True).numpy()
     assert np.abs(ours - whole).max() < 1e-6
     assert np.array_equal(ours[1], ours[3])
     lists = [Words(classnames=("dog", "cat", "dog"), templates=("a {c}", "{c}", "a {c}")),
              Words(classnames=("cat",), templates=("{c}", "a {c}"))]  # fmt: skip
-    first, second = encoder.classifiers(lists)
-    mean = encoder.texts(["a dog", "dog", "a dog"]).mean(axis=0)
+    first, second = ways.classifiers(lists)
+    mean = ways.embed(["a dog", "dog", "a dog"]).mean(axis=0)
     assert np.allclose(first[0], mean / np.linalg.norm(mean), atol=1e-6)
     assert np.array_equal(first[0], first[2])
     assert second.shape == (1, 128)
@@ -117,7 +127,7 @@ def test_short_text_batches_equal_the_whole_context(encoder):
 
 def test_a_second_run_does_nothing_and_says_the_same(made, monkeypatch):
     base, small = made
-    monkeypatch.setattr(run, "Encoder", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(embedders, "Encoder", lambda *a, **k: pytest.fail("the model was loaded"))
     before = {path: path.stat().st_mtime_ns for path in (base / "out").glob("*.json")}
     again = evaluate(base, small, base / "out")
     assert again.digest == read_record(base / "out/evaluation.json", "evaluation").digest
@@ -200,6 +210,102 @@ def test_workers_and_devices_change_nothing(made, tmp_path):
     assert evaluate(base, small, tmp_path / "devices", tasks=keys, device="cpu,cpu,cpu").digest == alone.digest
 
 
+def test_the_workers_of_an_executor_give_the_same(made, tmp_path):
+    base, small = made
+    whole = read_record(base / "out/evaluation.json", "evaluation")
+    again = evaluate(base, small, tmp_path / "out", executor=executors.local(1))
+    assert again.digest == whole.digest
+    with pytest.raises(ArtifactError, match=r"none\.safetensors"):
+        evaluate(base, small, tmp_path / "out", checkpoint=base / "none.safetensors", executor=executors.local(1))
+
+
+DEADLY = """
+import os, signal, sys
+from pathlib import Path
+
+data, checkpoint, out, kind = sys.argv[1:5]
+sys.path.insert(0, {here!r})
+from task_folders import small_suite
+from harness import executor
+from harness.eval.run import evaluate
+
+mark = Path(out + ".died")
+if kind == "ray":
+    import ray
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+base = {{"ray": executor.RayExecutor, "local": lambda: executor.local(2)}}[kind]()
+plain = base._results
+
+def results(fn, items, name, threads):
+    def once(item):
+        if name == "eval" and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return fn(item)
+    return plain(once, items, name, threads)
+
+base._results = results
+if __name__ == "__main__":
+    record = evaluate(model={model!r}, checkpoint=checkpoint, suite=small_suite({keys!r}), data_dir=data, out=out,
+                      executor=base)
+    base.close()
+    print("died" if mark.exists() else "", record.digest)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["local", "ray"])
+def test_a_killed_worker_changes_nothing(made, tmp_path, kind):
+    if kind == "ray":
+        pytest.importorskip("ray")
+    base, _ = made
+    script = tmp_path / "script.py"
+    script.write_text(DEADLY.format(here=str(Path(__file__).parent), model=MODEL, keys=KEYS))
+    there = [str(base / "data"), str(base / "0.safetensors"), str(tmp_path / "out"), kind]
+    here = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[2])}
+    done = subprocess.run([sys.executable, script, *there], capture_output=True, text=True, timeout=600, env=here)
+    whole = read_record(base / "out/evaluation.json", "evaluation")
+    assert done.stdout.split() == ["died", whole.digest], done.stderr
+
+
+def job(number, samples, content):
+    return Job(str(number), 0, len, samples, content)
+
+
+def test_pieces_cost_about_the_same_and_keep_the_order():
+    jobs = [job(n, 1 + n % 9, 10_000 * (n % 5) ** 3) for n in range(1000)]
+    pieces = embedders.packed(jobs, 16)
+    assert [one for piece in pieces for one in piece] == jobs
+    costs = [sum(map(embedders.cost, piece)) for piece in pieces]
+    assert max(costs) <= sum(costs) / 16 + max(map(embedders.cost, jobs))
+    assert min(costs[:-1]) >= sum(costs) / 16
+    assert len(pieces) <= 16
+    assert max(map(len, embedders.packed(jobs, 1))) == embedders.MOST_JOBS
+    assert embedders.packed([], 4) == []
+
+
+def test_a_task_is_split_and_small_ones_share_a_piece():
+    jobs = [job("large", 100, 1 << 20)] * 12 + [job(n, 1, 10) for n in range(50)]
+    pieces = embedders.packed(jobs, 4)
+    assert [len(piece) for piece in pieces[:3]] == [4, 4, 4]
+    assert {one.task for one in pieces[0]} == {"large"} and len(pieces[3]) == 50
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert devices("auto") == devices("all") == ["cpu"]
+    assert devices("cpu, cpu") == ["cpu", "cpu"]
+    for name, said in (("gpu", "'gpu' is no device"), ("cuda", "no cuda"), ("cpu,cuda:1", "no cuda:1")):
+        with pytest.raises(ConfigError, match=said):
+            devices(name)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices("all") == ["cuda:0", "cuda:1"] and devices("auto") == ["cuda"]
+    with pytest.raises(ConfigError, match="no cuda:2"):
+        devices("cuda:2")
+
+
 @pytest.fixture
 def known_suite(made, monkeypatch):
     """The small suite under a name that the commands find."""
@@ -231,6 +337,7 @@ def test_the_reference_s_file_goes_both_ways(made, tmp_path, known_suite, capsys
     lines = [json.loads(line) for line in place.read_text().splitlines()]
     assert [line["key"] for line in lines] == list(KEYS)
     assert lines[5]["metrics"]["count_slide:0"] == 0.0
+    assert lines[5]["metrics"]["acc5"] is None and math.isnan(lines[5]["metrics"]["acc_slide:0"])
     read = convert.from_reference(place, small)
     _, records = results.read(base / "out")
     for key, record in records.items():
@@ -276,6 +383,10 @@ def test_compare_shows_two_runs(made, tmp_path, known_suite, capsys):
     assert chart.read_bytes().startswith(b"\x89PNG")
     compare.command([str(base / "out"), "task=cifar10", f"eval.data_dir={base / 'data'}"])
     assert "worst" in capsys.readouterr().out
+    half = tmp_path / "half"
+    evaluate(base, small, half, precision="amp_bfloat16", tasks=["cifar10"])
+    with pytest.raises(ConfigError, match="precision amp_bfloat16, others fp32; not comparable"):
+        compare.command([str(base / "out"), str(half)])
     with pytest.raises(ConfigError, match="colour"):
         compare.command([str(base / "out"), "colour=red"])
     with pytest.raises(ArtifactError, match=r"evaluation\.json"):

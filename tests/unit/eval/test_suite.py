@@ -6,9 +6,13 @@ import sys
 import pytest
 import yaml
 
+from harness import cli
 from harness import tasks as tasks_command
+from harness.compose import compose
 from harness.errors import ConfigError
+from harness.eval import __main__ as command
 from harness.eval import suite
+from harness.records import Record, write_record
 
 
 def test_v1_has_40_tasks_38_scored_and_tiny_the_same_keys():
@@ -78,3 +82,16 @@ def test_listing_tasks_imports_no_torch(capsys):
     assert "38 scored" in capsys.readouterr().out
     code = "import sys, harness.tasks, harness.eval.source, harness.rescore; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_says_what_is_not_given(tmp_path):
+    run = compose(["scale=tiny", "method=no_filter", "eval.precision=amp_bfloat16", "eval.tasks=[cifar10]"])
+    settings = {"settings": run.model_dump(mode="json")}
+    write_record(tmp_path / "config.json", Record(kind="config", payload={}, provenance=settings))
+    write_record(tmp_path / "train/train.json", Record(kind="train", payload={}))
+    given = cli.settings([f"run_dir={tmp_path}", "eval.suite=v1", "eval.device=cpu"], command.Settings)
+    found = command._of_run(given, tmp_path)
+    assert (found.model, found.suite, found.executor) == ("clip-tiny", "v1", "local")
+    assert (found.eval.precision, found.eval.tasks, found.eval.device) == ("amp_bfloat16", ["cifar10"], "cpu")
+    with pytest.raises(ConfigError, match="setting model"):
+        command._of_run(given.model_copy(update={"model": "ViT-B-32"}), tmp_path)
