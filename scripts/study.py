@@ -77,6 +77,8 @@ class Result:
 
 Cells = Mapping[tuple[str, str], Mapping[int, Result]]
 """By variant and method, then by seed: what is there."""
+Plan = dict[tuple[str, str, int], rounds.Round]
+"""By variant, method and seed."""
 
 
 def read(folder: Path, replicates: Path, at: int) -> Result:
@@ -100,9 +102,9 @@ def result_of(job: rounds.Round, entries: Path) -> Result | None:
     return None
 
 
-def planned(listed: board.Board, study: str, methods: Sequence[str], seeds: Sequence[int], runs: Path) -> dict:
-    """Rounds of a study by (variant, method, seed); the base's are the board's."""
-    found = {}
+def planned(listed: board.Board, study: str, methods: Sequence[str], seeds: Sequence[int], runs: Path) -> Plan:
+    """The rounds of a study; the base's are the board's."""
+    found: Plan = {}
     for method in methods:
         first = listed.rounds(method, runs)[0]
         for seed in seeds:
@@ -261,9 +263,11 @@ def draw_signal(found: Sequence[studies.Signal], means: Mapping[str, Floats], ou
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
 
-def task_scores(suite: suites.Suite, cells: Cells, methods: Sequence[str]) -> dict:
+def task_scores(
+    suite: suites.Suite, cells: Cells, methods: Sequence[str]
+) -> dict[str, tuple[float | None, Sequence[Scores]]]:
     """For `studies.signals`: by task its chance score, and each method's seeds with replicates."""
-    found = {}
+    found: dict[str, tuple[float | None, Sequence[Scores]]] = {}
     for task in suite.scored:
         each = []
         for method in methods:
