@@ -1,0 +1,99 @@
+"""Many rounds of the contest at scale tiny, each a process: which are done, how long the others take, running them."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness.compose import compose
+from harness.errors import ArtifactError
+from harness.finished import read_run
+from harness.plan import duration
+from harness.progress import say
+from harness.records import read_record
+from harness.stages import bind
+
+RUNS = Path("runs")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Round:
+    """One training seed of one method at scale tiny."""
+
+    name: str
+    """What is trained; the run folder is `runs/tiny-<name>-seed<seed>`."""
+    overrides: tuple[str, ...]
+    """As for harness.run, beside scale, seed and run_dir."""
+    seed: int
+    runs: Path = RUNS
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.runs / f"tiny-{self.name}-seed{self.seed}"
+
+    @property
+    def arguments(self) -> list[str]:
+        """Of harness.run."""
+        return ["scale=tiny", *self.overrides, f"seed={self.seed}", f"run_dir={self.folder}"]
+
+    def settings(self) -> dict[str, Any]:
+        """The payload of config.json that these arguments give; ConfigError for a setting that does not exist."""
+        config, _ = bind(compose(self.arguments))
+        return {**config.identity, "unofficial": config.unofficial}
+
+    def done(self) -> bool:
+        """True if the folder holds a finished run of these settings."""
+        return (self.folder / "entry" / "entry.json").exists() and made_with(self.folder, self.settings())
+
+    def seconds(self) -> float:
+        """What selection, training and evaluation of a finished run took."""
+        run = read_run(self.folder)
+        return sum(record.provenance.get("seconds") or 0.0 for record in (run.subset, run.train, run.evaluation))
+
+
+def made_with(folder: Path, settings: dict[str, Any]) -> bool:
+    """True if the config.json in `folder` states these settings."""
+    try:
+        return read_record(folder / "config.json", "config").payload == settings
+    except ArtifactError:
+        return False
+
+
+def estimate(done: Iterable[Round], missing: Sequence[Round]) -> str:
+    """How long the missing rounds take one after another, by those that are done."""
+    took = [one.seconds() for one in done]
+    if not took or not missing:
+        return f"{len(missing)} rounds missing"
+    each = median(took)
+    return f"{len(missing)} rounds missing, about {duration(each * len(missing))} one by one ({each:.0f} s each so far)"
+
+
+def run(rounds: Sequence[Round], *, jobs: int) -> dict[Round, str]:
+    """Run the rounds, `jobs` at a time with an equal share of the cores; the last line of each that failed."""
+    threads = str(max(len(os.sched_getaffinity(0)) // jobs, 1))
+    environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+
+    def one(job: Round) -> str | None:
+        job.runs.mkdir(parents=True, exist_ok=True)
+        log = job.folder.with_name(f"{job.folder.name}.log")
+        with open(log, "w") as file:
+            command = [sys.executable, "-m", "harness.run", *job.arguments]
+            code = subprocess.run(
+                command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
+            ).returncode
+        last = (log.read_text().strip().splitlines() or ["nothing said"])[-1].removeprefix("error: ")
+        say(f"{job.folder}: {'done' if code == 0 else f'failed with {code}: {last}'}")
+        return None if code == 0 else f"{job.folder}: {last} (all of it: {log})"
+
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        said = list(pool.map(one, rounds))
+    finally:  # after Ctrl-C no further round is started
+        pool.shutdown(cancel_futures=True)
+    return {job: line for job, line in zip(rounds, said, strict=True) if line is not None}

@@ -1,0 +1,96 @@
+"""The list of the shipped board, and running what is missing of it."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from harness.errors import ConfigError, StageError
+from harness.records import Record, write_record
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import board
+    import rounds
+
+    return board, rounds
+
+
+@pytest.mark.slow
+def test_every_entry_of_the_list_is_a_run_that_exists(scripts):
+    board, _ = scripts
+    listed = board.load()
+    for slug in listed.entries:
+        jobs = listed.rounds(slug, Path("runs"))
+        assert not jobs[0].settings()["unofficial"], slug
+        assert len({job.folder for job in jobs}) == len(jobs), slug
+        assert listed.about(slug).name == slug
+
+
+def _finish(job, **changes):
+    write_record(job.folder / "config.json", Record(kind="config", payload={**job.settings(), **changes}))
+    write_record(job.folder / "entry" / "entry.json", Record(kind="entry", payload={}))
+
+
+def test_a_round_is_done_only_with_its_own_settings(scripts, tmp_path):
+    _, rounds = scripts
+    job = rounds.Round(name="few", overrides=("method=random_subset", "method.fraction=0.1"), seed=1, runs=tmp_path)
+    assert job.folder == tmp_path / "tiny-few-seed1"
+    assert not job.done()
+    _finish(job)
+    assert job.done()
+    _finish(job, seed=2)
+    assert not job.done()
+
+
+def test_a_failed_round_is_named_and_the_others_go_on(scripts, tmp_path, monkeypatch):
+    _, rounds = scripts
+    seen = []
+
+    def fake(command, *, env, stdout, **_):
+        seen.append((command[3:], env["OMP_NUM_THREADS"]))
+        failed = "method=bad" in command
+        stdout.write("working\nerror: no such thing\n" if failed else "working\n")
+        return subprocess.CompletedProcess(command, 4 if failed else 0)
+
+    monkeypatch.setattr(rounds.subprocess, "run", fake)
+    monkeypatch.setattr(rounds.os, "sched_getaffinity", lambda _: set(range(6)))
+    jobs = [rounds.Round(name=name, overrides=(f"method={name}",), seed=0, runs=tmp_path) for name in ("bad", "good")]
+    failed = rounds.run(jobs, jobs=2)
+    assert list(failed) == [jobs[0]]
+    assert "no such thing" in failed[jobs[0]]
+    assert sorted(seen) == [(job.arguments, "3") for job in jobs]
+
+
+def test_what_failed_is_said_at_the_end(scripts, tmp_path, monkeypatch):
+    board, rounds = scripts
+    monkeypatch.setattr(board.cache, "ensure_pool", lambda: "pool")
+    monkeypatch.setattr(board.cache, "ensure_tasks", lambda: None)
+    monkeypatch.setattr(board, "seal", lambda path, **_: type("Sealed", (), {"path": path}))
+    asked = []
+
+    def fake(missing, *, jobs):
+        asked.extend(missing)
+        return {missing[0]: "seed 0 broke"}
+
+    monkeypatch.setattr(rounds, "run", fake)
+    places = [f"runs={tmp_path / 'runs'}", f"entries={tmp_path / 'entries'}"]
+    with pytest.raises(StageError, match="seed 0 broke"):
+        board.command(["only=no_filter", *places])
+    assert [job.seed for job in asked] == [0, 1, 2]
+    with pytest.raises(ConfigError, match="did you mean 'no_filter'"):
+        board.command(["only=no_filtr", *places])
+
+
+def test_a_shipped_entry_needs_no_runs(scripts, tmp_path, capsys):
+    board, _ = scripts
+    board.command(["only=no_filter", "dry_run=true", f"runs={tmp_path}"])
+    assert "no_filter" in (said := capsys.readouterr().out)
+    assert "entry" in said
+    assert "0 rounds missing" in said
+    board.command(["only=no_filter", "dry_run=true", f"runs={tmp_path}", f"entries={tmp_path}"])
+    assert "3 rounds missing" in capsys.readouterr().out
