@@ -5,6 +5,7 @@ import hashlib
 import os
 import traceback
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -20,7 +21,7 @@ from harness.errors import ArtifactError, HarnessError, MethodError
 from harness.executor import Executor
 from harness.files import join, list_files, open_file
 from harness.pool import reading, scanning
-from harness.pool.keeping import gathered, resumable
+from harness.pool.keeping import gathered, identity, resumable
 from harness.pool.ranking import nth_largest
 from harness.pool.reading import MetadataFile, Ranges, Stretch, stretches
 from harness.pool.sealed import SealedPool
@@ -50,7 +51,8 @@ class Pool:
         self.executor = executor
         self._holdout = uid.sort(sealed.uids[sealed.holdout(holdout)]) if sealed and holdout else uid.from_hex([])
         self._scratch: Path | None = None
-        self._passes = 0
+        self._passes: Counter[str] = Counter()
+        self._arrays = 0
         self._given: weakref.WeakValueDictionary[int, Uids] = weakref.WeakValueDictionary()
         self.files = list_files(join(path, "metadata"), ".parquet")
         if not self.files:
@@ -71,7 +73,7 @@ class Pool:
     def resuming(self, scratch: Path) -> "Pool":
         """This pool, keeping what each pass over it has finished in `scratch`, for the same passes of a later run."""
         other = copy.copy(self)
-        other._scratch, other._passes = scratch, 0
+        other._scratch, other._passes, other._arrays = scratch, Counter(), 0
         return other
 
     def __len__(self) -> int:
@@ -240,7 +242,8 @@ class Pool:
         return uid.load(path)
 
     def _gathered(self, parts: Iterable[Uids]) -> Uids:
-        folder = None if self._scratch is None else self._scratch / f"uids-{self._passes}"
+        self._arrays += 1
+        folder = None if self._scratch is None else self._scratch / f"uids-{self._arrays}"
         uids = gathered(parts, folder)
         self._given[id(uids)] = uids
         return uids
@@ -251,13 +254,22 @@ class Pool:
         """work(file) of every file. Without `threads` (a method's own function) what is finished is kept."""
         files = self._files
         rows = [file.rows for file in files]
-        self._passes += 1
         executor = self.executor
         if sum(rows) <= INLINE_ROWS:
             executor = executors.local(1)
         elif self._scratch is not None and not threads:
-            work = partial(resumable, str(self._scratch / f"pass-{self._passes}"), work)
+            work = self._resumed(work, self._scratch)
         return executor.stream(work, files, name=name, unit="rows", weights=rows, threads=threads)
+
+    def _resumed(self, work: Callable[[MetadataFile], list[Any]], scratch: Path) -> Callable[[MetadataFile], list[Any]]:
+        """`work` that takes from `scratch` what an earlier run of the method finished in the same pass."""
+        # A method may leave out passes whose outcome it finds in its scratch folder, so passes are told apart by
+        # what they do, and by their number only where they do the same.
+        known = identity(work)
+        if known is None:
+            return work
+        self._passes[known] += 1
+        return partial(resumable, str(scratch / f"{known[:16]}-{self._passes[known]}"), work)
 
     @cached_property
     def _plain_files(self) -> list[MetadataFile]:
