@@ -145,6 +145,9 @@ def stretches(
     wanted = list(dict.fromkeys([*columns, *within]))
     parquet = open_parquet(file.path)
     sources = _sources(file, parquet, wanted)
+    for source, names in sources:
+        for name in set(names) & set(within):
+            _require_numbers(source.schema_arrow.field(name).type, name, file)
     visible = file.visible
     with ExitStack() as stack:
         for source, _ in sources:
@@ -266,10 +269,19 @@ def _inside(table: pa.Table, within: Ranges, file: MetadataFile) -> Mask | None:
 
 def numbers(table: pa.Table, column: str, file: MetadataFile) -> Array:
     """The values of a column of numbers; NaN for null. ArtifactError if it holds something else."""
+    _require_numbers(table.column(column).type, column, file)
     values: Array = table.column(column).to_numpy()
-    if values.dtype.kind not in "fiu":
-        raise ArtifactError(f"{file.path}: column {column!r} has type {table.column(column).type}, expected numbers")
     return values
+
+
+def _require_numbers(kind: pa.DataType, column: str, file: MetadataFile) -> None:
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise not_numbers(file.path, column, kind)
+
+
+def not_numbers(path: str, column: str, kind: object) -> ArtifactError:
+    """The error for a column of `path` that holds something else where numbers are needed."""
+    return ArtifactError(f"{path}: column {column!r} has type {kind}, expected numbers")
 
 
 def _prepared(table: pa.Table) -> pa.Table:

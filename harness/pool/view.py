@@ -19,7 +19,7 @@ from harness import executor as executors
 from harness import uid
 from harness.errors import ArtifactError, HarnessError, MethodError
 from harness.executor import Executor
-from harness.files import join, list_files, open_file
+from harness.files import join, list_files, open_file, stamp
 from harness.pool import reading, scanning
 from harness.pool.keeping import gathered, identity, resumable
 from harness.pool.ranking import nth_largest
@@ -102,6 +102,18 @@ class Pool:
             state.update(f"{file.path.rsplit('/', 1)[-1]} {file.rows}\n".encode())
         return state.hexdigest()
 
+    @cached_property
+    def state(self) -> str:
+        """sha256 (hex) of what this pool's answers hang on, to tell whether a result still holds on this machine.
+
+        Beside `digest` these are the metadata and embeddings as they lie there now, and how many pairs are held out.
+        """
+        embeddings = list_files(join(self.path, "metadata"), ".npz")
+        state = hashlib.sha256(f"{self.digest} {len(self._holdout)}\n".encode())
+        for path in [*self.files, *embeddings, *self._more]:
+            state.update(f"{path.rsplit('/', 1)[-1]} {stamp(path)}\n".encode())
+        return state.hexdigest()
+
     def map(
         self,
         fn: Callable[..., Any],
@@ -171,9 +183,14 @@ class Pool:
         return self.take(_choose(total, min(n, total), rng))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Uids:
-        """Sorted uids of the visible rows at the places `rows` (n,), 0-based and ascending in the order of `map`."""
+        """Sorted uids of the visible rows at the places `rows` (n,), 0-based and ascending in the order of `map`.
+
+        Raises MethodError if `rows` are not that: all different, each above the one before it, none beyond the pool.
+        """
         counts = [file.count for file in self._files]
         borders = np.concatenate([[0], np.cumsum(counts)])
+        if len(rows) and (rows[0] < 0 or rows[-1] >= borders[-1] or (rows[1:] <= rows[:-1]).any()):
+            raise MethodError(f"pool.take: rows must ascend from 0 to {borders[-1] - 1} at most, none of them twice")
         cuts = np.searchsorted(rows, borders)
         picks = [rows[cuts[i] : cuts[i + 1]] - borders[i] for i in range(len(counts))]
         items = list(zip(self._files, picks, strict=True))
@@ -274,10 +291,7 @@ class Pool:
     @cached_property
     def _plain_files(self) -> list[MetadataFile]:
         more = {os.path.basename(path): path for path in self._more}
-        return [
-            MetadataFile(path, reading.open_parquet(path).metadata.num_rows, beside=more.get(path.rsplit("/", 1)[-1]))
-            for path in self.files
-        ]
+        return self.executor.map(partial(_opened, more), self.files, name="metadata", threads=True)
 
     @cached_property
     def _more(self) -> list[str]:
@@ -298,6 +312,11 @@ class Pool:
     def _masked(self, file: MetadataFile) -> MetadataFile:
         visible = self.contains(scanning.uids(file, {}))
         return file if visible.all() else replace(file, mask=np.packbits(visible).tobytes())
+
+
+def _opened(beside: dict[str, str], path: str) -> MetadataFile:
+    with reading.open_parquet(path) as parquet:
+        return MetadataFile(path, parquet.metadata.num_rows, beside=beside.get(path.rsplit("/", 1)[-1]))
 
 
 def _map_file(fn: Callable[..., Any], what: dict[str, Any], file: MetadataFile) -> list[Any]:
