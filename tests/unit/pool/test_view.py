@@ -420,6 +420,20 @@ def test_a_range_of_what_is_no_number_is_refused(pool: Pool) -> None:
             pool.filter(keep, within={"text": (1.0, None)})
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_limits_are_rounded_to_the_precision_of_a_column(tmp_path: Path, kind: type) -> None:
+    values = np.array([0.27, 0.28, 0.29, np.nan, 0.1, -0.0, 1e-8, 0.28], dtype=kind)
+    columns = {"uid": every((8,)), "score": values}
+    write_file(tmp_path / "metadata" / "a.parquet", columns, row_group_size=2)
+    pool = Pool.open(tmp_path)
+    for low, high in ((0.28, None), (None, 0.28), (0.0, 0.0), (1e-8, 0.27), (float("nan"), None)):
+        inside = values >= kind(-9 if low is None else low)
+        inside &= values <= kind(9 if high is None else high)
+        wanted = sorted(np.array(every((8,)), dtype=object)[inside])
+        for keep in (None, lambda table: np.ones(table.num_rows, dtype=bool)):
+            assert hexes(pool.filter(keep, within={"score": (low, high)})) == wanted
+
+
 def test_the_state_tells_what_changed_on_this_machine(folder: Path) -> None:
     found = [Pool.open(folder).state, Pool.open(folder).state]
     assert found[0] == found[1]
