@@ -203,7 +203,7 @@ def _rounded(within: Ranges, sources: Sources, file: MetadataFile) -> Ranges:
         _require_numbers(kinds[name], name, file)
         own = kinds[name].to_pandas_dtype() if pa.types.is_floating(kinds[name]) else float
         with np.errstate(over="ignore"):
-            rounded[name] = tuple(None if limit is None else float(own(limit)) for limit in (low, high))
+            rounded[name] = (None if low is None else float(own(low)), None if high is None else float(own(high)))
     return rounded
 
 
@@ -255,10 +255,10 @@ def _may_match(group: pq.RowGroupMetaData, within: Ranges) -> bool:
         known = column.statistics
         if (low is None and high is None) or known is None or not known.has_min_max:
             continue
-        ends = known.min, known.max
-        if isinstance(ends[0], bytes):  # float16
-            ends = tuple(float(np.frombuffer(end, "<f2")[0]) for end in ends)
-        if (low is not None and ends[1] < low) or (high is not None and ends[0] > high):
+        least, greatest = known.min, known.max
+        if isinstance(least, bytes):  # float16
+            least, greatest = (float(np.frombuffer(end, "<f2")[0]) for end in (least, greatest))
+        if (low is not None and greatest < low) or (high is not None and least > high):
             return False
     return True
 
