@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines._scores import unit
-from harness import ArtifactError, Pool, SelectionContext, assets, centroids
+from harness import ArtifactError, Pool, SelectionContext, assets, centroids, npy
+from harness.files import sha256_file
 from harness.nearest import nearest
 
 PARTS = 5
@@ -24,9 +25,9 @@ def centroids_and_hits(
 ) -> tuple[str, npt.NDArray[np.int64]]:
     """Path of the centroids (K, width), and (K,) of how many target embeddings each is the nearest centroid."""
     path = given or _published(ctx, clusters) or _own(pool, ctx, clusters)
-    points = np.load(path, mmap_mode="r", allow_pickle=False)
-    if points.ndim != 2 or points.dtype != np.float32:
-        raise ArtifactError(f"{path}: shape {points.shape}, dtype {points.dtype}; centroids are (K, width) float32")
+    points = npy.load(path, dtype=np.float32, ndim=2)
+    if given is not None:
+        ctx.remark(f"centroids: a file of sha256 {sha256_file(given)[:16]}")
     targets = embeddings(pool, ctx)
     if targets.shape[1] != points.shape[1]:
         raise ArtifactError(f"{pool.path}: target embeddings are {targets.shape[1]} wide, centroids {points.shape[1]}")
@@ -59,7 +60,7 @@ def _own(pool: Pool, ctx: SelectionContext, clusters: int | None) -> Path:
     if not path.exists():
         found = centroids.of_pool(pool, key=FEATURES, clusters=clusters)
         centroids.save(str(path), found)
-    ctx.remark(f"centroids: {len(np.load(path, mmap_mode='r'))} of the pool's own")
+    ctx.remark(f"centroids: {len(npy.load(path, ndim=2))} of the pool's own")
     return path
 
 

@@ -1,10 +1,6 @@
 """The pairs whose CLIP similarity score is high (DataComp, baselines/apply_filter.py, clip_score)."""
 
-from typing import Annotated
-
-from pydantic import Field
-
-from baselines._scores import Arch
+from baselines._scores import Arch, Fraction
 from harness import ConfigError, Pool, SelectionContext
 from harness.uid import Uids
 
@@ -15,7 +11,7 @@ def select(
     *,
     ctx: SelectionContext,
     arch: Arch = "l14",
-    fraction: Annotated[float, Field(gt=0, le=1)] | None = None,
+    fraction: Fraction | None = None,
     threshold: float | None = None,
 ) -> Uids:
     """Keep the scores >= threshold, or the best fraction (0.3 if neither is given) with all ties at its border.

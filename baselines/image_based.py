@@ -1,12 +1,12 @@
 """Pairs whose picture lies where ImageNet's do (DataComp, baselines/apply_filter.py, image_based)."""
 
 from functools import partial
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import Field
+from pydantic import PositiveInt
 
 from baselines import _targets
 from harness import Pool, SelectionContext, language
@@ -22,7 +22,7 @@ def select(
     *,
     ctx: SelectionContext,
     centroids: str | None = None,
-    clusters: Annotated[int, Field(gt=0)] | None = None,
+    clusters: PositiveInt | None = None,
 ) -> Uids:
     """Captions that pass the filter, whose image's centroid is that of an ImageNet-1k training image.
 

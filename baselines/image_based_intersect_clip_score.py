@@ -1,11 +1,9 @@
 """image_based and clip_score together, which made DataComp-1B (DataComp, baselines/apply_filter.py)."""
 
-from typing import Annotated
-
-from pydantic import Field
+from pydantic import PositiveInt
 
 from baselines import clip_score, image_based
-from baselines._scores import Arch
+from baselines._scores import Arch, Fraction
 from harness import Pool, SelectionContext
 from harness.uid import Uids
 
@@ -16,10 +14,10 @@ def select(
     *,
     ctx: SelectionContext,
     arch: Arch = "l14",
-    fraction: Annotated[float, Field(gt=0, le=1)] | None = None,
+    fraction: Fraction | None = None,
     threshold: float | None = None,
     centroids: str | None = None,
-    clusters: Annotated[int, Field(gt=0)] | None = None,
+    clusters: PositiveInt | None = None,
 ) -> Uids:
     """What both image_based and clip_score keep; a fraction is one of the whole pool (0.3 if nothing is given)."""
     within = clip_score.border(pool, arch, fraction, threshold)

@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 AHEAD = 4
 """Items handed out per worker beyond what is read back: bounds what waits in memory."""
 RETRIES = 2
-"""How often the items that a dying worker took with it are tried again."""
+"""How often an item is tried again whose worker died."""
 
 
 class Executor(ABC):
@@ -109,16 +109,16 @@ class LocalExecutor(Executor):
             yield from self._in_processes(cloudpickle.dumps(fn), items, name)
 
     def _in_processes(self, function: bytes, items: Sequence[Any], name: str) -> Iterator[Any]:
-        done = 0
-        for attempt in range(RETRIES + 1):
+        done = failures = 0
+        while done < len(items):
             try:
                 for result in self._in_order(lambda item: self._submit(function, item), items[done:]):
                     yield cloudpickle.loads(result)
-                    done += 1
-                return
+                    done, failures = done + 1, 0
             except BrokenProcessPool as error:
                 self.close()
-                if attempt == RETRIES:
+                failures += 1
+                if failures > RETRIES:
                     raise InfraError(
                         f"{name}: worker processes keep ending suddenly (often the memory is used up); "
                         "run the same command again with more memory or fewer workers"

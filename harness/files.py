@@ -48,6 +48,18 @@ def list_files(folder: str | os.PathLike[str], suffix: str) -> list[str]:
     return sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(suffix))
 
 
+def stamp(path: str | os.PathLike[str]) -> str:
+    """What changes with a local file or URL, without reading it: its size and time, or what else its store tells."""
+    try:
+        if not is_remote(path):
+            state = os.stat(path)
+            return f"{state.st_size} {state.st_mtime_ns}"
+        system, name = fsspec.core.url_to_fs(str(path))
+        return str(system.ukey(name))
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary path beside `path`; renamed onto it when the block ends well, removed when it does not.

@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
+from harness import npy
+
 Floats = npt.NDArray[Any]
 
 _ROWS, _CENTROIDS = 2048, 8192
@@ -89,5 +91,4 @@ def alike(
 @cache
 def load(path: str) -> Floats:
     """The array of embeddings (K, D) in the npy file `path`, memory-mapped and kept for this process."""
-    found: Floats = np.load(path, mmap_mode="r", allow_pickle=False)
-    return found
+    return npy.load(path, ndim=2)

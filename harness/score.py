@@ -38,6 +38,7 @@ from harness.files import atomic_path
 from harness.pool.reading import MetadataFile
 from harness.pool.scanning import uids as uids_of
 from harness.pool.sealed import SealedPool
+from harness.pool.view import Pool
 from harness.progress import say
 from harness.records import StrictModel
 from harness.tars import Reader, read_sample
@@ -64,21 +65,27 @@ class Settings(StrictModel):
 
 
 def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None:
-    """Score every shard that is not done yet, then write scores and embeddings beside the metadata."""
+    """Score every shard that is not done yet, then write scores and embeddings beside the metadata.
+
+    Raises ArtifactError before any work if there is no metadata, or none of its rows is in the sealed pool.
+    """
     if files.is_remote(sealed.path):
         raise ConfigError(
             f"setting pool.path: {sealed.path} is no local folder; scores are written beside the metadata"
         )
     models.config(settings.model)
+    pool = Pool.open(sealed.path, sealed=sealed)
+    if not len(pool):
+        raise ArtifactError(f"{sealed.path}: no row of the metadata is in the sealed pool; seal it again")
     if not os.path.exists(settings.checkpoint):
         models.load(settings.model, settings.checkpoint)  # a tag: fetched once, before the workers need it
     folder = Path(sealed.path) / "scored" / settings.name / _identity(sealed, settings)
     folder.mkdir(parents=True, exist_ok=True)
-    sizes = np.diff(sealed.borders).tolist()
+    sizes = {shard: size for shard, size in enumerate(np.diff(sealed.borders).tolist()) if size}
     work = partial(_score_shard, sealed.path, sealed.seal_dir, settings, str(folder))
-    executor.map(work, list(range(len(sealed.shards))), name="score", unit="pairs", weights=sizes)
+    executor.map(work, list(sizes), name="score", unit="pairs", weights=list(sizes.values()))
     table = _Scored(sealed, folder)
-    for path in files.list_files(files.join(sealed.path, "metadata"), ".parquet"):
+    for path in pool.files:
         table.write_beside(path, settings.name)
     shutil.rmtree(folder.parent)
 
@@ -177,6 +184,8 @@ class _Scored:
         self._sealed, self._folder = sealed, folder
         self._order = uid.argsort(np.asarray(sealed.uids))
         self._sorted = np.asarray(sealed.uids)[self._order]
+        with np.load(next(folder.glob("*.npz")), allow_pickle=False) as arrays:
+            self._widths = {part: arrays[part].shape[1] for part in PARTS}
 
     def rows(self, uids: uid.Uids) -> tuple[npt.NDArray[np.bool_], dict[str, Half]]:
         """Which of `uids` (N,) are in the pool, and the embeddings (N, width) of those; zeros for the others."""
@@ -184,16 +193,12 @@ class _Scored:
         known = place >= 0
         pool_row = self._order[place]
         shard = np.searchsorted(self._sealed.borders, pool_row, side="right") - 1
-        found: dict[str, Half] = {}
+        found = {part: np.zeros((len(uids), width), np.float16) for part, width in self._widths.items()}
         for number in np.unique(shard[known]).tolist():
             with np.load(self._folder / f"{number:08d}.npz", allow_pickle=False) as arrays:
                 mine = known & (shard == number)
                 for part in PARTS:
-                    array = arrays[part]
-                    target = found.setdefault(part, np.zeros((len(uids), array.shape[1]), np.float16))
-                    target[mine] = array[pool_row[mine] - self._sealed.borders[number]]
-        if not found:
-            raise ArtifactError(f"{self._sealed.path}: no row of a metadata file is in the sealed pool; seal it again")
+                    found[part][mine] = arrays[part][pool_row[mine] - self._sealed.borders[number]]
         return known, found
 
     def write_beside(self, path: str, name: str) -> None:

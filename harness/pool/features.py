@@ -2,6 +2,7 @@
 
 import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import IO, Any, Self
@@ -54,7 +55,10 @@ class FeatureFile:
 
     def read(self, start: int, stop: int) -> dict[str, Array]:
         """Rows [start, stop) of every array; `start` must not lie before an earlier `stop`."""
-        return {name: member.read(start, stop) for name, member in self._members.items()}
+        try:
+            return {name: member.read(start, stop) for name, member in self._members.items()}
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise ArtifactError(f"{self.path}: not a whole npz file: {error}; download it again") from error
 
     def __enter__(self) -> Self:
         return self

@@ -1,11 +1,14 @@
 """What a pass over the pool keeps: results of single files for a run that is resumed, and uids beyond memory."""
 
+import hashlib
 import io
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
+import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 
 from harness import uid
@@ -15,6 +18,29 @@ from harness.uid import Uids
 
 SPILL_ROWS = 1 << 24
 """Uids collected in memory (256 MB) before they are merged and, where there is a folder, written to it."""
+
+
+def identity(work: Callable[..., Any]) -> str | None:
+    """sha256 (hex) of a function and the values that travel with it: the same in a later run of the same source.
+
+    None where a value cannot be pickled, so that nobody can tell.
+    """
+    state = hashlib.sha256()
+    try:
+        _Identity(SimpleNamespace(write=state.update)).dump(work)
+    except Exception:  # noqa: BLE001 - values of a stranger may fail in any way when they are pickled
+        return None
+    return state.hexdigest()
+
+
+class _Identity(cloudpickle.Pickler):  # type: ignore[misc]
+    """Writes a function as its place in the source: the bytes of its code may differ from process to process."""
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, FunctionType):
+            place = (value.__module__, value.__qualname__, value.__code__.co_firstlineno)
+            return object, (), (place, value.__defaults__, value.__kwdefaults__, value.__closure__)
+        return super().reducer_override(value)
 
 
 def resumable(folder: str, work: Callable[[MetadataFile], list[Any]], file: MetadataFile) -> list[Any]:

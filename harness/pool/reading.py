@@ -145,6 +145,7 @@ def stretches(
     wanted = list(dict.fromkeys([*columns, *within]))
     parquet = open_parquet(file.path)
     sources = _sources(file, parquet, wanted)
+    within = _rounded(within, sources, file)
     visible = file.visible
     with ExitStack() as stack:
         for source, _ in sources:
@@ -192,6 +193,18 @@ def _sources(file: MetadataFile, parquet: pq.ParquetFile, wanted: Sequence[str])
             f"{file.beside}: does not fit {file.path}; run `python -m harness.duplicates` on the pool again"
         )
     return sources
+
+
+def _rounded(within: Ranges, sources: Sources, file: MetadataFile) -> Ranges:
+    """The ranges with limits in the precision of their columns; ArtifactError if one does not hold numbers."""
+    kinds = {name: source.schema_arrow.field(name).type for source, names in sources for name in names}
+    rounded: dict[str, tuple[float | None, float | None]] = {}
+    for name, (low, high) in within.items():
+        _require_numbers(kinds[name], name, file)
+        own = kinds[name].to_pandas_dtype() if pa.types.is_floating(kinds[name]) else float
+        with np.errstate(over="ignore"):
+            rounded[name] = (None if low is None else float(own(low)), None if high is None else float(own(high)))
+    return rounded
 
 
 def _group_sizes(parquet: pq.ParquetFile) -> list[int]:
@@ -243,33 +256,38 @@ def _may_match(group: pq.RowGroupMetaData, within: Ranges) -> bool:
         if (low is None and high is None) or known is None or not known.has_min_max:
             continue
         least, greatest = known.min, known.max
-        # float32 statistics are compared with a limit rounded as the values are: leave a margin of one step.
-        if low is not None and greatest < low - abs(low) * 1e-6:
-            return False
-        if high is not None and least > high + abs(high) * 1e-6:
+        if isinstance(least, bytes):  # float16
+            least, greatest = (float(np.frombuffer(end, "<f2")[0]) for end in (least, greatest))
+        if (low is not None and greatest < low) or (high is not None and least > high):
             return False
     return True
 
 
 def _inside(table: pa.Table, within: Ranges, file: MetadataFile) -> Mask | None:
-    """Rows with low <= value <= high in each range, in the column's own precision; NaN and null are outside."""
+    """Rows with low <= value <= high in each range; NaN and null are outside."""
     keep: Mask | None = None
     for name, (low, high) in within.items():
         values = numbers(table, name, file)
-        own = values.dtype.type if values.dtype.kind == "f" else float
-        for inside in ([values >= own(low)] if low is not None else []) + (
-            [values <= own(high)] if high is not None else []
-        ):
+        for inside in ([values >= low] if low is not None else []) + ([values <= high] if high is not None else []):
             keep = inside if keep is None else keep & inside
     return keep
 
 
 def numbers(table: pa.Table, column: str, file: MetadataFile) -> Array:
     """The values of a column of numbers; NaN for null. ArtifactError if it holds something else."""
+    _require_numbers(table.column(column).type, column, file)
     values: Array = table.column(column).to_numpy()
-    if values.dtype.kind not in "fiu":
-        raise ArtifactError(f"{file.path}: column {column!r} has type {table.column(column).type}, expected numbers")
     return values
+
+
+def _require_numbers(kind: pa.DataType, column: str, file: MetadataFile) -> None:
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        raise not_numbers(file.path, column, kind)
+
+
+def not_numbers(path: str, column: str, kind: object) -> ArtifactError:
+    """The error for a column of `path` that holds something else where numbers are needed."""
+    return ArtifactError(f"{path}: column {column!r} has type {kind}, expected numbers")
 
 
 def _prepared(table: pa.Table) -> pa.Table:

@@ -5,6 +5,7 @@ statistics and uids are built for kept rows only. What polars cannot open, `read
 """
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
@@ -16,14 +17,16 @@ from harness.pool import reading
 from harness.pool.reading import Array, MetadataFile, Ranges
 from harness.uid import Uids
 
+ROWS = 1 << 20
+"""Rows of a remote file that are decoded at once."""
+
 
 def values(file: MetadataFile, column: str) -> Array:
     """The visible values of a column of numbers, NaN for null. ArtifactError if it is missing or holds other things."""
     if is_remote(file.path):
         whole = reading.stretches(file, columns=(column,))
         return next((reading.numbers(stretch.table, column, file) for stretch in whole), np.empty(0, np.float32))
-    if not _schema(file, [column])[column].is_numeric():
-        raise ArtifactError(f"{file.path}: column {column!r} does not hold numbers")
+    _schema(file, [column], numbers=[column])
     frame = _collected(pl.scan_parquet(file.path, glob=False).select(column), file)
     found: Array = frame[column].to_numpy()
     return found if file.visible is None else found[file.visible]
@@ -35,13 +38,13 @@ def uids(file: MetadataFile, within: Ranges) -> Uids:
         found = _fast_uids(file, within)
         if found is not None:
             return found
-    parts = [stretch.uids() for stretch in reading.stretches(file, columns=("uid",), within=within)]
-    return np.concatenate([np.empty(0, uid.UID_DTYPE), *parts])
+    parts = reading.stretches(file, columns=("uid",), within=within, rows=ROWS)
+    return np.concatenate([np.empty(0, uid.UID_DTYPE), *(stretch.uids() for stretch in parts)])
 
 
 def _fast_uids(file: MetadataFile, within: Ranges) -> Uids | None:
     """None where a uid is not one: the slower way finds its row."""
-    schema = _schema(file, ["uid", *within])
+    schema = _schema(file, ["uid", *within], numbers=within)
     rows = pl.scan_parquet(file.path, glob=False)
     visible = file.visible
     if visible is not None:
@@ -77,7 +80,8 @@ def _inside(name: str, dtype: pl.DataType, low: float | None, high: float | None
     return inside & column.is_not_null()
 
 
-def _schema(file: MetadataFile, columns: list[str]) -> dict[str, pl.DataType]:
+def _schema(file: MetadataFile, columns: list[str], *, numbers: Iterable[str]) -> dict[str, pl.DataType]:
+    """Types of all columns; ArtifactError unless `columns` are among them and those of `numbers` hold numbers."""
     try:
         schema = pl.read_parquet_schema(file.path)
     except (pl.exceptions.PolarsError, OSError) as error:
@@ -85,6 +89,9 @@ def _schema(file: MetadataFile, columns: list[str]) -> dict[str, pl.DataType]:
     for name in columns:
         if name not in schema:
             raise reading.missing_column(file.path, name, list(schema))
+    for name in numbers:
+        if not schema[name].is_numeric():
+            raise reading.not_numbers(file.path, name, schema[name])
     return dict(schema)
 
 

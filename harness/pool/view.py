@@ -5,6 +5,7 @@ import hashlib
 import os
 import traceback
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -18,9 +19,9 @@ from harness import executor as executors
 from harness import uid
 from harness.errors import ArtifactError, HarnessError, MethodError
 from harness.executor import Executor
-from harness.files import join, list_files, open_file
+from harness.files import join, list_files, open_file, stamp
 from harness.pool import reading, scanning
-from harness.pool.keeping import gathered, resumable
+from harness.pool.keeping import gathered, identity, resumable
 from harness.pool.ranking import nth_largest
 from harness.pool.reading import MetadataFile, Ranges, Stretch, stretches
 from harness.pool.sealed import SealedPool
@@ -50,7 +51,8 @@ class Pool:
         self.executor = executor
         self._holdout = uid.sort(sealed.uids[sealed.holdout(holdout)]) if sealed and holdout else uid.from_hex([])
         self._scratch: Path | None = None
-        self._passes = 0
+        self._passes: Counter[str] = Counter()
+        self._arrays = 0
         self._given: weakref.WeakValueDictionary[int, Uids] = weakref.WeakValueDictionary()
         self.files = list_files(join(path, "metadata"), ".parquet")
         if not self.files:
@@ -71,7 +73,7 @@ class Pool:
     def resuming(self, scratch: Path) -> "Pool":
         """This pool, keeping what each pass over it has finished in `scratch`, for the same passes of a later run."""
         other = copy.copy(self)
-        other._scratch, other._passes = scratch, 0
+        other._scratch, other._passes, other._arrays = scratch, Counter(), 0
         return other
 
     def __len__(self) -> int:
@@ -98,6 +100,18 @@ class Pool:
         state = hashlib.sha256()
         for file in self._plain_files:
             state.update(f"{file.path.rsplit('/', 1)[-1]} {file.rows}\n".encode())
+        return state.hexdigest()
+
+    @cached_property
+    def state(self) -> str:
+        """sha256 (hex) of what this pool's answers hang on, to tell whether a result still holds on this machine.
+
+        Beside `digest` these are the metadata and embeddings as they lie there now, and how many pairs are held out.
+        """
+        embeddings = list_files(join(self.path, "metadata"), ".npz")
+        state = hashlib.sha256(f"{self.digest} {len(self._holdout)}\n".encode())
+        for path in [*self.files, *embeddings, *self._more]:
+            state.update(f"{path.rsplit('/', 1)[-1]} {stamp(path)}\n".encode())
         return state.hexdigest()
 
     def map(
@@ -169,9 +183,14 @@ class Pool:
         return self.take(_choose(total, min(n, total), rng))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Uids:
-        """Sorted uids of the visible rows at the places `rows` (n,), 0-based and ascending in the order of `map`."""
+        """Sorted uids of the visible rows at the places `rows` (n,), 0-based and ascending in the order of `map`.
+
+        Raises MethodError if `rows` are not that: all different, each above the one before it, none beyond the pool.
+        """
         counts = [file.count for file in self._files]
         borders = np.concatenate([[0], np.cumsum(counts)])
+        if len(rows) and (rows[0] < 0 or rows[-1] >= borders[-1] or (rows[1:] <= rows[:-1]).any()):
+            raise MethodError(f"pool.take: rows must ascend from 0 to {borders[-1] - 1} at most, none of them twice")
         cuts = np.searchsorted(rows, borders)
         picks = [rows[cuts[i] : cuts[i + 1]] - borders[i] for i in range(len(counts))]
         items = list(zip(self._files, picks, strict=True))
@@ -240,7 +259,8 @@ class Pool:
         return uid.load(path)
 
     def _gathered(self, parts: Iterable[Uids]) -> Uids:
-        folder = None if self._scratch is None else self._scratch / f"uids-{self._passes}"
+        self._arrays += 1
+        folder = None if self._scratch is None else self._scratch / f"uids-{self._arrays}"
         uids = gathered(parts, folder)
         self._given[id(uids)] = uids
         return uids
@@ -251,21 +271,27 @@ class Pool:
         """work(file) of every file. Without `threads` (a method's own function) what is finished is kept."""
         files = self._files
         rows = [file.rows for file in files]
-        self._passes += 1
         executor = self.executor
         if sum(rows) <= INLINE_ROWS:
             executor = executors.local(1)
         elif self._scratch is not None and not threads:
-            work = partial(resumable, str(self._scratch / f"pass-{self._passes}"), work)
+            work = self._resumed(work, self._scratch)
         return executor.stream(work, files, name=name, unit="rows", weights=rows, threads=threads)
+
+    def _resumed(self, work: Callable[[MetadataFile], list[Any]], scratch: Path) -> Callable[[MetadataFile], list[Any]]:
+        """`work` that takes from `scratch` what an earlier run of the method finished in the same pass."""
+        # A method may leave out passes whose outcome it finds in its scratch folder, so passes are told apart by
+        # what they do, and by their number only where they do the same.
+        known = identity(work)
+        if known is None:
+            return work
+        self._passes[known] += 1
+        return partial(resumable, str(scratch / f"{known[:16]}-{self._passes[known]}"), work)
 
     @cached_property
     def _plain_files(self) -> list[MetadataFile]:
         more = {os.path.basename(path): path for path in self._more}
-        return [
-            MetadataFile(path, reading.open_parquet(path).metadata.num_rows, beside=more.get(path.rsplit("/", 1)[-1]))
-            for path in self.files
-        ]
+        return self.executor.map(partial(_opened, more), self.files, name="metadata", threads=True)
 
     @cached_property
     def _more(self) -> list[str]:
@@ -286,6 +312,11 @@ class Pool:
     def _masked(self, file: MetadataFile) -> MetadataFile:
         visible = self.contains(scanning.uids(file, {}))
         return file if visible.all() else replace(file, mask=np.packbits(visible).tobytes())
+
+
+def _opened(beside: dict[str, str], path: str) -> MetadataFile:
+    with reading.open_parquet(path) as parquet:
+        return MetadataFile(path, parquet.metadata.num_rows, beside=beside.get(path.rsplit("/", 1)[-1]))
 
 
 def _map_file(fn: Callable[..., Any], what: dict[str, Any], file: MetadataFile) -> list[Any]:

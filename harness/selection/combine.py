@@ -1,5 +1,6 @@
 """Methods made of other methods: `method=intersect method.of='[clip_score, {name: basic_filter}]'`."""
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -31,9 +32,12 @@ Parts = Annotated[list[Part], Field(min_length=2)]
 def subsets(of: Parts, pool: Pool, ctx: SelectionContext) -> list[Subset]:
     """What each part chooses."""
     found = []
-    for part in of:
+    for number, part in enumerate(of):
         config = MethodConfig(name=(given := _bound(part)).pop("name"), target=given.pop("target", None), params=given)
         method = plugins.resolve(config)
-        answer = call(method, pool, ctx, plugins.bind(method, config.params))
+        # Parts of one name would find each other's files in one scratch folder.
+        scratch = ctx.scratch / f"part-{number}"
+        scratch.mkdir(exist_ok=True)
+        answer = call(method, pool, replace(ctx, scratch=scratch), plugins.bind(method, config.params))
         found.append(checked(answer, pool=pool, name=method.name))
     return found

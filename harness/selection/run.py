@@ -1,5 +1,6 @@
 """Running a method on a pool, and taking a ready uid file: both give uids.npy and subset.json."""
 
+import os
 import shutil
 import time
 import traceback
@@ -14,6 +15,7 @@ from harness import uid
 from harness.config import MethodConfig, Scale
 from harness.errors import ArtifactError, HarnessError, MethodError, from_os_error
 from harness.executor import Executor
+from harness.files import stamp
 from harness.pool.view import Pool
 from harness.progress import say
 from harness.provenance import provenance
@@ -29,13 +31,15 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     """The subset that `method` chooses from `pool`; its uid file and, last, its record are written to `out`.
 
     `out` is a folder (uids.npy, subset.json), or the uid file itself (FILE.npy, with FILE.json beside it). A finished
-    selection with the same method, source, parameters, seed and pool is taken as it is.
+    selection with the same method, source, parameters, seed and pool (in the same state) is taken as it is.
     Raises ConfigError before any work if a parameter does not fit, MethodError if the function raises or returns
     something that is not a subset of the pool.
     """
     params = plugins.bind(method, config.params)
     settings = {"name": config.name, "target": config.target, "seed": config.seed, "params": _plain(params)}
-    work = digest_of({"method": settings, "source": plugins.source_digest(method, params), "pool": pool.digest})
+    given = {name: stamp(value) for name, value in params.items() if isinstance(value, str) and os.path.isfile(value)}
+    source = plugins.source_digest(method, params)
+    work = digest_of({"method": settings, "source": source, "files": given, "pool": pool.state})
     place = Place.of(out)
     done = finished(place, work)
     if done is not None:
@@ -94,7 +98,7 @@ def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
     Raises ArtifactError if it is not sorted, not of dtype u8,u8, empty, or names uids outside the pool.
     """
     subset = Subset.load(path)
-    work = digest_of({"subset": subset.digest, "pool": pool.digest})
+    work = digest_of({"subset": subset.digest, "pool": pool.state})
     place = Place.of(out)
     done = finished(place, work)
     if done is not None:

@@ -8,7 +8,9 @@ python -m harness.subset convert path=FILE out=FILE          npy, raw, parquet, 
 
 import json
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -21,6 +23,7 @@ from harness.pool.view import Pool
 from harness.records import StrictModel
 from harness.subset import Subset, combined
 from harness.subset.convert import Format, read
+from harness.uid import Uids
 
 
 class _Info(StrictModel):
@@ -77,21 +80,18 @@ def _check(argv: list[str]) -> None:
 
 def check(subset: Subset, at: _Pool) -> tuple[int, str]:
     """How many uids of `subset` are not in the pool, and the first of them in hex."""
-    try:
-        sealed = SealedPool.open(at.path, at.seal_dir)
-    except ArtifactError:
-        if at.seal_dir is not None or at.holdout:
-            raise
-        sealed = None
+    plain = at.seal_dir is None and not at.holdout and not Path(at.path, "pool.json").exists()
+    sealed = None if plain else SealedPool.open(at.path, at.seal_dir)
     pool = Pool.open(at.path, sealed=sealed, holdout=at.holdout, executor=executor.local())
-    return pool.strangers(subset.uids)
+    with tempfile.TemporaryDirectory() as scratch:
+        return pool.resuming(Path(scratch)).strangers(subset.uids)
 
 
 def _combine(rule: str) -> Callable[[list[str]], None]:
     def command(argv: list[str]) -> None:
         settings = cli.settings(argv, _Combine)
         pieces = combined(Subset.load(settings.a), Subset.load(settings.b), rule)
-        total = uid.save_pieces(settings.out, pieces)
+        total = uid.save_pieces(settings.out, _some(pieces, f"{rule} of {settings.a} and {settings.b}"))
         sys.stdout.write(f"{settings.out}: {total:,} uids\n")
 
     return command
@@ -99,12 +99,19 @@ def _combine(rule: str) -> Callable[[list[str]], None]:
 
 def _convert(argv: list[str]) -> None:
     settings = cli.settings(argv, _Convert)
-    total = uid.sort_to_file(
-        read(settings.path, format=settings.format, column=settings.column),
-        settings.out,
-        distinct=settings.repeats == "drop",
-    )
+    pieces = _some(read(settings.path, format=settings.format, column=settings.column), settings.path)
+    total = uid.sort_to_file(pieces, settings.out, distinct=settings.repeats == "drop")
     sys.stdout.write(f"{settings.out}: {total:,} uids\n")
+
+
+def _some(pieces: Iterator[Uids], name: str) -> Iterator[Uids]:
+    """`pieces`; ArtifactError at their end if no uid was in them."""
+    total = 0
+    for piece in pieces:
+        total += len(piece)
+        yield piece
+    if not total:
+        raise ArtifactError(f"{name}: holds no uid; a subset needs at least one, so nothing was written")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {

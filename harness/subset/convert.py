@@ -3,7 +3,7 @@
 import io
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -88,16 +88,26 @@ def _csv(path: str, column: str) -> Iterator[list[str]]:
 def _text(path: str, column: str) -> Iterator[list[str]]:
     """One uid a line; empty lines at the end do not count."""
     with open_file(path) as file:
-        lines = (line.decode(errors="replace").strip() for line in file)
+        lines = _up_to_the_last(line.decode(errors="replace").strip() for line in file)
         while chunk := list(itertools.islice(lines, ROWS)):
-            yield chunk if any(chunk) else []
+            yield chunk
+
+
+def _up_to_the_last(lines: Iterable[str]) -> Iterator[str]:
+    """`lines` without the empty ones at the end."""
+    empty = 0
+    for line in lines:
+        if line:
+            yield from itertools.repeat("", empty)
+            yield line
+            empty = 0
+        else:
+            empty += 1
 
 
 def _from_hex(path: str, pieces: Iterator[list[str]]) -> Iterator[Uids]:
     done = 0
     for piece in pieces:
-        while piece and piece[-1] == "":
-            piece.pop()
         texts = [str(text) for text in piece]
         try:
             yield uid.from_hex(texts)

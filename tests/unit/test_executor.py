@@ -90,6 +90,22 @@ def test_items_of_a_killed_worker_are_done_again(tmp_path: Path) -> None:
         workers.close()
 
 
+def test_items_that_each_end_a_worker_once_are_all_done(tmp_path: Path) -> None:
+    def work(item: int) -> int:
+        mark = tmp_path / str(item)
+        if item % 8 == 0 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return item
+
+    workers = executor.local(2)
+    try:
+        assert workers.map(work, list(range(32)), name="test") == list(range(32))
+    finally:
+        workers.close()
+    assert len(list(tmp_path.iterdir())) == 4 > executor.RETRIES
+
+
 def test_workers_that_keep_dying_are_the_machines_fault() -> None:
     workers = executor.local(2)
     try:

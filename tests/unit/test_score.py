@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from pool_folders import uid_of, write_pool
+from pool_folders import sample, uid_of, write_pool, write_tar
 
 from harness import Pool, executor, score
 from harness import model as models
@@ -15,6 +16,7 @@ from harness.pool.seal import seal
 from harness.tars import Reader, read_sample
 
 MODEL = "clip-tiny"
+COLUMN = "clip_mine_similarity_score"
 
 
 @pytest.fixture
@@ -67,6 +69,31 @@ def test_scores_are_those_of_the_model_and_every_method_can_use_them(pool: Path)
     view = Pool.open(pool, sealed=sealed)
     assert len(view.filter(within={"clip_mine_similarity_score": (-1, None)})) == len(view) == 12
     assert not (pool / "scored").exists() or not list((pool / "scored").iterdir())
+
+
+def test_what_could_not_be_downloaded_at_all_has_no_score(pool: Path) -> None:
+    """A metadata file of links that all failed, one without rows, and a shard without a usable pair."""
+    for name, uids in {"c": [uid_of("gone too")], "d": []}.items():
+        pq.write_table(pa.table({"uid": pa.array(uids, pa.string()), "text": pa.array(uids, pa.string())}),
+                       pool / "metadata" / f"{name}.parquet")  # fmt: skip
+    write_tar(pool / "shards" / "00000002.tar", [sample(0, shard=2, image=b"no picture")])
+    assert len(seal(str(pool), executor=executor.local(1)).shards) == 3
+    score.command(arguments(pool))
+    scores = {name: pq.read_table(pool / "metadata" / f"{name}.parquet")[COLUMN].to_pylist() for name in "abcd"}
+    assert np.isnan(scores["c"]).tolist() == [True] and scores["d"] == [] and np.isfinite(scores["b"]).all()
+    with np.load(pool / "metadata" / "c.npz") as arrays:
+        assert arrays["mine_img"].shape[0] == 1 and not arrays["mine_img"].any()
+
+
+def test_metadata_that_do_not_fit_are_told_before_any_work(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score, "_embedded", None)
+    for path in (pool / "metadata").glob("*.parquet"):
+        pq.write_table(pa.table({"uid": [uid_of(path.name)]}), path)
+    with pytest.raises(ArtifactError, match="no row of the metadata is in the sealed pool"):
+        score.command(arguments(pool))
+    shutil.rmtree(pool / "metadata")
+    with pytest.raises(ArtifactError, match="no parquet file"):
+        score.command(arguments(pool))
 
 
 def test_shards_that_are_done_are_not_done_again(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from metadata_pool import uid_hex, write_metadata
 
-from harness import uid
+from harness import Pool, uid
 from harness.errors import ArtifactError, ConfigError
-from harness.subset import Subset
+from harness.subset import Subset, convert
 from harness.subset.__main__ import command
 
 PAIRS = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=30)
@@ -97,6 +97,41 @@ def test_convert_names_the_wrong_row(tmp_path: Path, text: str) -> None:
     with pytest.raises(ArtifactError, match=r"uids\.txt: row 1: "):
         command(["convert", f"path={tmp_path / 'uids.txt'}", f"out={tmp_path / 'out.npy'}"])
     assert not (tmp_path / "out.npy").exists()
+
+
+def test_convert_reads_beyond_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convert, "ROWS", 2)
+    path = tmp_path / "uids.txt"
+    path.write_text("\n".join([*HEX, "", "", "", ""]))
+    assert uid.to_hex(np.concatenate(list(convert.read(str(path))))) == HEX
+    path.write_text("\n".join([*HEX[:3], "", "", "", HEX[3]]))
+    with pytest.raises(ArtifactError, match="row 3: ''"):
+        list(convert.read(str(path)))
+
+
+@pytest.mark.parametrize("last", ["", None])
+def test_an_empty_cell_of_a_table_is_no_uid(tmp_path: Path, last: str | None) -> None:
+    pq.write_table(pa.table({"uid": [*HEX, last]}), tmp_path / "uids.parquet")
+    with pytest.raises(ArtifactError, match=r"uids\.parquet: row 7: "):
+        command(["convert", f"path={tmp_path / 'uids.parquet'}", f"out={tmp_path / 'out.npy'}"])
+
+
+def test_nothing_is_no_subset(tmp_path: Path) -> None:
+    Subset.of(uid.from_hex(HEX)).save(tmp_path / "a.npy")
+    (tmp_path / "empty.txt").write_text("\n")
+    files = [f"a={tmp_path / 'a.npy'}", f"b={tmp_path / 'a.npy'}", f"out={tmp_path / 'out.npy'}"]
+    for arguments in (["diff", *files], ["convert", f"path={tmp_path / 'empty.txt'}", files[2]]):
+        with pytest.raises(ArtifactError, match="holds no uid"):
+            command(arguments)
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("a.npy", "empty.txt")] == []
+
+
+def test_check_never_passes_over_a_broken_seal(tmp_path: Path) -> None:
+    pool = write_metadata(tmp_path / "pool", (5,), features=False)
+    Subset.of(Pool.open(pool).uids()).save(tmp_path / "a.npy")
+    (pool / "pool.json").write_text("{")
+    with pytest.raises(ArtifactError, match=r"pool\.json"):
+        command(["check", f"subset={tmp_path / 'a.npy'}", f"pool.path={pool}"])
 
 
 def test_convert_refuses_what_it_cannot_tell(tmp_path: Path) -> None:

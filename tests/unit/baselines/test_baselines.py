@@ -14,11 +14,12 @@ import pytest
 from metadata_pool import WIDTHS, write_metadata
 from threadpoolctl import threadpool_limits
 
-from baselines import _targets, _wordnet
+from baselines import _targets, _wordnet, image_based
 from harness import Pool, assets, centroids, executor, language, uid
 from harness.config import MethodConfig, load_scale
-from harness.errors import ArtifactError, ConfigError, InfraError
+from harness.errors import ArtifactError, ConfigError, InfraError, MethodError
 from harness.nearest import nearest, nearest_and_product
+from harness.pool import view
 from harness.records import read_record
 from harness.selection import plugins, run
 
@@ -149,6 +150,54 @@ def test_image_based_makes_centroids_of_its_own(folder: Path, tmp_path: Path, wi
     assert 0 < len(found) < sum(SIZES)
     with pytest.raises(ArtifactError, match="too few for 1000 centroids"):
         chosen(folder, tmp_path, "image_based", clusters=1000)
+
+
+def test_image_based_interrupted_after_its_centroids_goes_on(
+    folder: Path, tmp_path: Path, with_targets: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "INLINE_ROWS", 0)
+    whole = chosen(folder, tmp_path / "whole", "image_based", clusters=5)
+    keep, files = image_based._keep, []
+
+    def stopping(*arguments: Any) -> Any:
+        files.append(len(arguments[-2]))
+        if len(files) == 2:
+            raise RuntimeError("stopped")
+        return keep(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_based, "_keep", stopping)
+        with pytest.raises(MethodError, match="stopped"):
+            chosen(folder, tmp_path / "cut", "image_based", clusters=5)
+    assert len(files) == 2 and chosen(folder, tmp_path / "cut", "image_based", clusters=5) == whole
+
+
+def test_a_file_of_centroids_is_part_of_the_work(folder: Path, tmp_path: Path, with_targets: Any) -> None:
+    path, _, points = with_targets
+    before = chosen(folder, tmp_path, "image_based", centroids=path)
+    centroids.save(path, -points)
+    assert chosen(folder, tmp_path, "image_based", centroids=path) != before
+    remarks = read_record(tmp_path / "out" / "subset.json", "subset").payload["remarks"]
+    assert f"centroids: a file of sha256 {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}" in remarks
+    Path(path).write_text("no array")
+    with pytest.raises(ArtifactError, match=r"points\.npy: not an npy file"):
+        chosen(folder, tmp_path, "image_based", centroids=path)
+
+
+def test_parts_of_a_combination_do_not_share_files(folder: Path, tmp_path: Path, with_targets: Any) -> None:
+    sets = [set(chosen(folder, tmp_path / str(k), "image_based", clusters=k)) for k in (3, 20)]
+    parts = [{"name": "image_based", "clusters": k} for k in (3, 20)]
+    assert sets[0] != sets[1]
+    assert chosen(folder, tmp_path, "intersect", of=parts) == sorted(sets[0] & sets[1])
+
+
+def test_methods_that_agree_on_nothing_are_told(folder: Path, tmp_path: Path) -> None:
+    few: list[dict[str, Any]] = [{"fraction": 0.01, "arch": arch} for arch in ("b32", "l14")]
+    assert not set(chosen(folder, tmp_path, "clip_score", **few[0])) & set(
+        chosen(folder, tmp_path, "clip_score", **few[1])
+    )
+    with pytest.raises(MethodError, match="method intersect: no pair is kept by all of its methods"):
+        chosen(folder, tmp_path, "intersect", of=[{"name": "clip_score", **params} for params in few])
 
 
 def test_combinations(folder: Path, tmp_path: Path) -> None:

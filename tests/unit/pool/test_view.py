@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -268,6 +270,17 @@ def test_float32_and_compressed_features_are_read(tmp_path: Path, dtype: type, c
     assert found[0].dtype == dtype
 
 
+def test_compressed_features_that_are_damaged_are_named(tmp_path: Path) -> None:
+    write_metadata(tmp_path, (3000,), features=False)
+    path = tmp_path / "metadata" / f"{0:032x}.npz"
+    write_features(path, 3000, 0, compressed=True)
+    content = bytearray(path.read_bytes())
+    content[2000:2040] = bytes(40)
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=rf"{path}: not a whole npz file"):
+        list(Pool.open(tmp_path).features("b32_img"))
+
+
 def test_unreadable_parquet_is_named(folder: Path) -> None:
     path = folder / "metadata" / f"{2:032x}.parquet"
     path.write_bytes(path.read_bytes()[:-20])
@@ -307,23 +320,74 @@ def test_an_interrupted_pass_goes_on_with_the_files_that_are_left(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(view, "INLINE_ROWS", 0)
-    read = tmp_path / "read"
+    read, stopped = tmp_path / "read", tmp_path / "stopped"
 
-    def keep(stop_at: str, table: Any) -> npt.NDArray[np.bool_]:
+    def keep(table: Any) -> npt.NDArray[np.bool_]:
         with open(read, "a") as file:
             file.write(table["uid"][0].as_py() + "\n")
-        if table["uid"][0].as_py() == stop_at:
+        if table["uid"][0].as_py() == uid_hex((2, 0)) and not stopped.exists():
+            stopped.touch()
             raise RuntimeError("stopped")
         return np.ones(table.num_rows, dtype=bool)
 
     scratch = tmp_path / "scratch"
     pool = Pool.open(folder, executor=executor.local(1))
     with pytest.raises(MethodError, match="stopped"):
-        pool.resuming(scratch).filter(partial(keep, uid_hex((2, 0))), columns=["uid"])
-    found = pool.resuming(scratch).filter(partial(keep, ""), columns=["uid"])
+        pool.resuming(scratch).filter(keep, columns=["uid"])
+    found = pool.resuming(scratch).filter(keep, columns=["uid"])
     assert hexes(found) == sorted(every())
     firsts = [line for line in read.read_text().split() if line in {uid_hex((n, 0)) for n in range(3)}]
     assert firsts == [uid_hex((0, 0)), uid_hex((1, 0)), uid_hex((2, 0)), uid_hex((2, 0))]
+
+
+def test_a_pass_never_takes_what_another_pass_left(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def words(more: int, table: Any) -> npt.NDArray[np.int64]:
+        return np.array([len(text.split()) + more for text in table["text"].to_pylist()])
+
+    monkeypatch.setattr(view, "INLINE_ROWS", 0)
+    pool = Pool.open(folder, executor=executor.local(1))
+    first = pool.resuming(tmp_path / "scratch")
+    zero, one = (np.concatenate(first.map(partial(words, more), columns=["text"])) for more in (0, 1))
+    assert (one == zero + 1).all()
+    # The later run leaves out its first pass, as a method may that finds the outcome in its scratch folder.
+    again = np.concatenate(pool.resuming(tmp_path / "scratch").map(partial(words, 1), columns=["text"]))
+    np.testing.assert_array_equal(again, one)
+    assert len(list((tmp_path / "scratch").iterdir())) == 2
+
+
+IDENTITIES = """
+from functools import partial
+import numpy as np
+from harness.pool.keeping import identity
+
+def made(k):
+    table = np.arange(k)
+    def inner(text):
+        return text in {"one", "two", "three", "four"}
+    def outer(text):
+        return inner(text) or outer(table[0])
+    return partial(outer, columns=("text",))
+
+print(identity(made(3)), identity(made(4)), identity(lambda text: text), identity(partial(print, 3)))
+print(identity(partial(print, (x for x in "ab"))))
+"""
+
+
+def test_the_identity_of_a_function_is_the_same_in_another_process() -> None:
+    found = [
+        subprocess.run(
+            [sys.executable, "-c", IDENTITIES],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    assert found[0].stdout == found[1].stdout, found[0].stderr
+    same, unpicklable = (line.split() for line in found[0].stdout.splitlines())
+    assert len(set(same)) == 4 and unpicklable == ["None"]
 
 
 def test_more_uids_than_memory_wait_in_files(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,6 +396,52 @@ def test_more_uids_than_memory_wait_in_files(pool: Pool, tmp_path: Path, monkeyp
     spilt = pool.resuming(tmp_path / "scratch").uids()
     assert hexes(plain) == hexes(spilt) == sorted(every())
     assert isinstance(spilt, np.memmap)
+
+
+def test_arrays_in_files_stay_when_more_are_made(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeping, "SPILL_ROWS", 10)
+    view_of_it = pool.resuming(tmp_path / "scratch")
+    found = [view_of_it.uids(), *(view_of_it.sample(30, rng=np.random.default_rng(seed)) for seed in (0, 1))]
+    assert hexes(found[0]) == sorted(every())
+    for seed in (0, 1):
+        assert hexes(found[1 + seed]) == hexes(pool.sample(30, rng=np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("rows", [[3, 2], [2, 2], [-1, 4], [5, sum(SIZES)]])
+def test_rows_that_are_no_choice_are_refused(pool: Pool, rows: list[int]) -> None:
+    assert hexes(pool.take(np.array([0, 41, 99]))) == sorted([every()[0], every()[41], every()[99]])
+    with pytest.raises(MethodError, match="rows must ascend from 0 to 99"):
+        pool.take(np.array(rows))
+
+
+def test_a_range_of_what_is_no_number_is_refused(pool: Pool) -> None:
+    for keep in (None, lambda table: np.ones(table.num_rows, dtype=bool)):
+        with pytest.raises(ArtifactError, match=r"0\.parquet: column 'text' has type .*expected numbers"):
+            pool.filter(keep, within={"text": (1.0, None)})
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_limits_are_rounded_to_the_precision_of_a_column(tmp_path: Path, kind: type) -> None:
+    values = np.array([0.27, 0.28, 0.29, np.nan, 0.1, -0.0, 1e-8, 0.28], dtype=kind)
+    columns = {"uid": every((8,)), "score": values}
+    write_file(tmp_path / "metadata" / "a.parquet", columns, row_group_size=2)
+    pool = Pool.open(tmp_path)
+    for low, high in ((0.28, None), (None, 0.28), (0.0, 0.0), (1e-8, 0.27), (float("nan"), None)):
+        inside = values >= kind(-9 if low is None else low)
+        inside &= values <= kind(9 if high is None else high)
+        wanted = sorted(np.array(every((8,)), dtype=object)[inside])
+        for keep in (None, lambda table: np.ones(table.num_rows, dtype=bool)):
+            assert hexes(pool.filter(keep, within={"score": (low, high)})) == wanted
+
+
+def test_the_state_tells_what_changed_on_this_machine(folder: Path) -> None:
+    found = [Pool.open(folder).state, Pool.open(folder).state]
+    assert found[0] == found[1]
+    paths = sorted((folder / "metadata").iterdir())
+    for path in (paths[0], paths[1]):
+        os.utime(path, ns=(1, 1))
+        found.append(Pool.open(folder).state)
+    assert len(set(found)) == 3 and len({Pool.open(folder).digest}) == 1
 
 
 def test_arrays_of_a_pool_are_read_only_and_known_to_it(pool: Pool) -> None:

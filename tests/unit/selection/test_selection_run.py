@@ -3,11 +3,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from metadata_pool import uid_hex, write_metadata
+from metadata_pool import table_of, uid_hex, write_file, write_metadata
 
 from harness import Pool, Subset, executor, uid
 from harness.config import MethodConfig, load_scale
 from harness.errors import ArtifactError, ConfigError, MethodError
+from harness.pool.sealed import SealedPool
 from harness.records import read_record
 from harness.selection import plugins, run
 from harness.selection.plugins import Method
@@ -66,6 +67,23 @@ def test_work_that_is_done_is_not_done_again(pool: Pool, tmp_path: Path) -> None
     uid.save(tmp_path / "out" / "uids.npy", first.uids)
     select(some, pool, tmp_path / "out", n=8)
     assert calls == [7, 8, 8]
+
+
+def test_work_is_done_again_where_the_pool_is_another(tmp_path: Path) -> None:
+    folder = write_metadata(tmp_path / "pool", SIZES, features=False)
+
+    def high(pool: Pool, /, *, ctx: Any) -> Any:
+        return pool.filter(within={"clip_l14_similarity_score": (0.25, None)})
+
+    first = select(high, Pool.open(folder), tmp_path / "out")
+    path = sorted((folder / "metadata").iterdir())[0]
+    write_file(path, table_of(0, SIZES[0]) | {"clip_l14_similarity_score": np.full(SIZES[0], 0.5, np.float32)})
+    second = select(high, Pool.open(folder), tmp_path / "out")
+    assert second.digest != first.digest and len(second) >= SIZES[0]
+    sealed = SealedPool(path=str(folder), seal_dir=str(folder), digest="0" * 64, uids=np.array(second.uids),
+                        borders=np.array([0, len(second)]), shards=("0.tar",))  # fmt: skip
+    assert len(select(high, Pool.open(folder, sealed=sealed), tmp_path / "out")) == len(second)
+    assert len(select(high, Pool.open(folder, sealed=sealed, holdout=5), tmp_path / "out")) == len(second) - 5
 
 
 def test_counts_and_any_order_are_accepted(pool: Pool, tmp_path: Path) -> None:
