@@ -103,7 +103,24 @@ def quotas(shares: Floats, sizes: Ints, total: int) -> Ints:
     wanted = np.asarray(shares, dtype=np.float64) * total
     low, high = -float(wanted.max(initial=0)) - 1, float(sizes.max(initial=0)) + 1
     shift = _root(lambda shift: np.clip(wanted + shift, least, sizes).sum() - total, low, high)
-    exact = np.clip(wanted + shift, least, sizes)
+    return _rounded(np.clip(wanted + shift, least, sizes), sizes, total)
+
+
+def allotted(weights: Floats, sizes: Ints, total: int) -> Ints:
+    """Whole numbers (K,) in proportion to `weights` (K,) >= 0, none above `sizes` (K,), that sum to `total`.
+
+    What a full group cannot take goes to the others in proportion; a group of weight 0 gets nothing, so the sum is
+    smaller where the others have fewer rows than `total`.
+    """
+    sizes = np.where(weights > 0, sizes, 0)
+    shares = np.where(sizes > 0, weights, 0) / max(float(np.max(weights, initial=0)), 1e-300)
+    most = float(np.max(np.divide(sizes, shares, out=np.zeros(len(sizes)), where=shares > 0), initial=0))
+    factor = scaled(lambda factor: np.minimum(sizes, factor * shares), total, most=most)
+    return _rounded(np.minimum(sizes, factor * shares), sizes, min(total, int(sizes.sum())))
+
+
+def _rounded(exact: Floats, sizes: Ints, total: int) -> Ints:
+    """Whole numbers next to `exact` (K,) that sum to `total`, as it does but for rounding; none above `sizes` (K,)."""
     found = np.floor(exact + 1e-9).astype(np.int64)
     # The largest remainders are rounded up, so that the sum is right.
     rest = total - int(found.sum())
