@@ -106,7 +106,7 @@ def quotas(shares: Floats, sizes: Ints, total: int) -> Ints:
     return _rounded(np.clip(wanted + shift, least, sizes), sizes, total)
 
 
-def allotted(weights: Floats, sizes: Ints, total: int) -> Ints:
+def allotted(weights: Floats, sizes: Ints, total: int) -> npt.NDArray[np.int64]:
     """Whole numbers (K,) in proportion to `weights` (K,) >= 0, none above `sizes` (K,), that sum to `total`.
 
     What a full group cannot take goes to the others in proportion; a group of weight 0 gets nothing, so the sum is
@@ -119,9 +119,9 @@ def allotted(weights: Floats, sizes: Ints, total: int) -> Ints:
     return _rounded(np.minimum(sizes, factor * shares), sizes, min(total, int(sizes.sum())))
 
 
-def _rounded(exact: Floats, sizes: Ints, total: int) -> Ints:
+def _rounded(exact: Floats, sizes: Ints, total: int) -> npt.NDArray[np.int64]:
     """Whole numbers next to `exact` (K,) that sum to `total`, as it does but for rounding; none above `sizes` (K,)."""
-    found = np.floor(exact + 1e-9).astype(np.int64)
+    found: npt.NDArray[np.int64] = np.floor(exact + 1e-9).astype(np.int64)
     # The largest remainders are rounded up, so that the sum is right.
     rest = total - int(found.sum())
     open_ = np.flatnonzero(found < sizes)

@@ -15,7 +15,7 @@ from baselines._scores import Floats, one_thread
 from harness import Pool, SelectionContext
 
 SIZE, AGAINST, PENALTY = 8192, 512, 0.1
-"""Pairs learned from, pairs that each one is contrasted with, and pull of the head to the identity, as color_filter's."""
+"""Pairs learned from, pairs that each is contrasted with, and pull of the head to the identity, as in color_filter."""
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,8 @@ class Model:
         told = tokens != _START
         words = np.bincount(row[told], minlength=len(captions))
         total = np.bincount(row[told], weights=np.log(chance[told]), minlength=len(captions))
-        return np.divide(total, words, out=np.full(len(captions), np.nan), where=words > 0).astype(np.float32)
+        means: Floats = np.divide(total, words, out=np.full(len(captions), np.nan), where=words > 0).astype(np.float32)
+        return means
 
     def _places(self, grams: Hashes) -> npt.NDArray[np.int64]:
         """(M,) place of each of `grams` (M,) in the table, -1 where it is not there."""

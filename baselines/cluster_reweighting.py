@@ -23,7 +23,7 @@ from harness import Pool, SelectionContext
 from harness.uid import Uids
 
 AGAINST, PENALTY = 512, 0.1
-"""Pairs that each one is contrasted with, and pull of the head to the identity, as color_filter's."""
+"""Pairs that each is contrasted with, and pull of the head to the identity, as in color_filter."""
 
 Rows = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -72,7 +72,7 @@ def reweighted(
     (N,): of each row; `sizes` (K,): rows of each; `batch`: rows that a round draws, or what is left. A cluster that has
     no new rows keeps its weight.
     """
-    weights = sizes / sizes.sum()
+    weights: Floats = sizes / sizes.sum()
     keys = rng.random(len(cluster), dtype=np.float32)
     drawn, seen = np.zeros(len(sizes), dtype=np.int64), np.zeros(len(cluster), dtype=bool)
     for _ in range(rounds):
@@ -87,7 +87,7 @@ def reweighted(
         counts = np.bincount(cluster[new], minlength=len(sizes))
         total = np.bincount(cluster[new], weights=found, minlength=len(sizes))
         weights = weights * np.where(counts > 0, total / np.maximum(counts, 1), found.mean())
-        weights /= weights.sum()
+        weights = weights / weights.sum()
     return weights
 
 

@@ -4,8 +4,8 @@ Liu et al., POINTS: Improving Your Vision-language Model with Affordable Strateg
 the lowest perplexity are kept. The paper asks a large language model; here it is a small one by word n-grams
 (baselines/_language_model), which knows nothing but what it learned: it finds junk, foreign and garbled captions, and
 rare words too, surprising, and what is said often, right or wrong, not.
-Cost: one pass over the captions at some 10 to 20 microseconds of one core each; 16 bytes for each different n-gram of
-the captions learned from, some 50 MB with 100,000 short ones.
+Cost: one pass over the captions at 10 to 16 microseconds of one core each; 16 bytes for each different n-gram of the
+captions learned from, 16 MB for 100,000 made ones of 10 words with a large vocabulary.
 """
 
 from functools import partial
@@ -42,9 +42,7 @@ def select(
     itself (pool), or a file with one text a line; at most `size` of them, drawn at random. `n`: words of the longest
     n-grams. A caption without a word has no score. Size and `temperature` as in score_sampling.
     """
-    return _scores.kept(
-        pool, ctx, scores(pool, ctx=ctx, texts=texts, size=size, n=n, arch=arch), fraction, temperature
-    )
+    return _scores.kept(pool, ctx, scores(pool, ctx=ctx, texts=texts, size=size, n=n, arch=arch), fraction, temperature)
 
 
 def scores(
