@@ -112,11 +112,20 @@ def allotted(weights: Floats, sizes: Ints, total: int) -> npt.NDArray[np.int64]:
     What a full group cannot take goes to the others in proportion; a group of weight 0 gets nothing, so the sum is
     smaller where the others have fewer rows than `total`.
     """
-    sizes = np.where(weights > 0, sizes, 0)
-    shares = np.where(sizes > 0, weights, 0) / max(float(np.max(weights, initial=0)), 1e-300)
-    most = float(np.max(np.divide(sizes, shares, out=np.zeros(len(sizes)), where=shares > 0), initial=0))
-    factor = scaled(lambda factor: np.minimum(sizes, factor * shares), total, most=most)
-    return _rounded(np.minimum(sizes, factor * shares), sizes, min(total, int(sizes.sum())))
+    sizes = np.where(weights > 0, sizes, 0).astype(np.int64)
+    total = rest = min(total, int(sizes.sum()))
+    exact = np.zeros(len(sizes))
+    open_ = np.flatnonzero(sizes)
+    while len(open_):
+        exact[open_] = rest * (weights[open_] / weights[open_].sum())
+        full = exact[open_] >= sizes[open_]
+        if not full.any():
+            break
+        # What is full now stays full, as the others' part only grows.
+        exact[open_[full]] = sizes[open_[full]]
+        rest -= int(sizes[open_[full]].sum())
+        open_ = open_[~full]
+    return _rounded(exact, sizes, total)
 
 
 def _rounded(exact: Floats, sizes: Ints, total: int) -> npt.NDArray[np.int64]:
