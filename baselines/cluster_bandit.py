@@ -6,9 +6,9 @@ pairs from the cluster; the next pull goes to the cluster with the largest upper
 UCB1), which good clusters have and those pulled seldom. So a small part of the pool is judged, and no good cluster
 takes all. Here a pair is good (1) or not (0): its influence on trusted pairs (baselines/_influence) is above 0, or it
 is among the best by a column. The paper takes the judged pairs themselves; here the cluster gives others like them.
-Cost: k-means and one pass over the embeddings, as prototypes; a head, and three passes for a few thousand pairs each;
-of at most 256 pairs a cluster products with 512 others. About 30 bytes a row in memory, and 8 KB for each pair
-judged 768 wide.
+Cost: k-means and one pass over the embeddings, as prototypes; a head, and four passes for some thousand pairs each;
+of at most 256 pairs a cluster products with 512 others. About 30 bytes a row in memory, and 12 KB for each of these
+pairs 768 wide. With reward=score only the clusters.
 """
 
 from collections.abc import Callable, Sequence

@@ -7,7 +7,7 @@ each cluster by its mean score, so that clusters of poor data fade. Here the mod
 pair has to be trusted. The paper keeps the rounds' draws themselves; here they only teach, and the subset is drawn by
 the last weights.
 Cost: k-means and one pass over the embeddings, as prototypes; then a pass and a head a round. About 30 bytes a row in
-memory, and 12 KB for each of `learn` pairs 768 wide.
+memory, and some 20 KB for each of `learn` pairs 768 wide.
 """
 
 from collections.abc import Callable

@@ -112,7 +112,7 @@ def test_influence_is_what_a_small_step_changes() -> None:
         return float(_heads.contrastive_losses(pairs[0] @ weights, pairs[1], batch, tau=tau).astype(float).mean())
 
     def slope(pairs: Any) -> Any:
-        to_txt, to_img = _influence.misses(pairs[0], pairs[1], (others[0], others[1]), head, tau=tau)
+        to_txt, to_img = _influence.misses(pairs[0], pairs[1], (*others, others[0] @ head), head, tau=tau)
         return (pairs[0].T @ to_txt + to_img.T @ pairs[1]) / (2 * len(pairs[0])) / tau
 
     for pairs in ((img, txt), (one[0], one[1])):
