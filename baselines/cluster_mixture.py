@@ -56,9 +56,10 @@ def select(
     total = _draw.size_of(len(pool), fraction)
 
     def drawn() -> Floats:
-        """(candidates, clusters) shares of mixtures, after what a cluster has not."""
+        """(candidates, clusters) shares of mixtures, none above what the cluster has."""
         parts = ctx.rng.dirichlet(concentration * np.maximum(sizes / sizes.sum(), 1e-9), size=candidates)
-        return np.stack([_draw.allotted(part, sizes, total) for part in parts]) / total
+        # No weight is 0, so that a cluster can fill up what all others lack.
+        return np.stack([_draw.allotted(np.maximum(part, 1e-12), sizes, total) for part in parts]) / total
 
     mixture = next_round(drawn, rounds)[candidate or 0]
     shown = ", ".join(f"{share:.3f}" for share in mixture)

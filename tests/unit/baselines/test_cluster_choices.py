@@ -334,6 +334,11 @@ def test_cluster_mixture_follows_its_runs(pool: Pool, rows: npt.NDArray[np.int64
     assert result @ worth >= chosen(runs=str(path), candidate=199) @ worth + 0.5
 
 
+def test_cluster_mixture_of_everything_is_everything(pool: Pool, tmp_path: Path) -> None:
+    params: dict[str, Any] = {"candidate": 2, "candidates": 5, "clusters": CLUSTERS, "concentration": 0.01}
+    assert len(cluster_mixture.select(pool, ctx=context(tmp_path), fraction=1, **params)) == len(pool)
+
+
 def test_cluster_mixture_refuses_what_does_not_fit(pool: Pool, tmp_path: Path) -> None:
     ctx = context(tmp_path)
     with pytest.raises(ConfigError, match=r"give method\.runs"):
