@@ -8,11 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from baselines import _draw
 from harness import ConfigError, Pool, SelectionContext, centroids
 from harness.nearest import load, nearest
 
 Features = Literal["b32_img", "b32_txt", "l14_img", "l14_txt"]
 Clusters = Annotated[int, Field(gt=0)]
+Keep = Literal["random", "score"]
+"""Of a cluster pairs at random, or the best by a score."""
 
 ROWS_A_CLUSTER = 256
 """Rows that k-means sees for each centroid; faiss finds that more change nothing."""
@@ -69,3 +72,22 @@ def _places(path: str, key: str, score: str | None, table: Any, features: dict[s
     found["distance"] = 1 - np.einsum("nd,nd->n", rows, points[found["cluster"]])
     found["score"] = np.nan if score is None else table[score].to_numpy()
     return found
+
+
+def sizes(found: Array, clusters: int) -> npt.NDArray[np.int64]:
+    """(clusters,) rows of each cluster among `found` (N,), which `places` gave."""
+    return np.bincount(found["cluster"], minlength=clusters)
+
+
+def taken(found: Array, quotas: npt.NDArray[np.int64], keep: Keep, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Ascending rows: quotas[k] of each cluster k, or all where it has fewer; `found` (N,) is what `places` gave."""
+    keys = found["score"] if keep == "score" else rng.random(len(found), dtype=np.float32)
+    return _draw.top_of_groups(keys, found["cluster"], quotas)
+
+
+def probes(found: Array, most: int, clusters: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
+    """For each cluster at most `most` of its rows, drawn at random and in an order by chance."""
+    chosen = rng.permutation(taken(found, np.full(clusters, most), "random", rng))
+    labels = found["cluster"][chosen]
+    order = np.argsort(labels, kind="stable")
+    return np.split(chosen[order], np.cumsum(np.bincount(labels, minlength=clusters))[:-1])

@@ -103,8 +103,34 @@ def quotas(shares: Floats, sizes: Ints, total: int) -> Ints:
     wanted = np.asarray(shares, dtype=np.float64) * total
     low, high = -float(wanted.max(initial=0)) - 1, float(sizes.max(initial=0)) + 1
     shift = _root(lambda shift: np.clip(wanted + shift, least, sizes).sum() - total, low, high)
-    exact = np.clip(wanted + shift, least, sizes)
-    found = np.floor(exact + 1e-9).astype(np.int64)
+    return _rounded(np.clip(wanted + shift, least, sizes), sizes, total)
+
+
+def allotted(weights: Floats, sizes: Ints, total: int) -> npt.NDArray[np.int64]:
+    """Whole numbers (K,) in proportion to `weights` (K,) >= 0, none above `sizes` (K,), that sum to `total`.
+
+    What a full group cannot take goes to the others in proportion; a group of weight 0 gets nothing, so the sum is
+    smaller where the others have fewer rows than `total`.
+    """
+    sizes = np.where(weights > 0, sizes, 0).astype(np.int64)
+    total = rest = min(total, int(sizes.sum()))
+    exact = np.zeros(len(sizes))
+    open_ = np.flatnonzero(sizes)
+    while len(open_):
+        exact[open_] = rest * (weights[open_] / weights[open_].sum())
+        full = exact[open_] >= sizes[open_]
+        if not full.any():
+            break
+        # What is full now stays full, as the others' part only grows.
+        exact[open_[full]] = sizes[open_[full]]
+        rest -= int(sizes[open_[full]].sum())
+        open_ = open_[~full]
+    return _rounded(exact, sizes, total)
+
+
+def _rounded(exact: Floats, sizes: Ints, total: int) -> npt.NDArray[np.int64]:
+    """Whole numbers next to `exact` (K,) that sum to `total`, as it does but for rounding; none above `sizes` (K,)."""
+    found: npt.NDArray[np.int64] = np.floor(exact + 1e-9).astype(np.int64)
     # The largest remainders are rounded up, so that the sum is right.
     rest = total - int(found.sum())
     open_ = np.flatnonzero(found < sizes)

@@ -29,11 +29,7 @@ class Pairs:
 
     def embeddings(self, arch: str) -> tuple[Floats, Floats]:
         """Of the pictures and of the captions, (n, width) each, of length 1, in the order of the uids."""
-        names = [f"{arch}_img", f"{arch}_txt"]
-        parts = self.pool.map(partial(_embedded, self.uids, names), columns=["uid"], features=names, rows=CHUNK,
-                              name="pairs to learn from")  # fmt: skip
-        places = np.concatenate([place for place, _ in parts])
-        rows = np.concatenate([found for _, found in parts], axis=1)
+        places, rows = _rows_in_pool_order(self.pool, self.uids, arch)
         sides = np.empty((2, len(self.uids), rows.shape[2]), dtype=np.float32)
         sides[:, places] = rows
         return sides[0], sides[1]
@@ -46,6 +42,23 @@ class Pairs:
             for place, text in zip(places, found, strict=True):
                 texts[place] = text
         return texts
+
+
+def embeddings_at(pool: Pool, rows: npt.NDArray[np.int64], arch: str) -> tuple[Floats, Floats]:
+    """Of the pictures and of the captions, (n, width) each, of length 1, at the ascending places `rows` (n,)."""
+    _, found = _rows_in_pool_order(pool, np.unique(pool.take(rows)), arch)
+    if found.shape[1] != len(rows):
+        raise ArtifactError(f"{pool.path}: some uids stand in several rows; pairs of one uid cannot be told apart")
+    return found[0], found[1]
+
+
+def _rows_in_pool_order(pool: Pool, uids: Uids, arch: str) -> tuple[npt.NDArray[np.int64], Floats]:
+    """Places among the sorted `uids` of the rows that have one of them, and their embeddings (2, rows, width)."""
+    names = [f"{arch}_img", f"{arch}_txt"]
+    parts = pool.map(
+        partial(_embedded, uids, names), columns=["uid"], features=names, rows=CHUNK, name="pairs to learn from"
+    )
+    return np.concatenate([place for place, _ in parts]), np.concatenate([found for _, found in parts], axis=1)
 
 
 def drawn(pool: Pool, ctx: SelectionContext, size: int) -> Pairs:

@@ -6,7 +6,6 @@ So the subset is small where few samples are seen, and grows with `samples_seen`
 Cost: one pass over one column; about 20 bytes a row in memory. Utilities of one's own take training runs (`runs`).
 """
 
-import json
 from functools import partial
 from typing import Annotated, Any
 
@@ -14,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from baselines import _given
 from baselines._utility import Fit, Positive, Runs, best_buckets, fitted
-from harness import ArtifactError, ConfigError, Pool, SelectionContext
-from harness.config import validated
-from harness.files import open_file
+from harness import ConfigError, Pool, SelectionContext
 from harness.uid import Uids
 
 
@@ -68,9 +66,9 @@ def known_law(
     if sum(source is not None for source in (fit, runs, utility or half_life)) > 1:
         raise ConfigError("compute_aware: give one of method.fit, method.runs, and method.utility with half_life")
     if runs is not None:
-        return fitted(validated(Runs, _json(runs), prefix=f"of {runs}, "), pool_size)
+        return fitted(_given.read(Runs, runs), pool_size)
     if fit is not None:
-        law = validated(Fit, _json(fit), prefix=f"of {fit}, ")
+        law = _given.read(Fit, fit)
     else:
         given = {"utility": utility, "half_life": half_life}
         law = Fit(**{name: values for name, values in given.items() if values is not None})
@@ -80,14 +78,6 @@ def known_law(
             "give one of each for every bucket"
         )
     return law
-
-
-def _json(path: str) -> Any:
-    with open_file(path) as file:
-        try:
-            return json.load(file)
-        except ValueError as error:
-            raise ArtifactError(f"{path}: not a JSON file: {error}") from error
 
 
 def _values(column: str, table: Any) -> npt.NDArray[np.float32]:

@@ -19,6 +19,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "intersect": {"of": ["clip_score", {"name": "random_subset", "fraction": 0.9}]},
     "union": {"of": ["clip_score", {"name": "random_subset", "size": 3}]},
     "image_based": {"clusters": 3},
+    "cluster_mixture": {"candidate": 1, "candidates": 9, "clusters": 3},
     "dp4tl": {"clusters": 3},
     "image_based_intersect_clip_score": {"clusters": 3, "fraction": 0.9},
 }
