@@ -17,7 +17,7 @@ from harness.progress import say
 from leaderboard.board import AGGREGATE_TITLES, Board
 from leaderboard.case import Means
 from leaderboard.entries import ENTRIES, find
-from leaderboard.findings import LEVELS, Verification
+from leaderboard.findings import LEVELS, Verification, visible
 from leaderboard.verified import VERIFIED, remember
 
 BROKEN = InfraError.exit_code
@@ -128,7 +128,7 @@ WORDS = {"ok": "ok", "incomplete": "not reached", "invalid": "FAIL", "broken": "
 
 
 def _report(result: Verification) -> str:
-    name = "/".join(Path(result.entry).parts[-2:])
+    name = visible("/".join(Path(result.entry).parts[-2:]))
     lines = [
         f" {name:40} {result.level:10} {WORDS[result.outcome]:12} {len(result.checks)} checks, {result.seconds:.1f} s"
     ]
@@ -164,12 +164,12 @@ def _print_rank(board: Board, *, as_json: bool) -> None:
             shown.add_column(title, justify="left" if title in ("rank", "method", "level") else "right")
         for row in table.rows:
             shown.add_row(
-                row.rank_text, escape(row.name), f"{row.size:,}", *(_score(row.mean(a)) for a in AGGREGATE_TITLES),
+                row.rank_text, escape(row.label), f"{row.size:,}", *(_score(row.mean(a)) for a in AGGREGATE_TITLES),
                 f"{_score(row.low)}-{_score(row.high)}", str(row.seeds), row.level,
             )  # fmt: skip
         console.print(shown)
         for row in table.apart:
-            console.print(f"not ranked: {escape(row.name)} ({escape(row.reason)})", soft_wrap=True)
+            console.print(f"not ranked: {escape(row.label)} ({escape(row.reason)})", soft_wrap=True)
 
 
 def _score(value: float | None) -> str:
