@@ -85,7 +85,10 @@ def _verify(options: argparse.Namespace) -> int:
     if options.entries and not folders:
         raise ConfigError(f"{options.entries[0]}: holds no entry.json")
     if options.changed_since:
-        folders = [folder for folder in folders if _changed(folder, options.changed_since)]
+        folders = [folder for folder in folders if _changes(folder, options.changed_since)]
+        # What stands there is believed; an entry must not bring its own.
+        for line in _changes(VERIFIED, options.changed_since) if not options.entries else []:
+            say(escape(f"look: {visible(line)} has changed too; a request that adds an entry adds nothing else"))
     if options.fetch and options.files is None:
         raise ConfigError("--fetch needs --files DIR, where the downloads are kept")
     board = Board.load(ENTRIES, verified=VERIFIED)
@@ -137,8 +140,8 @@ def _report(result: Verification) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _changed(folder: Path, commit: str) -> bool:
-    """True if git sees a change in `folder` since the merge base with `commit`, committed or not."""
+def _changes(folder: Path, commit: str) -> list[str]:
+    """Files in `folder` that git sees changed since the merge base with `commit`, committed or not."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
@@ -147,7 +150,8 @@ def _changed(folder: Path, commit: str) -> bool:
         return done.stdout
 
     base = git("merge-base", "HEAD", commit).strip()
-    return bool(git("diff", "--name-only", base, "--", ".").strip() or git("status", "--porcelain", "--", ".").strip())
+    new = git("ls-files", "--others", "--exclude-standard", "--full-name", "--", ".")
+    return sorted({*git("diff", "--name-only", base, "--", ".").splitlines(), *new.splitlines()})
 
 
 def _print_rank(board: Board, *, as_json: bool) -> None:

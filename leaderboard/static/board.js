@@ -112,7 +112,7 @@ function extent(rows) {
 
 function line(row, [low, width]) {
   const [best, worst] = row.ranks.slice(8);
-  const who = [row.authors, `${row.seeds} ${row.seeds === 1 ? "seed" : "seeds"}`].filter(Boolean).join(" · ");
+  const who = [row.authors, `${row.seeds}\u00a0${row.seeds === 1 ? "seed" : "seeds"}`].filter(Boolean).join(" · ");
   const rank = i => `rank ${row.ranks[2 * i]}–${row.ranks[2 * i + 1]}`;
   const versus = row.beats === null ? "–" : (row.beats ? "better" : "not better") + (row.other === null ? "" : "*");
   const cells = [

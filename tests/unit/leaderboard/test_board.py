@@ -22,7 +22,7 @@ from leaderboard.verify import verify
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
-from bench_site import make_entry  # noqa: E402
+from bench_site import make_entry
 
 NASTY = "</script><script>document.title='ran'</script>"
 
