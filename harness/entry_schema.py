@@ -18,9 +18,22 @@ ENTRY_FORMAT = 1
 
 
 def _plain(text: str) -> str:
-    if any(ord(c) < 32 and c not in "\n\t" for c in text) or any(c in _BIDI for c in text):
+    if any((ord(c) < 32 or 127 <= ord(c) < 160) and c not in "\n\t" for c in text) or any(c in _BIDI for c in text):
         raise ValueError("holds control characters")
     return text
+
+
+def _one_line(text: str) -> str:
+    if not any(c.isalnum() and c not in _BLANK for c in text) or any(c in "\n\t\u2028\u2029" for c in text):
+        raise ValueError("is not one line with a letter or digit in it")
+    return text
+
+
+def _named(method: dict[str, Json]) -> dict[str, Json]:
+    known = {"name": str, "target": str | None, "seed": int, "params": dict}
+    if "name" not in method or not all(isinstance(method[key], known[key]) for key in method if key in known):
+        raise ValueError("is not a name with parameters")
+    return method
 
 
 def _http(url: str) -> str:
@@ -31,7 +44,9 @@ def _http(url: str) -> str:
 
 # Characters that reorder the text around them could make one name look like another.
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-Line = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_plain)]
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0")
+"""Letters by name that are drawn as nothing."""
+Line = Annotated[str, Field(min_length=1, max_length=120), AfterValidator(_plain), AfterValidator(_one_line)]
 Text = Annotated[str, Field(max_length=4000), AfterValidator(_plain)]
 Link = Annotated[str, Field(max_length=500), AfterValidator(_http)]
 AggregateName = Literal["imagenet", "shifts", "vtab", "retrieval", "average"]
@@ -138,7 +153,7 @@ class EntryPayload(StrictModel):
     suite: Annotated[str, Field(pattern="^[a-z0-9_]{1,40}$")]
     unofficial: list[Name]
     """Locked settings that were changed; an entry with any is never ranked."""
-    method: dict[str, Json] | None
+    method: Annotated[dict[str, Json], AfterValidator(_named)] | None
     """Name, target, seed and parameters of the selection; None for a ready uid file."""
     pool: PoolSummary
     subset: SubsetSummary
@@ -174,7 +189,7 @@ class Entry:
         path = folder / "entry.json"
         record = read_record(path, "entry")
         try:
-            return cls(folder, record, EntryPayload.model_validate(migrate(record.payload)))
+            return cls(folder, record, EntryPayload.model_validate(migrate(record.payload), strict=True))
         except ValidationError as error:
             raise ArtifactError(f"{path}: not a valid entry: {first_problem(error)}") from error
 
@@ -187,6 +202,6 @@ def load_entry(folder: str | Path) -> Entry:
 def migrate(payload: dict[str, Json]) -> dict[str, Json]:
     """`payload` in the present format; ArtifactError for a format that this harness does not know."""
     version = payload.get("format", ENTRY_FORMAT)
-    if not isinstance(version, int) or not 1 <= version <= ENTRY_FORMAT:
+    if type(version) is not int or not 1 <= version <= ENTRY_FORMAT:
         raise ArtifactError(f"entry format {version!r} is not known, this harness reads 1 to {ENTRY_FORMAT}; update it")
     return payload

@@ -120,6 +120,11 @@ def read_json(path: str | os.PathLike[str], *, limit: int = MAX_RECORD_BYTES) ->
     _check_depth(value, str(path))
     if not _all_finite(value):
         raise ArtifactError(f"{path}: holds a number too large for a float")
+    if b"\\ud" in content.lower():  # the only way to half of a surrogate pair, which no file can be written with
+        try:
+            canonical_json(value)
+        except ArtifactError as error:
+            raise ArtifactError(f"{path}: {error}") from error
     return value
 
 
@@ -152,7 +157,7 @@ def read_record(path: str | os.PathLike[str], kind: str | None = None) -> Record
     """
     value = read_json(path)
     try:
-        record = Record.model_validate(value)
+        record = Record.model_validate(value, strict=True)
     except ValidationError as error:
         raise ArtifactError(f"{path}: not a valid record: {first_problem(error)}") from error
     if kind is not None and record.kind != kind:

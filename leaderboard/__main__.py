@@ -17,7 +17,7 @@ from harness.progress import say
 from leaderboard.board import AGGREGATE_TITLES, Board
 from leaderboard.case import Means
 from leaderboard.entries import ENTRIES, find
-from leaderboard.findings import LEVELS, Verification
+from leaderboard.findings import LEVELS, Verification, visible
 from leaderboard.verified import VERIFIED, remember
 
 BROKEN = InfraError.exit_code
@@ -85,7 +85,10 @@ def _verify(options: argparse.Namespace) -> int:
     if options.entries and not folders:
         raise ConfigError(f"{options.entries[0]}: holds no entry.json")
     if options.changed_since:
-        folders = [folder for folder in folders if _changed(folder, options.changed_since)]
+        folders = [folder for folder in folders if _changes(folder, options.changed_since)]
+        # What stands there is believed; an entry must not bring its own.
+        for line in _changes(VERIFIED, options.changed_since) if not options.entries else []:
+            say(escape(f"look: {visible(line)} has changed too; a request that adds an entry adds nothing else"))
     if options.fetch and options.files is None:
         raise ConfigError("--fetch needs --files DIR, where the downloads are kept")
     board = Board.load(ENTRIES, verified=VERIFIED)
@@ -128,7 +131,7 @@ WORDS = {"ok": "ok", "incomplete": "not reached", "invalid": "FAIL", "broken": "
 
 
 def _report(result: Verification) -> str:
-    name = "/".join(Path(result.entry).parts[-2:])
+    name = visible("/".join(Path(result.entry).parts[-2:]))
     lines = [
         f" {name:40} {result.level:10} {WORDS[result.outcome]:12} {len(result.checks)} checks, {result.seconds:.1f} s"
     ]
@@ -137,8 +140,8 @@ def _report(result: Verification) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _changed(folder: Path, commit: str) -> bool:
-    """True if git sees a change in `folder` since the merge base with `commit`, committed or not."""
+def _changes(folder: Path, commit: str) -> list[str]:
+    """Files in `folder` that git sees changed since the merge base with `commit`, committed or not."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
@@ -147,7 +150,8 @@ def _changed(folder: Path, commit: str) -> bool:
         return done.stdout
 
     base = git("merge-base", "HEAD", commit).strip()
-    return bool(git("diff", "--name-only", base, "--", ".").strip() or git("status", "--porcelain", "--", ".").strip())
+    new = git("ls-files", "--others", "--exclude-standard", "--full-name", "--", ".")
+    return sorted({*git("diff", "--name-only", base, "--", ".").splitlines(), *new.splitlines()})
 
 
 def _print_rank(board: Board, *, as_json: bool) -> None:
@@ -164,12 +168,12 @@ def _print_rank(board: Board, *, as_json: bool) -> None:
             shown.add_column(title, justify="left" if title in ("rank", "method", "level") else "right")
         for row in table.rows:
             shown.add_row(
-                row.rank_text, escape(row.name), f"{row.size:,}", *(_score(row.mean(a)) for a in AGGREGATE_TITLES),
+                row.rank_text, escape(row.label), f"{row.size:,}", *(_score(row.mean(a)) for a in AGGREGATE_TITLES),
                 f"{_score(row.low)}-{_score(row.high)}", str(row.seeds), row.level,
             )  # fmt: skip
         console.print(shown)
         for row in table.apart:
-            console.print(f"not ranked: {escape(row.name)} ({escape(row.reason)})", soft_wrap=True)
+            console.print(f"not ranked: {escape(row.label)} ({escape(row.reason)})", soft_wrap=True)
 
 
 def _score(value: float | None) -> str:

@@ -1,6 +1,10 @@
 """Entries as ranked tables: one table a (protocol, scale, track), never mixed."""
 
+import datetime
 import hashlib
+import itertools
+import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,11 +16,11 @@ import numpy.typing as npt
 
 from harness.config import scale_names
 from harness.entry_schema import AggregateName, EntryPayload, TaskScore
-from harness.errors import HarnessError
+from harness.errors import ArtifactError, HarnessError
 from harness.eval.suite import AGGREGATES
 from leaderboard import safe, statistics
-from leaderboard.entries import Entry, find
-from leaderboard.findings import Verification
+from leaderboard.entries import Entry, find, misplaced
+from leaderboard.findings import Verification, visible
 from leaderboard.statistics import Floats, Ranking, Scores
 from leaderboard.verified import recall
 
@@ -38,14 +42,18 @@ class Row:
     verification: Verification | None = None
     place: int = 0
     """Position in the table by average, from 1; 0 if it is not ranked."""
+    label: str = ""
+    """The name, with the share of the pool where other entries of the table have the same name."""
     ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
     """Aggregate to its range of ranks."""
     spans: dict[str, tuple[float, float]] = field(default_factory=dict)
     """Aggregate to its 95 % interval over samples and seeds."""
     yardstick: "Row | None" = None
-    """The random entry of the same size, if there is one."""
+    """The random entry that is nearest in size, if there is one."""
     beats_random: bool | None = None
     """Significantly better by average than the yardstick; None if there is none."""
+    matched: bool = False
+    """The yardstick is of the same size."""
     problem: str = ""
     """Why it cannot be ranked though it is official and complete."""
 
@@ -82,7 +90,8 @@ class Row:
     @property
     def is_random(self) -> bool:
         """True for a random choice, which is always shown."""
-        return (self.payload.method or {}).get("name") == RANDOM
+        method = self.payload.method or {}
+        return method.get("name") == RANDOM and not method.get("target")
 
     @property
     def rank_text(self) -> str:
@@ -119,8 +128,10 @@ class Row:
     @property
     def date(self) -> str:
         """Day on which the entry was packed, or empty."""
-        finished = str(self.entry.record.provenance.get("finished", ""))[:10]
-        return finished if len(finished) == 10 and finished.replace("-", "").isdigit() else ""
+        try:
+            return datetime.date.fromisoformat(str(self.entry.record.provenance.get("finished", ""))[:10]).isoformat()
+        except ValueError:
+            return ""
 
     def mean(self, aggregate: str) -> float | None:
         """Mean over seeds of one of the five aggregates."""
@@ -162,6 +173,11 @@ class BoardTable:
         """Address of the table on the site."""
         return f"{self.scale}-{self.track}" + ("" if self.protocol == "v1" else f"-{self.protocol}")
 
+    @property
+    def best_by_name(self) -> dict[str, Row]:
+        """Name of a method to its best entry: what a method is matched by across scales."""
+        return {row.name: row for row in reversed(self.rows)}
+
     @cached_property
     def stability(self) -> dict[str, Floats] | None:
         """How the order depends on the choice of tasks (statistics.leave_tasks_out); None with fewer than 3 entries."""
@@ -188,10 +204,12 @@ class Board:
             try:
                 entry = Entry.load(folder)
                 entry.suite  # noqa: B018 - an entry of an unknown suite cannot be shown
+                if problem := misplaced(entry, root):
+                    raise ArtifactError(f"{folder}: {problem}")
                 if scale in (None, entry.payload.scale):
                     rows.append(Row(entry, recall(entry, verified)))
             except HarnessError as error:
-                problems.append(str(error))
+                problems.append(visible(str(error)))
         return cls(_tables(rows), problems)
 
     @property
@@ -264,6 +282,7 @@ def _table(protocol: str, scale: str, track: str, members: Sequence[Row]) -> Boa
     ]) if ranked else np.empty((0, len(AGGREGATES), 1))  # fmt: skip
     for place, row in enumerate(ranked, start=1):
         row.place = place
+    _put_labels(members)
     _put_ranks(ranked, draws)
     apart = sorted((row for row in members if row.reason), key=lambda row: (row.name.casefold(), row.slug))
     return BoardTable(protocol, scale, track, ranked, apart, seed_runs=len(deviations))
@@ -290,13 +309,26 @@ def _put_ranks(rows: Sequence[Row], draws: npt.NDArray[Any]) -> None:
             _put_yardsticks(rows, ranking.better)
 
 
+def _put_labels(rows: Sequence[Row]) -> None:
+    named = Counter(row.name for row in rows)
+    for row in rows:
+        share = 100 * row.size / max(row.payload.pool.samples, 1)
+        row.label = row.name if named[row.name] == 1 else f"{row.name} ({share:.3g} %)"
+    labelled = Counter(row.label for row in rows)
+    for row in rows:
+        if labelled[row.label] > 1:
+            row.label = f"{row.label} {row.entry.slug}"
+
+
 def _put_yardsticks(rows: Sequence[Row], better: npt.NDArray[np.bool_]) -> None:
     random = [i for i, row in enumerate(rows) if row.is_random]
     for i, row in enumerate(rows):
-        near = [j for j in random if j != i and abs(rows[j].size - row.size) <= SAME_SIZE * row.size]
-        if near and not row.is_random:
-            j = min(near, key=lambda j: (abs(rows[j].size - row.size), rows[j].slug))
-            row.yardstick, row.beats_random = rows[j], bool(better[i, j])
+        if not random or row.is_random:
+            continue
+        # By ratio: against 20 % of a pool, 10 % is as far as 40 %.
+        away = {j: abs(math.log(max(rows[j].size, 1) / max(row.size, 1))) for j in random}
+        j = min(random, key=lambda j: (away[j], rows[j].slug))
+        row.yardstick, row.beats_random, row.matched = rows[j], bool(better[i, j]), away[j] <= math.log1p(SAME_SIZE)
 
 
 def _replicates(row: Row) -> npt.NDArray[np.float32]:
@@ -305,10 +337,10 @@ def _replicates(row: Row) -> npt.NDArray[np.float32]:
     if row.reason:
         return empty
     try:
-        found = safe.load_array(row.entry.folder / "bootstrap.npy", dtype="<f4", ndim=3)
+        found = safe.load_array(row.entry.file("bootstrap.npy"), dtype="<f4", ndim=3)
         row.problem = _contradiction(row, found)
     except HarnessError as error:
-        row.problem = str(error)
+        row.problem = visible(str(error)).replace(f"{row.entry.folder}/", "")
     return empty if row.problem else np.asarray(found)
 
 
@@ -331,16 +363,13 @@ def _contradiction(row: Row, replicates: npt.NDArray[np.float32]) -> str:
 def scale_correlations(tables: Mapping[str, BoardTable]) -> list[tuple[str, str, str, statistics.Correlation]]:
     """Rank correlations between scales over the methods that both have, by name: (aggregate, scale, scale, …)."""
     found = []
-    scales = list(tables)
-    for i, first in enumerate(scales):
-        for second in scales[i + 1 :]:
-            names = {row.name for row in tables[first].rows} & {row.name for row in tables[second].rows}
-            for aggregate in ("imagenet", "average"):
-                columns = [
-                    np.array([row.mean(aggregate) for name in sorted(names) for row in tables[scale].rows[::-1]
-                              if row.name == name][: len(names)], dtype=np.float64)
-                    for scale in (first, second)
-                ]  # fmt: skip
-                if len(columns[0]) == len(columns[1]) and (agreement := statistics.correlation(*columns)):
-                    found.append((aggregate, first, second, agreement))
+    for (first, a), (second, b) in itertools.combinations(tables.items(), 2):
+        rows, others = a.best_by_name, b.best_by_name
+        names = sorted(set(rows) & set(others))
+        for aggregate in ("imagenet", "average"):
+            columns = [
+                np.array([best[name].mean(aggregate) for name in names], dtype=np.float64) for best in (rows, others)
+            ]
+            if agreement := statistics.correlation(*columns):
+                found.append((aggregate, first, second, agreement))
     return found

@@ -9,7 +9,9 @@ from typing import Self
 from harness import entry_schema
 from harness.errors import ArtifactError
 from harness.eval import suite as suites
+from harness.files import sha256_file
 from harness.records import Record, read_record
+from leaderboard import safe
 
 ENTRIES = Path(__file__).parent / "entries"
 """entries/<scale>/<slug>/entry.json"""
@@ -51,6 +53,7 @@ class Entry(entry_schema.Entry):
     @classmethod
     def load(cls, folder: Path) -> Self:
         """As entry_schema.Entry.load; the folder's name becomes an address, so it is checked as well."""
+        safe.require_file(folder / "entry.json")
         entry = super().load(folder)
         if not re.fullmatch(_FOLDER, entry.slug):
             raise ArtifactError(f"{str(folder)[:200]!r}: a folder's name is letters, digits, and . _ - between them")
@@ -66,9 +69,28 @@ class Entry(entry_schema.Entry):
         """The suite that the entry names; ConfigError if there is none of that name."""
         return suites.load(self.payload.suite)
 
+    def file(self, path: str) -> Path:
+        """The file at `path` in the folder; ArtifactError unless it is there and the one that entry.json names."""
+        place = self.folder / path
+        safe.require_file(place)
+        if sha256_file(place) != self.record.inputs.get(path):
+            raise ArtifactError(f"{path} is not the file that entry.json names")
+        return place
+
     def read(self, path: str) -> Record:
         """The record at `path` in the entry's folder."""
         return read_record(self.folder / path, kind_of(path) or "record")
+
+
+def misplaced(entry: Entry, root: Path = ENTRIES) -> str:
+    """Why `entry`, which lies below `root`, cannot stand there: its address would be another's. Empty if it can."""
+    folder, root = entry.folder.resolve(), root.resolve()
+    if not folder.is_relative_to(root):
+        return ""
+    if folder != root / entry.payload.scale / folder.name:
+        return f"the folder of this entry is {entry.payload.scale}/{entry.folder.name}"
+    twins = sorted(path.name for path in folder.parent.iterdir() if path.name.casefold() == folder.name.casefold())
+    return f"folders {' and '.join(twins)} differ in case only" if len(twins) > 1 else ""
 
 
 def find(root: Path) -> Iterator[Path]:

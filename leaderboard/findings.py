@@ -1,7 +1,9 @@
 """What a verification says: values, collected, never raised."""
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator
 
 from harness.records import StrictModel
 
@@ -12,15 +14,23 @@ LEVELS: tuple[Level, ...] = ("claimed", "rescored", "retrained")
 Outcome = Literal["ok", "incomplete", "invalid", "broken"]
 
 
+def visible(text: str) -> str:
+    """`text` with every character that is not drawn written as an escape: terminals obey some, readers miss others."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+Shown = Annotated[str, BeforeValidator(visible)]
+
+
 class Finding(StrictModel):
     """One thing that was found."""
 
     severity: Severity
     check: str
     """Name of the check, e.g. `ledger`."""
-    where: str
+    where: Shown
     """File or field."""
-    what: str
+    what: Shown
     """One sentence."""
 
     def __str__(self) -> str:

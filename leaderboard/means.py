@@ -1,5 +1,6 @@
 """Bringing what a verification needs: the pool, and the files that an entry keeps elsewhere."""
 
+import http.client
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -66,5 +67,7 @@ def _download(url: str, to: Path, *, limit: int) -> None:
                 if left < 0:
                     raise ArtifactError(f"{url}: longer than the {limit:,} bytes that the entry states")
                 target.write(part)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except ValueError as error:
+        raise ArtifactError(f"{url}: is not an address ({error})") from error
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise InfraError(f"{url}: cannot be downloaded ({error}); try again") from error

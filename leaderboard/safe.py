@@ -3,13 +3,17 @@
 Nothing here follows links, unpickles, or allocates what a header merely claims.
 """
 
+import contextlib
 import os
+import resource
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from harness import npy
@@ -20,6 +24,30 @@ from harness.uid import UID_DTYPE, Uids
 MAX_FILE = 1 << 30
 """Bytes of the largest file that may stand in an entry's folder."""
 MAX_FILES = 20_000
+MAX_FOLDER = 4 << 30
+"""Bytes of all files of an entry."""
+MAX_RECORDS = 64 << 20
+"""Bytes of all its records: in memory they are some twenty times as large."""
+MAX_UNPACKED = 4 << 30
+"""Bytes of memory that reading a table of predictions may take."""
+MAX_KEY = 1000
+"""Bytes of the longest key of a prediction."""
+MAX_WIDTH = 64
+"""Numbers a row of a column of predictions."""
+MAX_NUMBER = 1 << 24
+"""Largest class, group or index in predictions."""
+
+
+def require_file(path: Path) -> None:
+    """ArtifactError unless `path` is a plain file, not too large and not a link."""
+    try:
+        info = path.lstat()
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    if not stat.S_ISREG(info.st_mode):
+        raise ArtifactError(f"{path}: is not a plain file")
+    if info.st_size > MAX_FILE:
+        raise ArtifactError(f"{path}: holds {info.st_size:,} bytes, more than {MAX_FILE:,}")
 
 
 def regular_files(folder: Path) -> dict[str, int]:
@@ -48,6 +76,12 @@ def regular_files(folder: Path) -> dict[str, int]:
                 found[name] = info.st_size
             if len(found) + len(todo) > MAX_FILES:
                 raise ArtifactError(f"more than {MAX_FILES:,} files")
+    for what, total, most in (
+        ("files", sum(found.values()), MAX_FOLDER),
+        ("records", sum(size for name, size in found.items() if name.endswith(".json")), MAX_RECORDS),
+    ):
+        if total > most:
+            raise ArtifactError(f"{what} of {total:,} bytes, more than {most:,}")
     return found
 
 
@@ -67,12 +101,64 @@ def load_uids(path: Path) -> Uids:
 
 
 def load_predictions(path: Path, *, rows: int) -> tuple[list[str], dict[str, npt.NDArray[Any]]]:
-    """Keys and columns of a task's predictions; refused before they are read if they are more than `rows` rows."""
+    """Keys and columns of a task's predictions.
+
+    ArtifactError unless they are at most `rows` rows of a short key and whole numbers, by the file's footer before
+    anything is read, and in fact. A page may unpack to more than the footer says, so memory is bounded while reading.
+    """
     try:
-        footer = pq.ParquetFile(path).metadata
-        unpacked = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise ArtifactError(f"{path.name}: not a readable table of predictions") from error
+        with _memory(MAX_UNPACKED):
+            # As a dictionary one long key that stands in every row is held once.
+            file = pq.ParquetFile(path, read_dictionary=["key"])
+            _check_footer(file, path.name, rows=rows)
+            for part in file.read(columns=["key"])["key"].chunks:
+                if (longest := pc.max(pc.binary_length(part.dictionary)).as_py() or 0) > MAX_KEY:
+                    raise ArtifactError(f"{path.name}: a key of {longest:,} bytes, more than {MAX_KEY}")
+            keys, columns = predictions.read(path)
+    except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise ArtifactError(f"{path.name}: not a readable table of predictions ({type(error).__name__})") from error
+    if None in keys:
+        raise ArtifactError(f"{path.name}: a row has no key")
+    for name, values in columns.items():
+        # A metric counts by class and group: a number takes as much memory as it is large.
+        if values.dtype.kind not in "iub" or (
+            values.size and not -1 <= int(values.min()) <= values.max() <= MAX_NUMBER
+        ):
+            raise ArtifactError(f"{path.name}: column {name} holds other than whole numbers from -1 to {MAX_NUMBER:,}")
+    return keys, columns
+
+
+def _check_footer(file: pq.ParquetFile, name: str, *, rows: int) -> None:
+    footer, schema = file.metadata, file.schema_arrow
+    unpacked = sum(footer.row_group(i).total_byte_size for i in range(footer.num_row_groups))
     if footer.num_rows > rows or unpacked > MAX_FILE or footer.num_columns > 32:
-        raise ArtifactError(f"{path.name}: {footer.num_rows:,} rows, {unpacked:,} bytes; too large for {rows:,} rows")
-    return predictions.read(path)
+        raise ArtifactError(f"{name}: {footer.num_rows:,} rows, {unpacked:,} bytes; too large for {rows:,} rows")
+    if len(set(schema.names)) != len(schema.names) or "key" not in schema.names:
+        raise ArtifactError(f"{name}: columns must have names of their own, and one be key")
+    for field in schema:
+        inner, wide = field.type, 1
+        if pa.types.is_fixed_size_list(inner):
+            inner, wide = inner.value_type, inner.list_size
+        right = pa.types.is_integer(inner) or pa.types.is_boolean(inner)
+        if field.name == "key":
+            right = pa.types.is_dictionary(inner) and pa.types.is_string(inner.value_type)
+        if wide > MAX_WIDTH or not right:
+            raise ArtifactError(f"{name}: column {field.name[:40]!r} is of type {str(field.type)[:60]}")
+
+
+@contextlib.contextmanager
+def _memory(more: int) -> Iterator[None]:
+    """Let this process take `more` bytes beside what it has; what goes beyond is a MemoryError. Linux only."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        yield
+        return
+    old = resource.getrlimit(resource.RLIMIT_AS)
+    limit = int(statm.read_text().split()[0]) * resource.getpagesize() + more
+    if old[1] != resource.RLIM_INFINITY:
+        limit = min(limit, old[1])
+    resource.setrlimit(resource.RLIMIT_AS, (limit, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, old)

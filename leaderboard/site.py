@@ -19,10 +19,12 @@ from markupsafe import Markup
 
 from harness.config import validated
 from harness.entry_schema import Link
-from harness.eval.suite import AGGREGATES, Suite
+from harness.errors import ArtifactError
+from harness.eval.suite import AGGREGATES, Suite, Task
 from harness.files import write_bytes
 from harness.records import StrictModel
 from leaderboard.board import AGGREGATE_TITLES, Board, BoardTable, Row, scale_correlations
+from leaderboard.findings import visible
 
 HERE = Path(__file__).parent
 STATIC = ("site.css", "common.js", "board.js", "compare.js", "tasks.js")
@@ -30,6 +32,7 @@ MAX_CARD = 40_000
 """Bytes of a data card that are shown."""
 MAX_LINES = 22
 """Methods in the chart across scales: as many labels as fit."""
+STAND_IN = " (stand-in)"
 GROUPS = {
     "imagenet": "ImageNet",
     "shifts": "ImageNet shifts",
@@ -109,20 +112,27 @@ def build(board: Board, out: Path) -> int:
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
+        trim_blocks=True, lstrip_blocks=True, finalize=_readable,
     )  # fmt: skip
     environment.filters |= {
         "score": score,
         "block": json_block,
         "short": lambda digest: digest[:12],
         "duration": duration,
+        "task_name": _task_name,
     }
     return environment
 
 
+def _readable(value: Any) -> Any:
+    """What stands in a page, without the characters that a page would obey and a reader not see."""
+    plain = type(value) is str and not value.isprintable()
+    return "\n".join(map(visible, value.replace("\r\n", "\n").replace("\t", "    ").split("\n"))) if plain else value
+
+
 def score(value: float | None, digits: int = 3) -> str:
     """`.173`, or a dash."""
-    return "–" if value is None else f"{value:.{digits}f}".removeprefix("0")
+    return "–" if value is None else f"{value + 0.0:.{digits}f}".removeprefix("0")
 
 
 def duration(seconds: float | None) -> str:
@@ -153,22 +163,23 @@ def table_data(table: BoardTable) -> dict[str, Any]:
         "key": table.key, "scale": table.scale, "track": table.track, "protocol": table.protocol,
         "seedRuns": table.seed_runs,
         "rows": [_row_data(row) for row in table.rows],
-        "apart": [{"slug": row.slug, "name": row.name, "reason": row.reason, "average": _round(row.mean("average"))}
+        "apart": [{"slug": row.slug, "name": row.label, "reason": row.reason, "average": _round(row.mean("average"))}
                   for row in table.apart],
     }  # fmt: skip
 
 
 def _row_data(row: Row) -> list[Any]:
-    """slug, name, authors, ranks (two an aggregate), size, aggregates, low, high, std, seeds, level, date, seconds,
-    random, beats random."""
+    """slug, label, authors, ranks (two an aggregate), size, aggregates, low, high, std, seeds, level, date, seconds,
+    random, beats random, size of that random entry if it is another."""
     authors = row.payload.about.authors
     return [
-        row.slug, row.name, (authors[0] + (" et al." if len(authors) > 1 else "")) if authors else "",
+        row.slug, row.label, (authors[0] + (" et al." if len(authors) > 1 else "")) if authors else "",
         [place for name in AGGREGATES for place in row.ranks[name]], row.size,
         [_round(row.mean(name)) for name in AGGREGATES],
         _round(row.low), _round(row.high), _round(row.std("average")), row.seeds, row.level, row.date,
         None if row.selection_seconds is None else round(row.selection_seconds, 1), int(row.is_random),
         None if row.beats_random is None else int(row.beats_random),
+        None if row.matched or row.yardstick is None else row.yardstick.size,
     ]  # fmt: skip
 
 
@@ -182,9 +193,10 @@ def task_data(board: Board) -> dict[str, Any]:
         "tables": [
             {
                 "key": table.key, "scale": table.scale, "track": table.track,
-                "tasks": [[task.key, task.name, GROUPS[task.group], task.chance] for task in _suite(table).scored],
+                "tasks": [[task.key, _task_name(task), GROUPS[task.group], task.chance]
+                          for task in _suite(table).scored],
                 "rows": [
-                    [row.slug, row.name, [_round(row.scores.get(task.key)) for task in _suite(table).scored],
+                    [row.slug, row.label, [_round(row.scores.get(task.key)) for task in _suite(table).scored],
                      [_half(row, task.key) for task in _suite(table).scored], _round(row.mean("average"))]
                     for row in table.rows
                 ],
@@ -192,6 +204,11 @@ def task_data(board: Board) -> dict[str, Any]:
             for table in board.tables if table.rows
         ]
     }  # fmt: skip
+
+
+def _task_name(task: Task) -> str:
+    """As in the suite; that the tasks of scale tiny are stand-ins is said once on a page."""
+    return task.name.removesuffix(STAND_IN)
 
 
 def _suite(table: BoardTable) -> Suite:
@@ -213,8 +230,8 @@ def scaling_chart(tables: Mapping[str, BoardTable]) -> dict[str, Any]:
     """Lines of the methods that have entries at several scales, best at the largest first; labels do not overlap."""
     methods: dict[str, dict[str, float]] = {}
     for scale, table in tables.items():
-        for row in reversed(table.rows):
-            methods.setdefault(row.name, {})[scale] = row.mean("average") or 0.0
+        for name, row in table.best_by_name.items():
+            methods.setdefault(name, {})[scale] = row.mean("average") or 0.0
     several = {name: by_scale for name, by_scale in methods.items() if len(by_scale) > 1}
     scales = [scale for scale in tables if any(scale in by_scale for by_scale in several.values())]
     if not several:
@@ -264,11 +281,13 @@ def command(row: Row) -> str:
 
 
 def _card(row: Row) -> str:
-    path = row.entry.folder / "data-card.md"
-    if "data-card.md" not in row.entry.record.inputs or not path.is_file() or path.is_symlink():
+    if "data-card.md" not in row.entry.record.inputs:
         return ""
-    with open(path, "rb") as file:
-        return file.read(MAX_CARD).decode(errors="replace")
+    try:
+        with open(row.entry.file("data-card.md"), "rb") as file:
+            return file.read(MAX_CARD).decode(errors="replace")
+    except ArtifactError:
+        return ""
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
@@ -290,7 +309,7 @@ def to_csv(rows: Sequence[Row]) -> str:
                      "level", *AGGREGATES, "average_low", "average_high", "not_ranked", "digest", *keys])  # fmt: skip
     for row in rows:
         best, worst = row.ranks.get("average", ("", ""))
-        name = f"'{row.name}" if row.name[:1] in "=+-@\t" else row.name
+        name = f"'{row.name}" if row.name[:1] in "=+-@" else row.name
         writer.writerow([
             row.entry.record.protocol, row.payload.scale, row.payload.about.track, best, worst, name, row.size,
             row.payload.subset.distinct, row.seeds, row.level, *(row.mean(a) for a in AGGREGATES), row.low, row.high,

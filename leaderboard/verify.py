@@ -90,7 +90,7 @@ def _make(name: str, check: Check, case: Case, made: list[str]) -> list[Finding]
         raise from_os_error(problem, problem.filename or "the machine") from problem
     except HarnessError:
         raise
-    except (TypeError, KeyError, AttributeError, ValueError, IndexError, OverflowError, RecursionError) as problem:
+    except (TypeError, KeyError, AttributeError, ValueError, IndexError, ArithmeticError, RecursionError) as problem:
         # The schema of entry.json holds; the values of its records may have other types than a check expects.
         what = f"holds values of other types than they should be: {type(problem).__name__}: {problem}"[:300]
         found.append(Finding(severity="error", check=name, where="records", what=what))

@@ -13,6 +13,8 @@ def seeds(case: Case) -> Notes:
     stated = [summary.seed for summary in case.payload.runs]
     if len(set(stated)) != len(stated):
         yield error("entry.json", f"training seeds {stated} are not distinct")
+    elif sorted(stated) != list(range(len(stated))):
+        yield warning("entry.json", f"training seeds {stated} are not 0 to {len(stated) - 1}; ask how they were chosen")
     first = case.runs[0]
     for run in case.runs:
         for name, record in (

@@ -4,11 +4,13 @@ from harness import files as harness_files
 from harness.errors import ArtifactError
 from leaderboard import safe
 from leaderboard.case import Case, Notes, error
-from leaderboard.entries import is_entry_path, kind_of
+from leaderboard.entries import is_entry_path, kind_of, misplaced
 
 
 def files(case: Case) -> Notes:
     """Every file is named in entry.json and every named file is there, or elsewhere; nothing but plain files."""
+    if problem := misplaced(case.entry):
+        yield error("-", problem)
     there = set(safe.regular_files(case.entry.folder)) - {"entry.json"}
     named = case.entry.record.inputs
     for path in sorted(path for path in named if not is_entry_path(path)):

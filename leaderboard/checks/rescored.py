@@ -132,13 +132,18 @@ def _evaluate(case: Case, checkpoint: Path, tasks: list[Task], out: Path) -> Non
     }  # fmt: skip
     if case.means.data_dir is not None:
         settings["data_dir"] = str(case.means.data_dir)
-    run_harness("harness.eval", settings)
+    run_harness("harness.eval", settings, theirs=checkpoint)
 
 
-def run_harness(module: str, settings: dict[str, str]) -> None:
-    """Run a command of the harness in a process of its own; InfraError if it fails, for our own command failed."""
+def run_harness(module: str, settings: dict[str, str], *, theirs: Path) -> None:
+    """Run a command of the harness in a process of its own on a file of the entry, `theirs`.
+
+    Raises ArtifactError if the command says that this file is at fault, InfraError if it fails otherwise.
+    """
     command = [sys.executable, "-m", module, *(f"{key}={value}" for key, value in settings.items())]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]
+        if done.returncode == ArtifactError.exit_code and str(theirs) in last:
+            raise ArtifactError(last.replace(f"{theirs.parent}/", ""))
         raise InfraError(f"python -m {module} ended with code {done.returncode}: {last}")

@@ -43,7 +43,7 @@ def retrain(case: Case) -> Notes:
         settings |= {"pool.path": case.means.pool.path, "pool.seal_dir": case.means.pool.seal_dir}
     if case.means.data_dir is not None:
         settings["eval.data_dir"] = str(case.means.data_dir)
-    run_harness("harness.run", settings)
+    run_harness("harness.run", settings, theirs=uids)
     again = read_record(Path(work) / f"seed-{seed}" / "eval" / "evaluation.json", "evaluation").payload["aggregates"][
         "average"
     ]

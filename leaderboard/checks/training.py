@@ -14,6 +14,9 @@ from harness.train.recipe import checkpoint_steps
 from harness.uid import Uids
 from leaderboard.case import Case, Notes, error
 
+MOST_CHECKPOINTS = 1000
+"""A changed recipe may ask for more than anyone keeps; their steps are not worked out."""
+
 
 def scale(case: Case) -> Notes:
     """The scale is one of ours, and training recorded the digest of the locked recipe."""
@@ -55,6 +58,8 @@ def checkpoints(case: Case) -> Notes:
         where = f"{run.folder}/train/train.json"
         if not isinstance(kept, list) or not all(isinstance(item, dict) for item in kept):
             yield error(where, "checkpoints is not a list of objects")
+        elif len(kept) > case.scale.checkpoints or case.scale.checkpoints > MOST_CHECKPOINTS:
+            yield error(where, f"{len(kept):,} checkpoints, the recipe keeps {case.scale.checkpoints:,}")
         elif [item.get("step") for item in kept] != checkpoint_steps(case.scale):
             yield error(where, f"checkpoints are not at the steps {checkpoint_steps(case.scale)}")
         elif kept[-1].get("sha256") != run.train.payload.get("checkpoint"):

@@ -1,8 +1,9 @@
 "use strict";
 // The board: tabs by scale and track, a table that sorts and filters, and charts of what it shows.
 
-const STEP = 100;
-const FIELDS = ["slug", "name", "authors", "ranks", "size", "scores", "low", "high", "std", "seeds", "level", "date", "seconds", "random", "beats"];
+// The browser lays out every line that is shown, and that is what sorting costs: 50 fill two screens.
+const STEP = 50;
+const FIELDS = ["slug", "name", "authors", "ranks", "size", "scores", "low", "high", "std", "seeds", "level", "date", "seconds", "random", "beats", "other"];
 const LEVELS = ["unverified", "claimed", "rescored", "retrained"];
 
 // title, class, key to sort by, first direction (1 ascending), whether only wide screens show it
@@ -11,11 +12,11 @@ const COLUMNS = [
   ["Method", "", row => row.name.toLowerCase(), 1, false],
   ["Average", "n", row => row.scores[4], -1, false],
   ["95 %", "", row => row.low, -1, true],
-  ...["ImageNet", "Shifts", "VTAB", "Retrieval"].map((title, i) => [title, "n", row => row.scores[i], -1, i > 0]),
+  ...["ImageNet", "Shifts", "VTAB", "Retrieval"].map((title, i) => [title, "n", row => row.scores[i], -1, true]),
   ["Size", "n", row => row.size, -1, false],
   ["vs random", "", row => row.beats === null ? -1 : row.beats, -1, true],
   ["Selection", "n", row => row.seconds ?? Infinity, 1, true],
-  ["Level", "", row => LEVELS.indexOf(row.level), -1, false],
+  ["Level", "", row => LEVELS.indexOf(row.level), -1, true],
   ["Packed", "n", row => row.date, -1, true],
 ];
 const AVERAGE = 2;
@@ -44,7 +45,7 @@ function label(table) {
 }
 
 function choose() {
-  const key = decodeURIComponent(location.hash.slice(1));
+  const key = hash();
   current = tables.find(table => table.key === key) || tables[0];
   for (const button of document.querySelectorAll("#tabs button")) button.setAttribute("aria-pressed", button.dataset.key === current.key);
   shown = STEP;
@@ -71,7 +72,8 @@ function ordered(rows) {
 function render() {
   const rows = matching();
   const noise = current.seedRuns ? "" : " No entry here has two seeds, so intervals leave the noise of seeds out.";
-  document.getElementById("note").textContent = `${rows.length.toLocaleString("en")} of ${current.rows.length.toLocaleString("en")} ranked entries, protocol ${current.protocol}.${noise}`;
+  const otherSize = rows.some(row => row.other !== null) ? " * No random entry has this size; the nearest one is taken." : "";
+  document.getElementById("note").textContent = `${rows.length.toLocaleString("en")} of ${current.rows.length.toLocaleString("en")} ranked entries, protocol ${current.protocol}.${noise}${otherSize}`;
   charts(rows);
   list(rows);
 }
@@ -110,18 +112,19 @@ function extent(rows) {
 
 function line(row, [low, width]) {
   const [best, worst] = row.ranks.slice(8);
-  const who = [row.authors, `${row.seeds} ${row.seeds === 1 ? "seed" : "seeds"}`].filter(Boolean).join(" · ");
+  const who = [row.authors, `${row.seeds}\u00a0${row.seeds === 1 ? "seed" : "seeds"}`].filter(Boolean).join(" · ");
   const rank = i => `rank ${row.ranks[2 * i]}–${row.ranks[2 * i + 1]}`;
+  const versus = row.beats === null ? "–" : (row.beats ? "better" : "not better") + (row.other === null ? "" : "*");
   const cells = [
     node("td", {class: "rank"}, best === worst ? best : `${best}–${worst}`),
-    node("th", {scope: "row", class: "method"}, node("a", {href: `entries/${encodeURIComponent(row.slug)}.html`}, row.name), node("small", {}, who)),
-    node("td", {class: "n main", title: row.std === null ? rank(4) : `${rank(4)}, standard deviation between seeds ${score(row.std, 4)}`}, score(row.scores[4])),
+    node("th", {scope: "row", class: "method"}, node("a", {href: `entries/${encodeURIComponent(row.slug)}.html`}, ...breakable(row.name)), node("small", {}, who), node("small", {class: "narrow-only"}, row.level)),
+    node("td", {class: "n main", title: row.std === null ? rank(4) : `${rank(4)}, standard deviation between seeds ${score(row.std, 4)}`}, score(row.scores[4]), node("small", {class: "narrow-only"}, `${score(row.low)}–${score(row.high)}`)),
     node("td", {class: "wide-only", title: `${score(row.low)} to ${score(row.high)}`}, spark(row, low, width)),
-    ...row.scores.slice(0, 4).map((value, i) => node("td", {class: i ? "n wide-only" : "n", title: rank(i)}, score(value))),
+    ...row.scores.slice(0, 4).map((value, i) => node("td", {class: "n wide-only", title: rank(i)}, score(value))),
     node("td", {class: "n"}, count(row.size)),
-    node("td", {class: `wide-only ${row.beats === 1 ? "beats" : row.beats === 0 ? "beaten" : "dim"}`}, row.random ? "yardstick" : row.beats === 1 ? "better" : row.beats === 0 ? "not better" : "–"),
+    node("td", {class: `wide-only ${row.beats === 1 ? "beats" : row.beats === 0 ? "beaten" : "dim"}`, title: row.other === null ? null : `nearest random entry: ${count(row.other)} pairs`}, row.random ? "yardstick" : versus),
     node("td", {class: "n wide-only"}, duration(row.seconds)),
-    node("td", {}, node("span", {class: `level ${row.level}`}, row.level)),
+    node("td", {class: "wide-only"}, node("span", {class: `level ${row.level}`}, row.level)),
     node("td", {class: "n dim wide-only"}, row.date || "–"),
   ];
   return node("tr", {class: row.random ? "random" : null}, ...cells);
@@ -180,7 +183,23 @@ function scatter(id, title, rows, xOf, yOf, {x, y, log = false, tick = value => 
       svg("circle", {class: row.random ? "point random" : "point", cx: px(xOf(row)), cy: py(yOf(row)), r: 4.5}, svg("title", {}, `${row.name}: ${tick(xOf(row))}, ${score(yOf(row))}`)));
     parts.push(link);
   }
+  parts.push(...labels(rows.map(row => [row.name, px(xOf(row)), py(yOf(row))])));
   place.replaceChildren(node("h2", {}, title), svg("svg", {viewBox: "0 0 320 218", class: "chart", role: "group", "aria-label": title}, ...parts));
+}
+
+// Names beside points, best first, wherever there is room for one; the others are told when pointed at.
+function labels(points) {
+  const taken = points.map(([, x, y]) => [x - 5, x + 5, y - 5, y + 5]), made = [];
+  for (const [name, x, y] of points.slice(0, 60).sort((a, b) => a[2] - b[2])) {
+    const long = 5 * name.length;
+    const place = [[x + 7, "start"], [x - 7 - long, "end"]].find(([left]) => left > 44 && left + long < 318
+      && taken.every(([x0, x1, y0, y1], i) => points[i][1] === x && points[i][2] === y || left > x1 || left + long < x0 || y - 5 > y1 || y + 5 < y0));
+    if (!place) continue;
+    taken.push([place[0], place[0] + long, y - 5, y + 5]);
+    points.push(["", NaN, NaN]);
+    made.push(svg("text", {class: `name ${place[1]}`, x: place[1] === "end" ? x - 7 : x + 7, y: y + 3}, name));
+  }
+  return made;
 }
 
 document.addEventListener("DOMContentLoaded", start);

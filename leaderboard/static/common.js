@@ -15,6 +15,12 @@ document.addEventListener("DOMContentLoaded", () => {
   });
 });
 
+// What the address names after #; nothing if it is not well formed.
+function hash() { try { return decodeURIComponent(location.hash.slice(1)); } catch { return ""; } }
+
+// The text with places where a line may break: after _, - and /.
+function breakable(text) { return text.split(/(?<=[_/-])/).flatMap((part, i) => i ? [node("wbr"), part] : [part]); }
+
 function pageData() { return JSON.parse(document.getElementById("data").textContent); }
 
 // node("td", {class: "n"}, "text", child): children that are not elements become text.
@@ -33,7 +39,8 @@ function svg(name, attributes, ...children) {
 }
 
 function score(value, digits = 3) {
-  return value === null || value === undefined ? "–" : value.toFixed(digits).replace(/^(-?)0\./, "$1.");
+  if (value === null || value === undefined) return "–";
+  return value.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace(/^(-?)0\./, "$1.").replace("-", "−");
 }
 
 function count(value) {

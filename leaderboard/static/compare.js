@@ -8,7 +8,7 @@ function start() {
   tables = pageData().tables;
   if (!tables.length) { element("verdict").textContent = "There are no ranked entries yet."; return; }
   fill(element("table"), tables.map(one => [one.key, `${one.scale}, ${one.track}`]));
-  const wanted = decodeURIComponent(location.hash.slice(1)).split(",").filter(Boolean);
+  const wanted = hash().split(",").filter(Boolean);
   table = tables.find(one => one.rows.some(row => row[0] === wanted[0])) || tables[0];
   element("table").value = table.key;
   choose(wanted);
@@ -48,7 +48,7 @@ function line(row, most) {
     svg("line", {class: "span", x1: x(difference - row.noise), x2: x(difference + row.noise), y1: 8, y2: 8}),
     svg("circle", {class: "dot", cx: x(difference), cy: 8, r: 4}));
   return node("tr", {}, node("th", {scope: "row"}, row.name), node("td", {class: "n"}, score(row.a)), node("td", {class: "n"}, score(row.b)),
-    node("td", {class: `n ${clear ? (difference > 0 ? "beats" : "beaten") : "dim"}`}, (difference > 0 ? "+" : "") + score(difference)),
+    node("td", {class: `n ${clear ? (difference > 0 ? "beats" : "beaten") : "dim"}`}, (difference > .0005 ? "+" : "") + score(difference)),
     node("td", {class: "plot"}, bar), node("td", {class: "dim"}, row.group));
 }
 

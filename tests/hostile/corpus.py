@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from harness import uid
+from harness.eval import predictions
 from harness.files import sha256_file
 from harness.order import chain
 from harness.records import Record
@@ -384,6 +387,79 @@ def replicates_of_nan(forger: Forger) -> None:
     forger.mend()
 
 
+def half_a_pair(forger: Forger) -> None:
+    """Half of a surrogate pair, where no digest reaches: no page could be written with it."""
+    forger.edit("entry.json", lambda record: record["provenance"].update(machine="\ud800"))
+
+
+def list_for_parameters(forger: Forger) -> None:
+    def change(record: dict[str, Any]) -> None:
+        record["payload"]["method"] = {"name": "m", "params": [1]}
+
+    forger.edit("entry.json", change)
+    for seed in range(2):
+        forger.edit(f"seed-{seed}/config.json", change)
+    forger.mend()
+
+
+def size_as_text(forger: Forger) -> None:
+    forger.payload(lambda p: p["subset"].update(size=str(p["subset"]["size"])))
+
+
+def truth_for_number(forger: Forger) -> None:
+    forger.payload(lambda p: p["subset"].update(max_count=True))
+
+
+def invisible_name(forger: Forger) -> None:
+    forger.payload(lambda p: p["about"].update(name="\u3164 \u3164"))
+
+
+def name_of_two_lines(forger: Forger) -> None:
+    forger.payload(lambda p: p["about"].update(name="filter\n 1  retrained"))
+
+
+def terminal_codes(forger: Forger) -> None:
+    forger.edit(FIRST_TASK, lambda r: r["payload"].update(samples="\x1b[2J\u202e"))
+    forger.mend()
+
+
+def linked_entry(forger: Forger) -> None:
+    (forger.folder / "entry.json").rename(forger.folder.parent / "entry-elsewhere.json")
+    (forger.folder / "entry.json").symlink_to("../entry-elsewhere.json")
+
+
+def entry_without_end(forger: Forger) -> None:
+    (forger.folder / "entry.json").unlink()
+    os.mkfifo(forger.folder / "entry.json")
+
+
+def too_many_records(forger: Forger) -> None:
+    (forger.folder / "more.json").touch()
+    os.truncate(forger.folder / "more.json", 65 << 20)
+
+
+def too_many_bytes(forger: Forger) -> None:
+    for i in range(5):
+        (forger.folder / f"{i}.npy").touch()
+        os.truncate(forger.folder / f"{i}.npy", 1 << 30)
+
+
+def endless_checkpoints(forger: Forger) -> None:
+    for seed in range(2):
+        forger.edit(f"seed-{seed}/config.json", lambda r: r["payload"]["scale"].update(checkpoints=10**12))
+    forger.mend()
+
+
+def results_exchanged(forger: Forger) -> None:
+    """The record of one task under the name of another, on every seed."""
+    for seed in range(2):
+        a, b = f"seed-{seed}/eval/cifar10.json", f"seed-{seed}/eval/mnist.json"
+        first, second = forger.read(a), forger.read(b)
+        forger.write(second, a)
+        forger.write(first, b)
+    forger.mend()
+
+
 CASES: dict[Callable[[Forger], None], str] = {
     pickled_npy: "dtype",
     pickle_for_npy: "not an npy file",
@@ -439,6 +515,19 @@ CASES: dict[Callable[[Forger], None], str] = {
     other_protocol: "protocol 'v0'",
     certain_replicates: "do not lie around",
     replicates_of_nan: "not fractions",
+    half_a_pair: "surrogates not allowed",
+    list_for_parameters: "method",
+    size_as_text: "subset.size",
+    truth_for_number: "subset.max_count",
+    invisible_name: "about.name",
+    name_of_two_lines: "about.name",
+    terminal_codes: "samples is \\x1b[2J\\u202e",
+    linked_entry: "not a plain file",
+    entry_without_end: "not a plain file",
+    too_many_records: "records of",
+    too_many_bytes: "files of",
+    endless_checkpoints: "checkpoints",
+    results_exchanged: "key is mnist",
 }
 """Each case and a part of the reason that must be given."""
 
@@ -471,10 +560,48 @@ def replicates_of_others(forger: Forger) -> None:
     forger.mend()
 
 
+def _put_column(forger: Forger, name: str, values: Any) -> None:
+    """Another column in the first task's predictions, with the digest that they have now."""
+    place = forger.folder / "seed-0/eval/predictions/cifar10.parquet"
+    table = pq.read_table(place)
+    pq.write_table(table.set_column(table.column_names.index(name), name, values), place, compression="zstd")
+    digest = predictions.digest(*predictions.read(place))
+    forger.edit(FIRST_TASK, lambda r: r["payload"].update(predictions=digest))
+    forger.mend()
+
+
+def one_long_key(forger: Forger) -> None:
+    """A key that stands in the file once and in memory as often as there are rows."""
+    _put_column(forger, "key", pa.array(["x" * 100_000] * 400))
+
+
+def class_without_end(forger: Forger) -> None:
+    """A class so large that counting by class would take all memory."""
+    _put_column(forger, "target", pa.array([1 << 40] * 400))
+
+
+def class_below_zero(forger: Forger) -> None:
+    _put_column(forger, "target", pa.array([-5] * 400))
+
+
+def class_of_no_kind(forger: Forger) -> None:
+    _put_column(forger, "target", pa.array([0.5] * 400))
+
+
+def wide_answers(forger: Forger) -> None:
+    flat = pa.array(np.zeros(400 * 1000, dtype=np.int64))
+    _put_column(forger, "top", pa.FixedSizeListArray.from_arrays(flat, 1000))
+
+
 RESCORED: dict[Callable[[Forger], None], str] = {
     swapped_predictions: "predictions were swapped",
     garbage_predictions: "not a readable table",
     better_than_predictions: "acc5 0.999 stated",
     replicates_of_others: "not what the stored predictions give",
+    one_long_key: "a key of 100,000 bytes",
+    class_without_end: "other than whole numbers",
+    class_below_zero: "other than whole numbers",
+    class_of_no_kind: "is of type double",
+    wide_answers: "is of type fixed_size_list",
 }
 """Cases that pass `claimed` and are found by recomputing."""

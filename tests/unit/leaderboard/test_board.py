@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import synthetic
 
@@ -12,11 +14,15 @@ from harness.entry import write_entry
 from harness.entry_schema import About
 from harness.pool.sealed import SealedPool
 from leaderboard import site
-from leaderboard.board import Board
+from leaderboard.board import Board, scale_correlations
 from leaderboard.case import Means
 from leaderboard.entries import Entry
 from leaderboard.verified import recall, remember
 from leaderboard.verify import verify
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+
+from bench_site import make_entry
 
 NASTY = "</script><script>document.title='ran'</script>"
 
@@ -75,8 +81,51 @@ def test_every_entry_is_held_against_random_of_its_size(board: Board) -> None:
     rows = {row.entry.slug: row for row in board.tables[0].rows}
     assert rows["good"].yardstick is rows["random"]
     assert rows["good"].beats_random is True
-    assert rows["a-twin"].yardstick is None  # another size
+    assert rows["good"].matched
+    assert rows["a-twin"].yardstick is rows["random"]
+    assert not rows["a-twin"].matched  # another size
     assert rows["random"].yardstick is None
+
+
+def test_several_random_entries_are_told_apart_and_the_nearest_in_size_is_the_yardstick(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for slug, name, size, method in (
+        ("r10", "random_subset", 1_200_000, "random_subset"), ("r30", "random_subset", 3_600_000, "random_subset"),
+        ("a", "a", 1_900_000, "a"), ("b", "b", 2_400_000, "b"), ("c", "c", 3_700_000, "c"),
+    ):  # fmt: skip
+        make_entry(tmp_path / "tiny" / slug, name=name, scale="tiny", skill=0.2 + size / 1e8, size=size, seeds=2,
+                   method=method, rng=rng, replicates=100)  # fmt: skip
+    board = Board.load(tmp_path, verified=tmp_path / "none")
+    rows = {row.entry.slug: row for row in board.rows}
+    assert [rows[slug].yardstick for slug in "abc"] == [rows["r10"], rows["r30"], rows["r30"]]
+    assert [rows[slug].matched for slug in "abc"] == [False, False, True]
+    assert (rows["r10"].label, rows["r30"].label, rows["a"].label) == (
+        "random_subset (10 %)", "random_subset (30 %)", "a",
+    )  # fmt: skip
+    # Across scales a name counts once, by its best entry.
+    assert set(board.tables[0].best_by_name) == {"random_subset", "a", "b", "c"}
+    assert board.tables[0].best_by_name["random_subset"] is rows["r30"]
+    correlations = scale_correlations({"tiny": board.tables[0], "small": board.tables[0]})
+    assert [(found.kendall, found.entries) for *_, found in correlations] == [(1.0, 4), (1.0, 4)]
+
+
+def test_a_changed_bootstrap_or_a_wrong_place_keeps_an_entry_out(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for slug in ("changed", "Twin", "twin", "wrong"):
+        make_entry(tmp_path / "tiny" / slug, name=slug, scale="tiny", skill=0.2, size=9, seeds=1, method="m", rng=rng,
+                   replicates=100)  # fmt: skip
+    found = np.load(tmp_path / "tiny/changed/bootstrap.npy")
+    np.save(tmp_path / "tiny/changed/bootstrap.npy", found + np.float32(0.01))
+    (tmp_path / "small").mkdir()
+    (tmp_path / "tiny/wrong").rename(tmp_path / "small/wrong")
+    board = Board.load(tmp_path, verified=tmp_path / "none")
+    assert [(row.name, row.reason) for row in board.rows] == [
+        ("changed", "bootstrap.npy is not the file that entry.json names")
+    ]
+    assert sorted(problem.split(": ", 1)[1] for problem in board.problems) == [
+        "folders Twin and twin differ in case only", "folders Twin and twin differ in case only",
+        "the folder of this entry is tiny/wrong",
+    ]  # fmt: skip
 
 
 def test_a_level_belongs_to_one_version_of_an_entry(entries: Path, means: Means, tmp_path: Path) -> None:

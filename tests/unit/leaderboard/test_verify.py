@@ -11,9 +11,10 @@ import synthetic
 
 from harness import uid
 from harness.entry import write_entry
-from harness.errors import ConfigError, InfraError
+from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.pool.sealed import SealedPool
 from leaderboard import __main__ as commands
+from leaderboard import means as fetching
 from leaderboard.case import Means
 from leaderboard.checks import LADDER, rescored
 from leaderboard.verify import verify
@@ -52,7 +53,7 @@ def _again(shift: float, honest: Path, run_dirs: list[Path], means: Means, monke
         place.mkdir(parents=True)
         (place / "checkpoint.safetensors").write_bytes((run / "train" / "checkpoint.safetensors").read_bytes())
 
-    def evaluate(module: str, settings: dict[str, str]) -> None:
+    def evaluate(module: str, settings: dict[str, str], *, theirs: Path) -> None:
         weights = Path(settings["checkpoint"]).read_bytes()
         source = next(run for run in run_dirs if (run / "train" / "checkpoint.safetensors").read_bytes() == weights)
         for path in (source / "eval").glob("*.json"):
@@ -111,6 +112,34 @@ def test_too_good_is_looked_at_and_not_refused(honest: Path, means: Means) -> No
     result = verify(honest, means=dataclasses.replace(means, best_known={"tiny": 0.1}))
     assert result.outcome == "ok"
     assert "too good" in result.of("warning")[0].what
+
+
+def test_a_file_of_the_entry_at_fault_is_not_our_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weights = tmp_path / "checkpoint.safetensors"
+
+    def ends(code: int, message: str) -> None:
+        done = subprocess.CompletedProcess([], code, "", f"…\nerror: {message}\n")
+        monkeypatch.setattr(rescored.subprocess, "run", lambda *_, **__: done)
+        rescored.run_harness("harness.eval", {}, theirs=weights)
+
+    with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors: its weights do not fit"):
+        ends(5, f"{weights}: its weights do not fit model clip-tiny")
+    for code, message in ((5, "/data/eval: no such folder"), (7, f"{weights}: the disk is full"), (-9, "killed")):
+        with pytest.raises(InfraError):
+            ends(code, message)
+
+
+def test_seeds_that_were_picked_are_looked_at(sealed: SealedPool, means: Means, tmp_path: Path) -> None:
+    uids = synthetic.subset_of(sealed, keep=0.2)
+    write_entry([synthetic.run(tmp_path / "run", sealed, uids, seed=7)], tmp_path / "entry")
+    result = verify(tmp_path / "entry", means=means)
+    assert result.outcome == "ok"
+    assert "seeds [7] are not 0 to 0" in result.of("warning")[0].what
+
+
+def test_an_address_that_is_none_is_the_entrys_fault(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is not an address"):
+        fetching._download("http://[", tmp_path / "file", limit=10)
 
 
 def test_exit_codes(honest: Path, sealed: SealedPool, capsys: pytest.CaptureFixture[str], tmp_path: Path,
