@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from harness import uid
 from harness.errors import ArtifactError, ConfigError, InfraError
-from harness.files import atomic_path, is_remote, join, lock
+from harness.files import atomic_path, is_remote, join, list_files, lock
 from harness.pool import shards as pool_shards
 from harness.pool.originals import write_runs
 from harness.pool.quarantine import repair
@@ -132,16 +132,16 @@ def _require_writable(where: str) -> None:
 
 
 @contextlib.contextmanager
-def patient_lock(folder: str) -> Iterator[None]:
+def patient_lock(folder: str, *, shared: bool = False) -> Iterator[None]:
     """`files.lock` that says so when it has to wait for another command in `folder`."""
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(lock(folder))
+            held.enter_context(lock(folder, shared=shared))
         except InfraError as error:
             if not isinstance(error.__cause__, BlockingIOError):
                 raise
             say(f"{folder}: another command works in this folder; waiting for it to end")
-            held.enter_context(lock(folder, wait=True))
+            held.enter_context(lock(folder, wait=True, shared=shared))
         yield
 
 
@@ -203,11 +203,18 @@ def _seal_all(
 
 
 def _download(path: str) -> dict[str, Any] | None:
-    """How the pool was downloaded, with img2dataset's version and the share of links that answered."""
-    if is_remote(path) or not os.path.exists(join(path, "download.json")):
+    """How the pool was downloaded: links, pictures, their share, and the record of each part with its settings."""
+    if is_remote(path):
         return None
-    record = read_record(join(path, "download.json"), "download")
-    return {"digest": record.digest, **record.payload, "packages": record.provenance.get("packages")}
+    files = [name for name in list_files(path, ".json") if os.path.basename(name).startswith("download")]
+    records = [read_record(name, "download") for name in files]
+    if not records:
+        return None
+    links, pictures = (sum(record.payload.get(name, 0) for record in records) for name in ("links", "pictures"))
+    parts = [
+        {"digest": record.digest, **record.payload, "packages": record.provenance.get("packages")} for record in records
+    ]
+    return {"links": links, "pictures": pictures, "rate": round(pictures / max(links, 1), 4), "parts": parts}
 
 
 def _strays(listed: list[Shard], others: set[str]) -> list[str]:
