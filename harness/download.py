@@ -98,6 +98,8 @@ def download(settings: Settings) -> Record:
             files = [_taken(Path(path), folder) for path in _part(_parquets(settings.metadata_dir), settings.part)]
         else:
             files = [_from_list(Path(str(settings.url_list)), folder)]
+        if not (folder / "source.json").exists():  # only now: a list with a fault may be mended
+            write_record(folder / "source.json", source)
         payload: dict[str, Any] = {"metadata": sorted(path.name for path in files), "part": settings.part}
         path = folder / ("_".join(filter(None, ("download", name))) + ".json")
         if settings.skip_images and path.exists() and "links" in (before := read_record(path, "download")).payload:
@@ -127,7 +129,7 @@ def _from_hub(settings: Settings, folder: Path, source: Record) -> list[Path]:
 
 
 def _source(settings: Settings, folder: Path) -> Record:
-    """Where the metadata come from: resolved by the first command in `folder` and kept, in source.json."""
+    """Where the metadata come from, as the first command in `folder` found it; ConfigError if that was elsewhere."""
     path = folder / "source.json"
     before = read_record(path, "source") if path.exists() else None
     if settings.scale is not None:
@@ -140,8 +142,6 @@ def _source(settings: Settings, folder: Path) -> Record:
     if before is not None and before.digest != source.digest:
         setting = "url_list" if settings.url_list is not None else "metadata_dir"
         raise ConfigError(f"{setting}: {folder} holds the pairs of other files ({path}); choose another data_dir")
-    if before is None:
-        write_record(path, source)
     return source
 
 
@@ -340,6 +340,7 @@ def _failed(shards: Path) -> Uids:
             continue
         with open_parquet(path) as parquet:
             table = parquet.read(columns=["uid", "status", "error_message"])
+        table = table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
         failed = pc.not_equal(pc.fill_null(table["status"], ""), "success")
         refused = pc.match_substring(pc.fill_null(table["error_message"], ""), ROBOTS)
         rows = table.filter(pc.and_(failed, pc.invert(refused)))

@@ -7,6 +7,7 @@ looked at again. What cannot be used is left out by name, with the reason, in le
 import collections
 import contextlib
 import dataclasses
+import itertools
 import os
 import tempfile
 import time
@@ -34,6 +35,8 @@ from harness.uid import UID_DTYPE, Uids
 if TYPE_CHECKING:
     from harness.executor import Executor
 
+MANY = 1000
+"""Missing shards in a row that are named one by one."""
 _BUCKET = 1 << 25
 """Uids compared at once when looking for repeats: half a gigabyte."""
 _CHUNK = 1 << 22
@@ -88,8 +91,9 @@ class _Rules(NamedTuple):
     sha256: bool
 
     @property
-    def unusual(self) -> list[str]:
-        return [name for name, there in (("content", self.uids == "content"), ("sha256", self.sha256)) if there]
+    def named(self) -> list[str]:
+        unusual = [name for name, there in (("content", self.uids == "content"), ("sha256", self.sha256)) if there]
+        return [f"checks {pool_shards.CHECKS}", *unusual]
 
 
 def _rules(where: str, uids: UidRule | None, sha256: bool | None) -> _Rules:
@@ -107,7 +111,7 @@ def _rules(where: str, uids: UidRule | None, sha256: bool | None) -> _Rules:
 def _list(path: str, rules: _Rules) -> tuple[list[Shard], set[str], str]:
     """The tars of a pool, the names of the other files beside them, and a digest of what was seen."""
     listed, others = pool_shards.list_shards(path)
-    return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others) + rules.unusual)
+    return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others) + rules.named)
 
 
 def _still_sealed(path: str, where: str, seen: str) -> SealedPool | None:
@@ -251,21 +255,29 @@ def _left_out(found: list[Sealed], listed: list[Shard], others: set[str]) -> tup
         beside = {name.removesuffix(suffix) for name in others if name.endswith(suffix)}
         # A pool without any such files was not written by img2dataset, and lacks nothing.
         remarks += [[name, "", f"tar without {suffix.lstrip('_.')}"] for name in sorted(names - beside) if beside]
-    return left_out, remarks + [[name, "", "gap in the numbering: no such shard"] for name in _gaps(names)]
+    return left_out, remarks + [[name, "", remark] for name, remark in _gaps(names)]
 
 
-def _gaps(names: set[str]) -> list[str]:
-    """The numbers that are missing before the last of a folder's numbered shards."""
+def _gaps(names: set[str]) -> list[tuple[str, str]]:
+    """The numbers that are missing before the last of a folder's numbered shards, and what to say of each.
+
+    Of many in a row only the first is named: a tar may be called after a date.
+    """
     folders: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
     for name in names:
         folder, slash, number = name.rpartition("/")
-        if number.isdigit():
+        if number.isdecimal():
             folders[folder + slash, len(number)].append(int(number))
-    return sorted(
-        f"{folder}{number:0{width}d}"
-        for (folder, width), present in folders.items()
-        for number in sorted(set(range(max(present))) - set(present))
-    )
+    gaps = []
+    for (folder, width), present in folders.items():
+        for before, after in itertools.pairwise([-1, *sorted(present)]):
+            missing = range(before + 1, after)
+            if len(missing) <= MANY:
+                gaps += [(f"{folder}{number:0{width}d}", "gap in the numbering: no such shard") for number in missing]
+            else:
+                said = f"gap in the numbering: {len(missing):,} shards are missing from here on"
+                gaps.append((f"{folder}{missing[0]:0{width}d}", said))
+    return sorted(gaps)
 
 
 def _write_uids(where: str, jobs: list[Job], found: list[Sealed]) -> list[Sealed]:
