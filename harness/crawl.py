@@ -162,7 +162,8 @@ def crawl(urls: Path, out: Path, *, links: dict[str, int], columns: list[str], s
         bar.skip(counts.tried)
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD, arguments], stdout=file, stderr=file, stdin=subprocess.PIPE,
-            env={"PYSPARK_PYTHON": sys.executable, **os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"}, start_new_session=True,
+            env={"PYSPARK_PYTHON": sys.executable, **os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"},
+            start_new_session=True,
         )  # fmt: skip
         try:
             while process.poll() is None:

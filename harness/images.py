@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 64 << 20
 """Larger pictures are decompression bombs: DataComp's are at most 512 pixels wide or were never enlarged."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
 """What Pillow is let loose on: other plug-ins run programs (EPS) or are hardly ever used, so hardly ever tested."""
 
 _DEEP = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
