@@ -28,6 +28,7 @@ from harness import crawl, download, executor, files, progress, select, uid
 from harness.crawl import read_counts
 from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.pool.seal import seal
+from harness.pool.sealed import SealedPool
 from harness.records import Record, read_record, write_record
 from harness.reshard import reshard
 from harness.subset import Subset
@@ -184,6 +185,17 @@ def harness(address: str, folder: Path, *arguments: str) -> "subprocess.Complete
                           env=environment(address, folder.parent / "home"))  # fmt: skip
 
 
+def blur_of(sealed: SealedPool, number: int) -> float:
+    """How far pixels of a downloaded picture are from the original's, in the box where a face may be."""
+    shard, row = 0, uid.to_hex(sealed.index(0)["uid"]).index(uid_of(number))
+    with Reader(sealed.shards[shard]) as reader:
+        got = Image.open(io.BytesIO(read_sample(reader, sealed.index(shard)[row])[0])).convert("RGB")
+    original = Image.open(io.BytesIO(large_picture(number))).convert("RGB").resize(got.size, Image.Resampling.BOX)
+    box = (got.width // 10, got.height // 10, got.width * 4 // 10, got.height // 2)
+    difference = np.asarray(got.crop(box), float) - np.asarray(original.crop(box), float)
+    return float(np.abs(difference).mean())
+
+
 def fill_hub(address: str, handler: type[Web], tmp_path: Path) -> None:
     mixed = [*["good"] * 14, *FAULTS, *ODD, *["good"] * 3]
     handler.files = {"README.md": b"a pool"}
@@ -249,6 +261,7 @@ def test_a_download_with_all_that_servers_do_wrong(web: tuple[str, type[Web]], t
     expected = {uid_of(100 * part + n) for part in range(2) for n in GOOD}
     assert set(uid.to_hex(sealed.uids)) == expected
     assert sealed.left_out() == []
+    assert blur_of(sealed, 0) > 2 * blur_of(sealed, 1)  # every fourth picture has a face
     assert read_record(folder / "pool.json", "pool").provenance["download"]["pictures"] == 40
     done_tars = reshard(sealed, Subset.of(sealed.uids[:9].copy()), out=tmp_path / "out", executor=one)
     assert len(done_tars.rows) == 9
@@ -260,6 +273,25 @@ def test_a_download_with_all_that_servers_do_wrong(web: tuple[str, type[Web]], t
     assert read_counts(folder / "shards" / "retry_1").successes == 18
     assert len(seal(str(folder), executor=one)) == 58
     assert not [path for path in handler.asked if path.startswith("/picture/robots")][2 * 3 :]
+
+
+@needs_img2dataset
+@pytest.mark.slow
+@pytest.mark.parametrize("distributor", ["ray", "pyspark"])
+def test_on_a_cluster_of_one_machine(web: tuple[str, type[Web]], tmp_path: Path, distributor: str) -> None:
+    if importlib.util.find_spec(distributor) is None or (distributor == "pyspark" and not shutil.which("java")):
+        pytest.skip(f"needs {distributor}")
+    address, _ = web
+    (tmp_path / "list").mkdir()
+    for number in range(2):
+        table = metadata(address, ["good", "404", "good"], first=3 * number)
+        pq.write_table(table, tmp_path / "list" / f"{number}.parquet")
+    folder = tmp_path / "pool"
+    done = harness(address, folder, f"metadata_dir={tmp_path}/list", f"distributor={distributor}")
+    assert done.returncode == 0, done.stderr + (folder / "shards" / ".img2dataset.log").read_text()[-2000:]
+    assert "4 of 6 links gave a picture" in done.stderr
+    sealed = seal(str(folder), executor=executor.local(1))
+    assert uid.to_hex(sealed.uids) == [uid_of(n) for n in (0, 2, 3, 5)]
 
 
 @needs_img2dataset

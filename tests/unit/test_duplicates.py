@@ -284,8 +284,9 @@ def test_a_search_that_misses_its_controls_is_no_evidence(tmp_path: Path, monkey
         eval_tars(str(tmp_path))
 
 
-def test_broken_evaluation_tar(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "wds_x_test" / "test" / "0.tar", [{"a.png": b"no picture"}])
+@pytest.mark.parametrize("content", [b"no picture", encoded(Image.new("1", (20_000, 20_000)), "PNG")])
+def test_broken_evaluation_tar(tmp_path: Path, content: bytes) -> None:
+    path = write_tar(tmp_path / "wds_x_test" / "test" / "0.tar", [{"a.png": content}])
     with pytest.raises(ArtifactError, match=r"0\.tar: not a readable tar of pictures"):
         decontaminate.hash_eval_tar(str(path))
 
