@@ -154,11 +154,12 @@ def crawl(urls: Path, out: Path, *, links: dict[str, int], columns: list[str], s
     out.mkdir(parents=True, exist_ok=True)
     begin(out, {"img2dataset": version, "links": links, **settings.pictures(columns)})
     forget_unfinished(out)
+    counts, rows = read_counts(out), sum(links.values())
+    if counts.tried >= rows:  # img2dataset would read its many imports to find the same
+        return counts
     arguments = json.dumps(settings.arguments(urls, out, columns))
-    rows = sum(links.values())
     log = out / ".img2dataset.log"
     with open(log, "ab") as file, Progress("download", total=rows, unit="images") as bar:
-        counts = read_counts(out)
         bar.skip(counts.tried)
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD, arguments], stdout=file, stderr=file, stdin=subprocess.PIPE,

@@ -181,7 +181,7 @@ def harness(address: str, folder: Path, *arguments: str) -> "subprocess.Complete
         "per_shard=12",
         "timeout=1",
     ]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240,
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=600,
                           env=environment(address, folder.parent / "home"))  # fmt: skip
 
 
@@ -418,6 +418,18 @@ def test_a_distributor_that_is_not_installed(
     settings = crawl.CrawlSettings(distributor=distributor)
     with pytest.raises(ConfigError, match=f"distributor={distributor} needs {distributor}: pip install '{install}'"):
         crawl.crawl(tmp_path, tmp_path / "out", links={"a.parquet": 1}, columns=[], settings=settings)
+
+
+def test_a_finished_crawl_does_not_start_img2dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.47.0")
+    monkeypatch.setattr(crawl.subprocess, "Popen", None)
+    for number in range(2):
+        finished_shard(tmp_path / "out", number, [(number, "failed_to_download", "timed out")])
+    links, settings = {"a.parquet": 2}, crawl.CrawlSettings()
+    assert crawl.crawl(tmp_path, tmp_path / "out", links=links, columns=[], settings=settings).tried == 2
+    (tmp_path / "out" / "00000001.tar").unlink()
+    with pytest.raises(TypeError):  # one is missing again: it is started
+        crawl.crawl(tmp_path, tmp_path / "out", links=links, columns=[], settings=settings)
 
 
 def test_shards_begun_with_other_links_or_settings(tmp_path: Path) -> None:
