@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from harness import cli, uid
 from harness.crawl import PER_SHARD, ROBOTS, CrawlCounts, CrawlSettings, crawl, read_counts
@@ -38,7 +38,6 @@ from harness.provenance import provenance
 from harness.records import Record, StrictModel, read_record, write_record
 from harness.uid import Uids
 
-SCALES = ("small", "medium", "large", "xlarge", "datacomp_1b")
 BYTES_PER_PAIR = 35_000
 """Of a pool's tars (small: 450 GB for 12.8 million links)."""
 DONE = "done"
@@ -49,28 +48,38 @@ ROWS = 1 << 17
 class Settings(StrictModel):
     """Download a pool."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     data_dir: str
+    """the pool's folder"""
     scale: Literal["small", "medium", "large", "xlarge", "datacomp_1b"] | None = None
+    """metadata of this scale, from the hub"""
     metadata_dir: str | None = None
-    """Metadata in CommonPool's layout that is already here, instead of a scale's."""
+    """metadata in CommonPool's layout that is already here, instead of a scale's"""
     url_list: str | None = None
-    """A parquet or csv file with the columns url and text, of any other set."""
+    """a parquet or csv file with the columns url and text, of any other set"""
     revision: str | None = None
+    """of the hub's data set; default: the newest, resolved once"""
     skip_images: bool = False
+    """metadata only"""
     features: bool = False
-    """The embeddings (npz) as well."""
+    """the embeddings (npz) as well"""
     part: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
-    """i/n: only the i-th of n parts of the metadata files, for several machines."""
+    """i/n: only the i-th of n parts of the metadata files, for several machines"""
     retry_failed: bool = False
-    """Try the links that failed once more, but not those whose pages refuse."""
+    """try the links that failed once more, but not those whose pages refuse"""
     blur: bool = True
+    """blur the boxes of the column face_bboxes"""
     processes: int = Field(default=16, ge=1)
+    """of this machine, each with one shard"""
     threads: int = Field(default=128, ge=1)
+    """of each process"""
     distributor: Literal["multiprocessing", "ray", "pyspark"] = "multiprocessing"
-    """img2dataset's own; ray and pyspark take as many processes as their cluster has cores."""
+    """img2dataset's own; ray and pyspark take as many processes as their cluster has cores"""
     per_shard: int = Field(default=PER_SHARD, ge=1)
+    """links of a shard"""
     timeout: int = Field(default=10, ge=1)
-    """Seconds without a byte after which a try of a link ends."""
+    """seconds without a byte after which a try of a link ends"""
 
 
 def download(settings: Settings) -> Record:

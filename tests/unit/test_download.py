@@ -598,6 +598,15 @@ def test_bad_settings(tmp_path: Path, setting: str, says: str) -> None:
         download.command([f"data_dir={tmp_path}/pool", *scale, "skip_images=true", setting])
 
 
+def test_help_tells_what_each_setting_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        download.command(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for name in download.Settings.model_fields:
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert not line.split()[1].startswith("(")
+
+
 def test_parts_of_other_metadata(tmp_path: Path) -> None:
     (tmp_path / "list").mkdir()
     for number in range(5):
