@@ -126,6 +126,11 @@ def _matches(names: list[tuple[str, str]], uids: Uids, rows: Any, **how: npt.NDA
     )
 
 
+def _digest(matches: pa.Table) -> str:
+    """Digest of the rows, some at a time."""
+    return digest_of([digest_of(batch.to_pylist()) for batch in matches.combine_chunks().to_batches(1 << 16)])
+
+
 class EvalSettings(StrictModel):
     """The evaluation sets to look for."""
 
@@ -179,7 +184,7 @@ def command(argv: list[str]) -> None:
         "pictures": found.pictures, "contaminated": len(uids), "uids": uid.digest(uids), "distance": DISTANCE,
         "control_recall": {name: round(share, 4) for name, share in found.control_recall.items()},
         "embedding": None if how is None else how.model_dump(exclude={"device"}),
-        "matches": digest_of(found.matches.to_pylist()),
+        "matches": _digest(found.matches),
     }  # fmt: skip
     os.makedirs(chosen.out, exist_ok=True)
     uid.save(os.path.join(chosen.out, "contaminated.npy"), uids)

@@ -5,10 +5,13 @@
     python -m harness.download url_list=pairs.parquet data_dir=DIR          # any other image-text set
 
 The revision of the hub's data set is resolved once and kept in `source.json`. Everything resumes: files that are
-there are not fetched again, shards that are finished neither. `download.json` is written last.
+there are not fetched again, shards that are finished neither. `download.json` is written last. Parts may share one
+folder: each has its own shards and its own `download_part_i_of_n.json`.
 """
 
+import contextlib
 import hashlib
+import itertools
 import os
 import shutil
 import time
@@ -16,51 +19,67 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from harness import cli
+from harness import cli, uid
 from harness.crawl import PER_SHARD, ROBOTS, CrawlCounts, CrawlSettings, crawl, read_counts
-from harness.errors import ArtifactError, ConfigError, InfraError
+from harness.errors import ArtifactError, ConfigError, InfraError, from_os_error
 from harness.executor import local
 from harness.files import atomic_path, list_files, require_space
+from harness.pool.reading import MetadataFile, Stretch, missing_column, open_parquet
 from harness.pool.seal import patient_lock
 from harness.progress import say
 from harness.provenance import provenance
 from harness.records import Record, StrictModel, read_record, write_record
+from harness.uid import Uids
 
-SCALES = ("small", "medium", "large", "xlarge", "datacomp_1b")
 BYTES_PER_PAIR = 35_000
 """Of a pool's tars (small: 450 GB for 12.8 million links)."""
-FAILED, DONE = "failed.parquet", "done"
+DONE = "done"
+ROWS = 1 << 17
+"""Rows of metadata that are looked at in one piece."""
 
 
 class Settings(StrictModel):
     """Download a pool."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     data_dir: str
+    """the pool's folder"""
     scale: Literal["small", "medium", "large", "xlarge", "datacomp_1b"] | None = None
+    """metadata of this scale, from the hub"""
     metadata_dir: str | None = None
-    """Metadata in CommonPool's layout that is already here, instead of a scale's."""
+    """metadata in CommonPool's layout that is already here, instead of a scale's"""
     url_list: str | None = None
-    """A parquet or csv file with the columns url and text, of any other set."""
+    """a parquet or csv file with the columns url and text, of any other set"""
     revision: str | None = None
+    """of the hub's data set; default: the newest, resolved once"""
     skip_images: bool = False
+    """metadata only"""
     features: bool = False
-    """The embeddings (npz) as well."""
+    """the embeddings (npz) as well"""
     part: str | None = Field(default=None, pattern=r"^[1-9]\d*/[1-9]\d*$")
-    """i/n: only the i-th of n parts of the metadata files, for several machines."""
+    """i/n: only the i-th of n parts of the metadata files, for several machines"""
     retry_failed: bool = False
-    """Try the links that failed once more, but not those whose pages refuse."""
+    """try the links that failed once more, but not those whose pages refuse"""
     blur: bool = True
+    """blur the boxes of the column face_bboxes"""
     processes: int = Field(default=16, ge=1)
+    """of this machine, each with one shard"""
     threads: int = Field(default=128, ge=1)
+    """of each process"""
     distributor: Literal["multiprocessing", "ray", "pyspark"] = "multiprocessing"
+    """img2dataset's own; ray and pyspark take as many processes as their cluster has cores"""
     per_shard: int = Field(default=PER_SHARD, ge=1)
+    """links of a shard"""
     timeout: int = Field(default=10, ge=1)
-    """Seconds without a byte after which a try of a link ends."""
+    """seconds without a byte after which a try of a link ends"""
 
 
 def download(settings: Settings) -> Record:
@@ -76,61 +95,91 @@ def download(settings: Settings) -> Record:
         raise ConfigError("part divides metadata files, and url_list is one: cut it into files, and give metadata_dir")
     started = time.monotonic()
     folder = Path(settings.data_dir)
-    with patient_lock(str(folder)):
+    name = "" if settings.part is None else f"part_{settings.part.replace('/', '_of_')}"
+    urls = folder / ".urls" / (name or "all")
+    with patient_lock(str(folder / ".urls")):
+        source = _source(settings, folder)
+    # Parts work in one folder side by side; nothing seals the pool meanwhile.
+    with patient_lock(str(folder), shared=True), patient_lock(str(urls)):
         if settings.scale is not None:
-            files = _from_hub(settings, folder)
+            files = _from_hub(settings, folder, source)
         elif settings.metadata_dir is not None:
             files = [_taken(Path(path), folder) for path in _part(_parquets(settings.metadata_dir), settings.part)]
         else:
             files = [_from_list(Path(str(settings.url_list)), folder)]
-        counts = None if settings.skip_images else _images(settings, folder, files)
+        if not (folder / "source.json").exists():  # only now: a list with a fault may be mended
+            write_record(folder / "source.json", source)
         payload: dict[str, Any] = {"metadata": sorted(path.name for path in files), "part": settings.part}
-        if counts is not None:
-            payload |= {
-                "links": counts.tried,
-                "pictures": counts.successes,
-                "failures": dict(counts.failures.most_common(50)),
-            }
-        source = read_record(folder / "source.json", "source") if settings.scale else None
+        path = folder / ("_".join(filter(None, ("download", name))) + ".json")
+        if settings.skip_images and path.exists() and "links" in (before := read_record(path, "download")).payload:
+            return before  # what it says about the pictures still holds
+        if not settings.skip_images:
+            payload |= _images(settings, folder, urls, folder / "shards" / name, files)
         record = Record(
-            kind="download", inputs={"source": source.digest} if source else {}, payload=payload,
+            kind="download", inputs={"source": source.digest}, payload=payload,
             provenance=provenance(seconds=time.monotonic() - started, settings=settings.model_dump()),
         )  # fmt: skip
-        write_record(folder / "download.json", record)
+        write_record(path, record)
     return record
 
 
-def _from_hub(settings: Settings, folder: Path) -> list[Path]:
+def _from_hub(settings: Settings, folder: Path, source: Record) -> list[Path]:
     """Fetch a scale's metadata files (xlarge's folders flattened) and, when asked, features."""
-    source = _source(settings, folder)
     endings = (".parquet", ".npz") if settings.features else (".parquet",)
-    names = [name for name in source.payload["files"] if name.endswith(endings)]
-    stems = _part(sorted({Path(name).stem for name in names}), settings.part)
-    names = [name for name in names if Path(name).stem in set(stems)]
+    there = source.payload["files"]
+    stems = set(_part(sorted(Path(name).stem for name in there if name.endswith(".parquet")), settings.part))
+    names = [name for name in there if name.endswith(endings) and Path(name).stem in stems]
     metadata = folder / "metadata"
     missing = [name for name in names if not (metadata / Path(name).name).exists()]
-    require_space(folder, sum(source.payload["files"][name] for name in missing))
+    require_space(folder, sum(there[name] for name in missing))
     fetch = partial(_fetch, source.payload["repository"], source.payload["revision"], str(folder))
     local(8).map(fetch, missing, name="metadata", unit="files", threads=True)
     return [metadata / Path(name).name for name in names if name.endswith(".parquet")]
 
 
 def _source(settings: Settings, folder: Path) -> Record:
-    """The data set's revision and files, resolved by the first command and kept."""
+    """Where the metadata come from, as the first command in `folder` found it; ConfigError if that was elsewhere."""
     path = folder / "source.json"
-    name = "datacomp_1b" if settings.scale == "datacomp_1b" else f"datacomp_{settings.scale}"
-    repository = f"mlfoundations/{name}"
-    if path.exists():
-        source = read_record(path, "source")
-        for setting, key, wanted in (("scale", "repository", repository), ("revision", "revision", settings.revision)):
-            if wanted is not None and source.payload[key] != wanted:
-                raise ConfigError(
-                    f"{setting}: {folder} holds {source.payload[key]}, not {wanted}; choose another data_dir"
-                )
-        return source
+    before = read_record(path, "source") if path.exists() else None
+    if settings.scale is not None:
+        if before is None:
+            return _resolved(settings, path)
+        _require_same(settings, folder, before)
+        return before
+    files = [str(settings.url_list)] if settings.url_list is not None else _parquets(str(settings.metadata_dir))
+    source = Record(kind="source", payload={"files": {Path(file).name: _size(file) for file in files}})
+    if before is not None and before.digest != source.digest:
+        setting = "url_list" if settings.url_list is not None else "metadata_dir"
+        raise ConfigError(f"{setting}: {folder} holds the pairs of other files ({path}); choose another data_dir")
+    return source
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def _repository(settings: Settings) -> str:
+    return "mlfoundations/" + ("datacomp_1b" if settings.scale == "datacomp_1b" else f"datacomp_{settings.scale}")
+
+
+def _require_same(settings: Settings, folder: Path, before: Record) -> None:
+    """ConfigError if what an earlier command has resolved is not the data set of `settings`."""
+    wanted = (("scale", "repository", _repository(settings)), ("revision", "revision", settings.revision))
+    for setting, key, value in wanted:
+        held = before.payload.get(key, "metadata that are not of the hub")
+        if value is not None and held != value:
+            raise ConfigError(f"{setting}: {folder} holds {held}, not {value}; choose another data_dir")
+
+
+def _resolved(settings: Settings, path: Path) -> Record:
+    """The data set's revision and files as the hub says, written to `path`."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
+    repository = _repository(settings)
     try:
         info = HfApi().dataset_info(repository, revision=settings.revision, files_metadata=True)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -203,80 +252,124 @@ def _from_list(path: Path, folder: Path) -> Path:
         pairs = zip(table["url"].to_pylist(), table["text"].to_pylist(), strict=True)
         uids = [hashlib.sha256(f"{url}\n{text or ''}".encode()).hexdigest()[:32] for url, text in pairs]
         table = table.append_column("uid", pa.array(uids))
+    Stretch(table.select(["uid"]), {}, MetadataFile(str(path), table.num_rows), 0, None).uids()  # or an error names it
     with atomic_path(target) as temporary:
         pq.write_table(table, temporary)
     return target
 
 
-def _images(settings: Settings, folder: Path, files: list[Path]) -> CrawlCounts:
-    columns = pq.read_schema(files[0]).names
-    for column in ("uid", "url", "text"):
-        if column not in columns:
-            raise ArtifactError(f"{files[0]}: has no column {column!r}, only {', '.join(columns)}")
-    rows = sum(pq.read_metadata(path).num_rows for path in files)
-    how = CrawlSettings(blur=settings.blur, processes=settings.processes, threads=settings.threads,
+def _images(settings: Settings, folder: Path, urls: Path, out: Path, files: list[Path]) -> dict[str, Any]:
+    """Crawl the links of the metadata `files`; what the record says about it."""
+    links, columns = {}, open_parquet(str(files[0])).schema_arrow.names
+    blur = settings.blur and "face_bboxes" in columns
+    for path in files:
+        with open_parquet(str(path)) as parquet:
+            there = parquet.schema_arrow.names
+            for column in ("uid", "url", "text", *(["face_bboxes"] if blur else [])):
+                if column not in there:
+                    raise missing_column(str(path), column, there)
+            links[path.name] = parquet.metadata.num_rows
+    if settings.blur and not blur:
+        say(f"{files[0]}: has no column face_bboxes, so faces are not blurred")
+    how = CrawlSettings(blur=blur, processes=settings.processes, threads=settings.threads,
                         distributor=settings.distributor, per_shard=settings.per_shard,
                         timeout=settings.timeout)  # fmt: skip
-    name = "" if settings.part is None else f"part_{settings.part.replace('/', '_of_')}"
-    urls, out = folder / ".urls" / (name or "all"), folder / "shards" / name
+    rows = sum(links.values())
     _links(urls, files)
-    if not list_files(out, "_stats.json"):
-        require_space(folder, rows * BYTES_PER_PAIR)
-    counts = crawl(urls, out, rows=rows, columns=columns, settings=how)
+    require_space(folder, (rows - read_counts(out).tried) * BYTES_PER_PAIR)
+    counts = crawl(urls, out, links=links, columns=columns, settings=how)
     if settings.retry_failed:
-        _retry(folder, out, name, counts, columns, how)
+        _retry(out, urls, counts, columns, how)
     say(f"{counts.successes:,} of {rows:,} links gave a picture ({counts.successes / max(rows, 1):.1%}), "
         f"{counts.size / 1e9:.2f} GB; seal the pool with `python -m harness.pool seal {folder}`")  # fmt: skip
-    return counts
+    return {
+        "links": counts.tried, "pictures": counts.successes, "failures": dict(counts.failures.most_common(50)),
+        "img2dataset": how.pictures(columns),
+    }  # fmt: skip
 
 
 def _links(urls: Path, files: list[Path]) -> None:
     """A folder of links to exactly these files: img2dataset takes all that a folder holds."""
     urls.mkdir(parents=True, exist_ok=True)
+    for old in set(list_files(urls, ".parquet")) - {str(urls / path.name) for path in files}:
+        os.unlink(old)
     for path in files:
         link = urls / path.name
-        if not link.is_symlink():
+        if not link.exists():  # a link that a moved folder broke is made anew
+            link.unlink(missing_ok=True)
             link.symlink_to(path.absolute())
 
 
-def _retry(folder: Path, out: Path, name: str, counts: CrawlCounts, columns: list[str], how: CrawlSettings) -> None:
+def _retry(out: Path, urls: Path, counts: CrawlCounts, columns: list[str], how: CrawlSettings) -> None:
     """Try the failed links of `out` again, in shards of their own below it; an unfinished retry goes on.
 
     Adds what all retries so far have brought to `counts`.
     """
-    before, number = out, 0
-    while True:
-        number += 1
-        again, urls = out / f"retry_{number}", folder / ".urls" / f"{name or 'all'}_retry_{number}"
+    before, tried = out, urls
+    for number in itertools.count(1):
+        again, failed = out / f"retry_{number}", urls.with_name(f"{urls.name}_retry_{number}")
         finished = (again / DONE).exists()
-        if not (urls / FAILED).exists():
-            failed = failed_rows(before, sorted((folder / "metadata").glob("*.parquet")))
-            if not len(failed):
-                return
-            with atomic_path(urls / FAILED) as temporary:
-                pq.write_table(failed, temporary)
-        rows = pq.read_metadata(urls / FAILED).num_rows
-        more = read_counts(again) if finished else crawl(urls, again, rows=rows, columns=columns, settings=how)
+        if not failed.exists() and not write_failed(before, tried, failed):
+            return
+        links = {Path(path).name: pq.read_metadata(path).num_rows for path in list_files(failed, ".parquet")}
+        more = read_counts(again) if finished else crawl(failed, again, links=links, columns=columns, settings=how)
         (again / DONE).touch()
         counts.successes += more.successes
         counts.size += more.size
         counts.failures = more.failures
         if not finished:
             return
-        before = again
+        before, tried = again, failed
 
 
-def failed_rows(shards: Path, metadata: list[Path]) -> pa.Table:
-    """The metadata rows of the links that failed in `shards` and may be tried again."""
-    wanted: set[str] = set()
-    for path in list_files(shards, ".parquet"):
-        table = pq.read_table(path, columns=["uid", "status", "error_message"])
-        for uid, status, message in zip(*(column.to_pylist() for column in table.columns), strict=True):
-            if status != "success" and ROBOTS not in (message or ""):
-                wanted.add(uid)
-    parts = [pq.read_table(path) for path in metadata]
-    chosen = [part.filter(pa.array([uid in wanted for uid in part["uid"].to_pylist()])) for part in parts]
-    return pa.concat_tables(chosen)
+def write_failed(shards: Path, tried: Path, target: Path) -> int:
+    """Write the rows of the metadata in `tried` that failed in `shards` and may be tried again to the folder `target`.
+
+    Returns how many there are; without any there is no folder. Memory grows with the failed links alone, 16 bytes each.
+    """
+    failed = _failed(shards)
+    if not len(failed):
+        return 0
+    partial_target = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial_target, ignore_errors=True)
+    partial_target.mkdir(parents=True)
+    for path in list_files(tried, ".parquet"):
+        _write_rows(path, failed, partial_target / Path(path).name)
+    partial_target.rename(target)
+    return len(failed)
+
+
+def _failed(shards: Path) -> Uids:
+    """Sorted uids of the links that failed in `shards`, but for pages that refuse."""
+    parts, unknown = [uid.from_hex([])], 0
+    for stats in list_files(shards, "_stats.json"):
+        path = stats.removesuffix("_stats.json") + ".parquet"
+        if not os.path.exists(path):
+            unknown += 1
+            continue
+        with open_parquet(path) as parquet:
+            table = parquet.read(columns=["uid", "status", "error_message"])
+        table = table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
+        failed = pc.not_equal(pc.fill_null(table["status"], ""), "success")
+        refused = pc.match_substring(pc.fill_null(table["error_message"], ""), ROBOTS)
+        rows = table.filter(pc.and_(failed, pc.invert(refused)))
+        parts.append(Stretch(rows, {}, MetadataFile(path, rows.num_rows), 0, None).uids())
+    if unknown:
+        say(f"{shards}: {unknown:,} shards have no parquet beside them, so what failed there is not tried again")
+    return uid.sort(np.concatenate(parts))
+
+
+def _write_rows(path: str, wanted: Uids, target: Path) -> None:
+    """The rows of a metadata file whose uids are `wanted` (sorted), with the columns that a download needs."""
+    with open_parquet(path) as parquet, contextlib.ExitStack() as stack:
+        writer, file = None, MetadataFile(path, parquet.metadata.num_rows)
+        columns = [name for name in ("uid", "url", "text", "face_bboxes") if name in parquet.schema_arrow.names]
+        for batch in parquet.iter_batches(ROWS, columns=columns):
+            table = pa.Table.from_batches([batch])
+            here = uid.find(wanted, Stretch(table, {}, file, 0, None).uids()) >= 0
+            if here.any():
+                writer = writer or stack.enter_context(pq.ParquetWriter(target, table.schema))
+                writer.write_table(table.filter(pa.array(here)))
 
 
 def command(argv: list[str]) -> None:

@@ -31,7 +31,7 @@ from harness import cli, images, similar, uid
 from harness.config import PoolAt
 from harness.executor import Executor, get
 from harness.files import atomic_path, join, list_files
-from harness.phash import Hashes, components, near_pairs, phash
+from harness.phash import Hashes, components, connected, near, phash
 from harness.pool.reading import MetadataFile, Stretch, open_parquet
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
@@ -100,16 +100,18 @@ def _names(sealed: SealedPool, rows: npt.NDArray[np.int64]) -> list[str]:
     return uid.to_hex(np.asarray(sealed.uids[rows]))
 
 
-def find(prints: Fingerprints, connected: npt.NDArray[np.int64] | None = None) -> Duplicates:
-    """Which samples repeat; `connected` are the pairs of rows (P, 2) that are alike by their embeddings, if known."""
-    n = len(prints.phash)
+def find(prints: Fingerprints, alike: npt.NDArray[np.int64] | None = None) -> Duplicates:
+    """Which samples repeat; `alike` are the pairs of rows (P, 2) that are alike by their embeddings, if known."""
     _, exact, which = np.unique(prints.sha256, return_index=True, return_inverse=True)
     # Equal hashes are joined through the first of them: a thousand equal pictures cost no million pairs.
+    # Ordered by where they first stand, the first of connected hashes is that of the first sample.
     codes, first, same = np.unique(prints.phash, return_index=True, return_inverse=True)
-    steps = [np.stack([first[same], np.arange(n)], axis=1), first[near_pairs(codes, codes)]]
-    found = {"exact": exact[which], "near": components(np.concatenate(steps), n)}
-    if connected is not None:
-        found["similar"] = components(connected, n)
+    order = np.argsort(first)
+    kind = np.empty_like(order)
+    kind[order] = order[connected(near(codes[order], codes[order]), len(codes))]
+    found = {"exact": exact[which], "near": first[kind[same]]}
+    if alike is not None:
+        found["similar"] = components(alike, len(prints.phash))
     return Duplicates(prints, found)
 
 
@@ -179,10 +181,10 @@ def command(argv: list[str]) -> None:
     chosen = cli.settings(argv, Settings)
     executor = get(chosen.executor)
     sealed = seal(chosen.pool.path, seal_dir=chosen.pool.seal_dir, executor=executor)
-    connected = None
+    alike = None
     if chosen.features is not None:  # first: a missing npz file is found before pictures are hashed for hours
-        connected = similar_rows(sealed, chosen.features, chosen.similarity, executor)
-    found = find(fingerprints(sealed, executor), connected)
+        alike = similar_rows(sealed, chosen.features, chosen.similarity, executor)
+    found = find(fingerprints(sealed, executor), alike)
     out = chosen.out or join(sealed.seal_dir, "duplicates.parquet")
     write(sealed, found, out)
     say(f"{out}: one row per sample")

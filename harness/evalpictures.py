@@ -55,7 +55,7 @@ def eval_pictures(tar: str) -> Iterator[EvalPicture]:
                     continue
                 yield EvalPicture(key, picture, disguised(picture) if number % CONTROLS_EVERY == 0 else None)
                 number += 1
-        except (BrokenTarError, OSError, ValueError) as error:
+        except (BrokenTarError, OSError, ValueError, Image.DecompressionBombError) as error:
             raise ArtifactError(f"{tar}: not a readable tar of pictures ({error}); download the task again") from error
 
 

@@ -103,10 +103,11 @@ def sha256_file(path: str | os.PathLike[str]) -> str:
 
 
 @contextlib.contextmanager
-def lock(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None]:
+def lock(folder: str | os.PathLike[str], *, wait: bool = False, shared: bool = False) -> Iterator[None]:
     """Hold `folder` for this process; the operating system frees it when the process ends, however it ends.
 
-    With wait=False a folder that another process holds is an InfraError, with wait=True its end is awaited.
+    With wait=False a folder that another process holds is an InfraError, with wait=True its end is awaited. Several
+    processes can hold a folder together if all of them ask for it `shared`.
     """
     path = Path(folder) / ".lock"
     try:
@@ -116,7 +117,7 @@ def lock(folder: str | os.PathLike[str], *, wait: bool = False) -> Iterator[None
         raise from_os_error(error, folder) from error
     with handle:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise InfraError(
                 f"{folder}: another command works in this folder; wait for it or choose another"

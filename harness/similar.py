@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from harness import centroids, nearest, uid
 from harness.files import require_space
-from harness.phash import components
+from harness.phash import connected
 from harness.pool.view import CHUNK, Pool
 from harness.uid import Uids
 
@@ -25,8 +25,6 @@ EXACT_ROWS = 1 << 16
 """Pools up to this size are not cut into clusters."""
 CLUSTER_ROWS = 4096
 """Pairs of a cluster, on average."""
-_PAIRS = 1 << 22
-"""Pairs held at once: 64 MB."""
 _TRAINING_ROWS = 64
 """Pairs of the sample that places the centroids, for each cluster."""
 
@@ -92,20 +90,6 @@ def _linked(stems: list[str], ends: npt.NDArray[np.int64], least: float, cluster
     if not parts_uids:
         return uid.from_hex([]), uid.from_hex([])
     uids, rows = np.concatenate(parts_uids), np.concatenate(parts_rows)
-    first = connected(rows, least=least)
+    first = connected((pairs for pairs, _ in nearest.alike(rows, rows, least=least)), len(rows))
     joined = np.flatnonzero(first != np.arange(len(first)))
     return uids[first[joined]], uids[joined]
-
-
-def connected(rows: npt.NDArray[Any], *, least: float) -> npt.NDArray[np.int64]:
-    """(N,) for each of `rows` (N, D) the first row that it is connected to by steps of cosine >= `least`.
-
-    Pairs are folded into what is known before they are too many, so a thousand equal pictures cost little memory.
-    """
-    rows_at = np.arange(len(rows))
-    waiting = [np.stack([rows_at, rows_at], axis=1)]
-    for pairs, _ in nearest.alike(rows, rows, least=least):
-        waiting.append(pairs[pairs[:, 0] < pairs[:, 1]])
-        if sum(map(len, waiting)) > _PAIRS + len(rows):
-            waiting = [np.stack([components(np.concatenate(waiting), len(rows)), rows_at], axis=1)]
-    return components(np.concatenate(waiting), len(rows))

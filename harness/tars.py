@@ -26,6 +26,12 @@ NOTHING = bytes(BLOCK)
 END = bytes(2 * BLOCK)
 """The mark at the end of every complete tar."""
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+MAX_MEMBER = 256 << 20
+"""Bytes of an image, txt or json; a sparse file of a stranger states terabytes that cost its sender nothing."""
+TOO_LARGE = f"image, txt or json of more than {MAX_MEMBER >> 20} MB"
+_MAX_DIGITS = 7
+_MAX_HEADER = 1 << 20
+"""Bytes of a PAX header or a long name: a path has at most 4096."""
 
 SAMPLE_DTYPE = np.dtype(
     [("uid", UID_DTYPE), ("start", "<i8"), ("end", "<i8"), ("image", "<i8"), ("image_size", "<i8"),
@@ -46,6 +52,7 @@ _WINDOW = 4096
 _NEAR = 64 << 10
 # Inside a JSON string these quotes would be escaped, so only a real key can match.
 _UID = re.compile(rb'"uid"\s*:\s*"([0-9a-f]{32})"')
+_SIZE = re.compile("[0-9]{1,18}")
 _FILES = frozenset((b"0", b"\0", b"7"))
 _LINKS = frozenset((b"1", b"2", b"3", b"4", b"5", b"6"))
 
@@ -109,13 +116,14 @@ def _sum_fits(header: bytes, checksum: bytes) -> bool:
 def _pax(content: bytes) -> dict[str, str]:
     """The key=value records of a PAX header."""
     found: dict[str, str] = {}
-    while content.strip(b"\0"):
-        length, space, _ = content.partition(b" ")
-        if not space or not length.isdigit() or not len(length) + 1 < int(length) <= len(content):
+    content, at = content.rstrip(b"\0"), 0
+    while at < len(content):
+        length, space, _ = content[at : at + _MAX_DIGITS + 1].partition(b" ")
+        if not space or not length.isdigit() or not len(length) + 1 < int(length) <= len(content) - at:
             raise BrokenTarError("PAX header is garbage")
-        key, _, value = content[len(length) + 1 : int(length) - 1].partition(b"=")
+        key, _, value = content[at + len(length) + 1 : at + int(length) - 1].partition(b"=")
         found[key.decode("utf-8", "replace")] = value.decode("utf-8", "surrogateescape")
-        content = content[int(length) :]
+        at += int(length)
     return found
 
 
@@ -161,10 +169,12 @@ def _walk(window: _Window, start: int, end: int, *, whole: bool) -> Iterator[Mem
         at = content + (size + BLOCK - 1) // BLOCK * BLOCK
         if content + size > end:
             raise BrokenTarError("tar is cut short")
+        if kind in (b"x", b"L") and size > _MAX_HEADER:
+            raise BrokenTarError("tar header is garbage")
         if kind == b"x":
             pax = _pax(window.read(content, size))
             long_name = pax.get("path", long_name)
-            long_size = int(pax["size"]) if pax.get("size", "").isdigit() else long_size
+            long_size = int(pax["size"]) if _SIZE.fullmatch(pax.get("size", "")) else long_size
             continue
         if kind == b"L":
             long_name = _text(window.read(content, size))
@@ -230,9 +240,12 @@ class _Index:
         images = [by_extension[e] for e in IMAGE_EXTENSIONS if e in by_extension]
         text, meta = by_extension.get("txt"), by_extension.get("json")
         uid, reason = "", ""
-        if meta is not None and self.own:
+        large = any(member is not None and member.size > MAX_MEMBER for member in (*images, text, meta))
+        if meta is not None and self.own and not large:
             uid = _uid(self.window.read(meta.content, meta.size))
-        if len(by_extension) < len(group) or len(images) > 1:
+        if large:
+            reason = TOO_LARGE
+        elif len(by_extension) < len(group) or len(images) > 1:
             reason = "more than one image, txt or json"
         elif not images:
             reason = "no image"

@@ -88,5 +88,8 @@ def fault(reader: Reader, entry: Entry, content: bytes, wanted: bytes) -> str | 
         return UNKNOWN
     if hashlib.sha256(content).digest() == wanted:
         return None
-    about = json.loads(read_json(reader, entry))
-    return None if about.get("sha256") == wanted.hex() else CHANGED
+    try:
+        made_from = json.loads(read_json(reader, entry))["sha256"]
+    except (ValueError, RecursionError, KeyError, TypeError):  # a json that says nothing of it, or none
+        return CHANGED
+    return None if made_from == wanted.hex() else CHANGED

@@ -4,8 +4,10 @@ An original is linked into `<pool>/quarantine` before the clean tar takes its pl
 the command is stopped.
 """
 
+import filecmp
 import itertools
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +46,21 @@ def repair(pool: str, jobs: list[Job], found: list[Sealed], stray: list[str]) ->
 
 
 def _link(original: Path, kept: Path) -> Path:
-    """Link `original` to `kept`, or to a name with a number if another file has that name."""
+    """Link `original` to `kept`, or to a name with a number if another file has that name.
+
+    It is copied where there are no links: shards may be a link to another disk.
+    """
     kept.parent.mkdir(parents=True, exist_ok=True)
     for number in itertools.count():
         place = kept.with_name(f"{kept.stem}.{number}{kept.suffix}") if number else kept
         if not place.exists():
-            os.link(original, place)
+            try:
+                os.link(original, place)
+            except OSError:
+                with atomic_path(place) as temporary:
+                    shutil.copyfile(original, temporary)
             return place
-        if place.samefile(original):
+        if place.samefile(original) or filecmp.cmp(place, original, shallow=False):
             return place
     raise AssertionError("itertools.count ends never")
 

@@ -7,6 +7,7 @@ looked at again. What cannot be used is left out by name, with the reason, in le
 import collections
 import contextlib
 import dataclasses
+import itertools
 import os
 import tempfile
 import time
@@ -19,7 +20,7 @@ import numpy.typing as npt
 
 from harness import uid
 from harness.errors import ArtifactError, ConfigError, InfraError
-from harness.files import atomic_path, is_remote, join, lock
+from harness.files import atomic_path, is_remote, join, list_files, lock
 from harness.pool import shards as pool_shards
 from harness.pool.originals import write_runs
 from harness.pool.quarantine import repair
@@ -34,6 +35,8 @@ from harness.uid import UID_DTYPE, Uids
 if TYPE_CHECKING:
     from harness.executor import Executor
 
+MANY = 1000
+"""Missing shards in a row that are named one by one."""
 _BUCKET = 1 << 25
 """Uids compared at once when looking for repeats: half a gigabyte."""
 _CHUNK = 1 << 22
@@ -88,8 +91,9 @@ class _Rules(NamedTuple):
     sha256: bool
 
     @property
-    def unusual(self) -> list[str]:
-        return [name for name, there in (("content", self.uids == "content"), ("sha256", self.sha256)) if there]
+    def named(self) -> list[str]:
+        unusual = [name for name, there in (("content", self.uids == "content"), ("sha256", self.sha256)) if there]
+        return [f"checks {pool_shards.CHECKS}", *unusual]
 
 
 def _rules(where: str, uids: UidRule | None, sha256: bool | None) -> _Rules:
@@ -107,7 +111,7 @@ def _rules(where: str, uids: UidRule | None, sha256: bool | None) -> _Rules:
 def _list(path: str, rules: _Rules) -> tuple[list[Shard], set[str], str]:
     """The tars of a pool, the names of the other files beside them, and a digest of what was seen."""
     listed, others = pool_shards.list_shards(path)
-    return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others) + rules.unusual)
+    return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others) + rules.named)
 
 
 def _still_sealed(path: str, where: str, seen: str) -> SealedPool | None:
@@ -132,16 +136,16 @@ def _require_writable(where: str) -> None:
 
 
 @contextlib.contextmanager
-def patient_lock(folder: str) -> Iterator[None]:
+def patient_lock(folder: str, *, shared: bool = False) -> Iterator[None]:
     """`files.lock` that says so when it has to wait for another command in `folder`."""
     with contextlib.ExitStack() as held:
         try:
-            held.enter_context(lock(folder))
+            held.enter_context(lock(folder, shared=shared))
         except InfraError as error:
             if not isinstance(error.__cause__, BlockingIOError):
                 raise
             say(f"{folder}: another command works in this folder; waiting for it to end")
-            held.enter_context(lock(folder, wait=True))
+            held.enter_context(lock(folder, wait=True, shared=shared))
         yield
 
 
@@ -203,11 +207,18 @@ def _seal_all(
 
 
 def _download(path: str) -> dict[str, Any] | None:
-    """How the pool was downloaded, with img2dataset's version and the share of links that answered."""
-    if is_remote(path) or not os.path.exists(join(path, "download.json")):
+    """How the pool was downloaded: links, pictures, their share, and the record of each part with its settings."""
+    if is_remote(path):
         return None
-    record = read_record(join(path, "download.json"), "download")
-    return {"digest": record.digest, **record.payload, "packages": record.provenance.get("packages")}
+    files = [name for name in list_files(path, ".json") if os.path.basename(name).startswith("download")]
+    records = [read_record(name, "download") for name in files]
+    if not records:
+        return None
+    links, pictures = (sum(record.payload.get(name, 0) for record in records) for name in ("links", "pictures"))
+    parts = [
+        {"digest": record.digest, **record.payload, "packages": record.provenance.get("packages")} for record in records
+    ]
+    return {"links": links, "pictures": pictures, "rate": round(pictures / max(links, 1), 4), "parts": parts}
 
 
 def _strays(listed: list[Shard], others: set[str]) -> list[str]:
@@ -244,21 +255,29 @@ def _left_out(found: list[Sealed], listed: list[Shard], others: set[str]) -> tup
         beside = {name.removesuffix(suffix) for name in others if name.endswith(suffix)}
         # A pool without any such files was not written by img2dataset, and lacks nothing.
         remarks += [[name, "", f"tar without {suffix.lstrip('_.')}"] for name in sorted(names - beside) if beside]
-    return left_out, remarks + [[name, "", "gap in the numbering: no such shard"] for name in _gaps(names)]
+    return left_out, remarks + [[name, "", remark] for name, remark in _gaps(names)]
 
 
-def _gaps(names: set[str]) -> list[str]:
-    """The numbers that are missing before the last of a folder's numbered shards."""
+def _gaps(names: set[str]) -> list[tuple[str, str]]:
+    """The numbers that are missing before the last of a folder's numbered shards, and what to say of each.
+
+    Of many in a row only the first is named: a tar may be called after a date.
+    """
     folders: dict[tuple[str, int], list[int]] = collections.defaultdict(list)
     for name in names:
         folder, slash, number = name.rpartition("/")
-        if number.isdigit():
+        if number.isdecimal():
             folders[folder + slash, len(number)].append(int(number))
-    return sorted(
-        f"{folder}{number:0{width}d}"
-        for (folder, width), present in folders.items()
-        for number in sorted(set(range(max(present))) - set(present))
-    )
+    gaps = []
+    for (folder, width), present in folders.items():
+        for before, after in itertools.pairwise([-1, *sorted(present)]):
+            missing = range(before + 1, after)
+            if len(missing) <= MANY:
+                gaps += [(f"{folder}{number:0{width}d}", "gap in the numbering: no such shard") for number in missing]
+            else:
+                said = f"gap in the numbering: {len(missing):,} shards are missing from here on"
+                gaps.append((f"{folder}{missing[0]:0{width}d}", said))
+    return sorted(gaps)
 
 
 def _write_uids(where: str, jobs: list[Job], found: list[Sealed]) -> list[Sealed]:

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -21,12 +22,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from pool_folders import picture, uid_of
+from pool_folders import picture, uid_of, write_pool
 
-from harness import crawl, download, executor, files, select, uid
+from harness import crawl, download, executor, files, progress, select, uid
 from harness.crawl import read_counts
 from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.pool.seal import seal
+from harness.pool.sealed import SealedPool
 from harness.records import Record, read_record, write_record
 from harness.reshard import reshard
 from harness.subset import Subset
@@ -179,8 +181,19 @@ def harness(address: str, folder: Path, *arguments: str) -> "subprocess.Complete
         "per_shard=12",
         "timeout=1",
     ]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=240,
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=600,
                           env=environment(address, folder.parent / "home"))  # fmt: skip
+
+
+def blur_of(sealed: SealedPool, number: int) -> float:
+    """How far pixels of a downloaded picture are from the original's, in the box where a face may be."""
+    shard, row = 0, uid.to_hex(sealed.index(0)["uid"]).index(uid_of(number))
+    with Reader(sealed.shards[shard]) as reader:
+        got = Image.open(io.BytesIO(read_sample(reader, sealed.index(shard)[row])[0])).convert("RGB")
+    original = Image.open(io.BytesIO(large_picture(number))).convert("RGB").resize(got.size, Image.Resampling.BOX)
+    box = (got.width // 10, got.height // 10, got.width * 4 // 10, got.height // 2)
+    difference = np.asarray(got.crop(box), float) - np.asarray(original.crop(box), float)
+    return float(np.abs(difference).mean())
 
 
 def fill_hub(address: str, handler: type[Web], tmp_path: Path) -> None:
@@ -248,6 +261,7 @@ def test_a_download_with_all_that_servers_do_wrong(web: tuple[str, type[Web]], t
     expected = {uid_of(100 * part + n) for part in range(2) for n in GOOD}
     assert set(uid.to_hex(sealed.uids)) == expected
     assert sealed.left_out() == []
+    assert blur_of(sealed, 0) > 2 * blur_of(sealed, 1)  # every fourth picture has a face
     assert read_record(folder / "pool.json", "pool").provenance["download"]["pictures"] == 40
     done_tars = reshard(sealed, Subset.of(sealed.uids[:9].copy()), out=tmp_path / "out", executor=one)
     assert len(done_tars.rows) == 9
@@ -259,6 +273,25 @@ def test_a_download_with_all_that_servers_do_wrong(web: tuple[str, type[Web]], t
     assert read_counts(folder / "shards" / "retry_1").successes == 18
     assert len(seal(str(folder), executor=one)) == 58
     assert not [path for path in handler.asked if path.startswith("/picture/robots")][2 * 3 :]
+
+
+@needs_img2dataset
+@pytest.mark.slow
+@pytest.mark.parametrize("distributor", ["ray", "pyspark"])
+def test_on_a_cluster_of_one_machine(web: tuple[str, type[Web]], tmp_path: Path, distributor: str) -> None:
+    if importlib.util.find_spec(distributor) is None or (distributor == "pyspark" and not shutil.which("java")):
+        pytest.skip(f"needs {distributor}")
+    address, _ = web
+    (tmp_path / "list").mkdir()
+    for number in range(2):
+        table = metadata(address, ["good", "404", "good"], first=3 * number)
+        pq.write_table(table, tmp_path / "list" / f"{number}.parquet")
+    folder = tmp_path / "pool"
+    done = harness(address, folder, f"metadata_dir={tmp_path}/list", f"distributor={distributor}")
+    assert done.returncode == 0, done.stderr + (folder / "shards" / ".img2dataset.log").read_text()[-2000:]
+    assert "4 of 6 links gave a picture" in done.stderr
+    sealed = seal(str(folder), executor=executor.local(1))
+    assert set(uid.to_hex(sealed.uids)) == {uid_of(n) for n in (0, 2, 3, 5)}
 
 
 @needs_img2dataset
@@ -362,14 +395,158 @@ def test_img2dataset_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(importlib.metadata, "version", absent)
     with pytest.raises(ConfigError, match=r"pip install 'datacomp-harness\[download\]'"):
-        crawl.crawl(tmp_path, tmp_path / "out", rows=1, columns=[], settings=crawl.CrawlSettings())
+        crawl.crawl(tmp_path, tmp_path / "out", links={"a.parquet": 1}, columns=[], settings=crawl.CrawlSettings())
 
 
 def test_img2dataset_that_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.47.0")
     monkeypatch.setattr(crawl.sys, "executable", "/bin/false")
     with pytest.raises(InfraError, match=r"img2dataset ended after 0 of 7 links .* run the same command again"):
-        crawl.crawl(tmp_path, tmp_path / "out", rows=7, columns=[], settings=crawl.CrawlSettings())
+        crawl.crawl(tmp_path, tmp_path / "out", links={"a.parquet": 7}, columns=[], settings=crawl.CrawlSettings())
+
+
+@pytest.mark.parametrize(("distributor", "install"), [("ray", r"datacomp-harness\[ray\]"), ("pyspark", "pyspark")])
+def test_a_distributor_that_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distributor: str, install: str
+) -> None:
+    def version(name: str) -> str:
+        if name == "img2dataset":
+            return "1.47.0"
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    settings = crawl.CrawlSettings(distributor=distributor)
+    with pytest.raises(ConfigError, match=f"distributor={distributor} needs {distributor}: pip install '{install}'"):
+        crawl.crawl(tmp_path, tmp_path / "out", links={"a.parquet": 1}, columns=[], settings=settings)
+
+
+def test_a_finished_crawl_does_not_start_img2dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.47.0")
+    monkeypatch.setattr(crawl.subprocess, "Popen", None)
+    for number in range(2):
+        finished_shard(tmp_path / "out", number, [(number, "failed_to_download", "timed out")])
+    links, settings = {"a.parquet": 2}, crawl.CrawlSettings()
+    assert crawl.crawl(tmp_path, tmp_path / "out", links=links, columns=[], settings=settings).tried == 2
+    (tmp_path / "out" / "00000001.tar").unlink()
+    with pytest.raises(TypeError):  # one is missing again: it is started
+        crawl.crawl(tmp_path, tmp_path / "out", links=links, columns=[], settings=settings)
+
+
+def test_shards_begun_with_other_links_or_settings(tmp_path: Path) -> None:
+    """A shard is known by its number: with other links, other rows would count as done and be lost."""
+    plan = {"links": {"b.parquet": 9}, "number_sample_per_shard": 12, "bbox_col": "face_bboxes"}
+    crawl.begin(tmp_path, plan)
+    crawl.begin(tmp_path, plan)
+    with pytest.raises(ConfigError, match="begun with other links, and would not fit"):
+        crawl.begin(tmp_path, plan | {"links": {"a.parquet": 9, "b.parquet": 9}})
+    with pytest.raises(ConfigError, match="begun with number_sample_per_shard=12, not 24"):
+        crawl.begin(tmp_path, plan | {"number_sample_per_shard": 24})
+    with pytest.raises(ConfigError, match="begun with bbox_col=face_bboxes, not None"):
+        crawl.begin(tmp_path, plan | {"bbox_col": None})
+
+
+def test_finished_shards_are_read_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def finish(number: int, messages: int) -> None:
+        stats = {
+            "count": 10,
+            "successes": 8,
+            "status_dict": {"success": 8, **{f"host {n}": 1 for n in range(messages)}},
+        }
+        (tmp_path / f"{number:08d}_stats.json").write_text(json.dumps(stats))
+        (tmp_path / f"{number:08d}.tar").write_bytes(b"x" * 500)
+
+    finish(0, 2)
+    counts = read_counts(tmp_path)
+    (tmp_path / "00000000_stats.json").write_text("no JSON any more")
+    finish(1, 1)
+    (tmp_path / "00000002_stats.json").write_text('{"count": 10')
+    counts.add(tmp_path)
+    assert (counts.tried, counts.successes, counts.size, counts.rate) == (20, 16, 1000, 0.8)
+    assert counts.failures == {"host 0": 2, "host 1": 1}
+    crawl.MOST_MESSAGES, before = 2, crawl.MOST_MESSAGES
+    try:
+        finish(3, 3)
+        counts.add(tmp_path)
+    finally:
+        crawl.MOST_MESSAGES = before
+    assert counts.failures == {"host 0": 3}
+    assert counts.tried == 30
+
+
+def test_progress_tells_share_rate_size_and_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    counts = crawl.CrawlCounts(tried=250, successes=200, size=3_000_000_000)
+    with progress.Progress("download", total=1000, unit="images") as bar:
+        crawl._show(bar, counts)
+    said = capsys.readouterr().err
+    assert re.search(r"download: 250 of 1,000 images, [\d,]+/s, [\d,]+ s left 80\.0% answered, 3\.0 GB", said), said
+
+
+def test_img2dataset_ends_with_its_caller(tmp_path: Path) -> None:
+    """However the caller ends: two that write the same tars would spoil them."""
+    stub = "import os, pathlib, time\ndef download(**arguments):\n"
+    stub += "    pathlib.Path(arguments['output_folder'], 'pid').write_text(str(os.getpid()))\n    time.sleep(60)\n"
+    (tmp_path / "img2dataset.py").write_text(stub)
+    code = "import sys, pathlib; from harness import crawl; crawl._require = lambda name: '1'\n"
+    code += "crawl.crawl(pathlib.Path('.'), pathlib.Path(sys.argv[1]), links={'a': 1}, columns=[],"
+    code += " settings=crawl.CrawlSettings())"
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])])
+    caller = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")],
+                              env={**os.environ, "PYTHONPATH": paths})  # fmt: skip
+    pid = tmp_path / "out" / "pid"
+    while not (pid.exists() and pid.read_text()) and caller.poll() is None:
+        time.sleep(0.02)
+    assert caller.poll() is None
+    caller.kill()
+    caller.wait()
+    for _ in range(500):
+        if not running(int(pid.read_text())):
+            return
+        time.sleep(0.02)
+    pytest.fail("img2dataset still runs")
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there, and not only its entry in the table."""
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def finished_shard(folder: Path, number: int, rows: list[tuple[int, str, str | None]]) -> None:
+    """What img2dataset writes beside a tar: (number of the pair, status, message)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    uids, status, messages = zip(*rows, strict=True)
+    table = pa.table({"uid": [uid_of(n) for n in uids], "status": status, "error_message": messages})
+    pq.write_table(table, folder / f"{number:08d}.parquet")
+    (folder / f"{number:08d}_stats.json").write_text(json.dumps({"count": len(rows), "successes": 0}))
+    (folder / f"{number:08d}.tar").write_bytes(b"")
+
+
+def test_what_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "tried").mkdir()
+    for number in range(2):
+        table = metadata("http://x", ["good"] * 4, first=4 * number).append_column("more", pa.array([1] * 4))
+        pq.write_table(table, tmp_path / "tried" / f"{number}.parquet", row_group_size=3)
+    shards, target = tmp_path / "shards", tmp_path / "again"
+    refused = "Use of image disallowed by X-Robots-Tag directive"
+    finished_shard(shards, 0, [(0, "success", None), (1, "failed_to_download", "timed out")])
+    finished_shard(shards, 1, [(3, "failed_to_download", refused), (2, "failed_to_resize", "Image decoding error")])
+    finished_shard(shards / "retry_1", 0, [(0, "failed_to_download", "of another try")])
+    finished_shard(shards, 2, [(4, "failed_to_download", "timed out")])
+    (shards / "00000002.parquet").unlink()
+    assert download.write_failed(shards, tmp_path / "tried", target) == 2
+    assert "1 shards have no parquet beside them, so what failed there is not tried again" in capsys.readouterr().err
+    assert [path.name for path in target.iterdir()] == ["0.parquet"]
+    table = pq.read_table(target / "0.parquet")
+    assert table.column_names == ["uid", "url", "text", "face_bboxes"]
+    assert table["uid"].to_pylist() == [uid_of(1), uid_of(2)]
+    finished_shard(tmp_path / "done", 0, [(0, "success", None)])
+    assert download.write_failed(tmp_path / "done", tmp_path / "tried", tmp_path / "none") == 0
+    assert not (tmp_path / "none").exists()
 
 
 def test_shards_that_only_seem_finished_are_done_again(tmp_path: Path) -> None:
@@ -421,6 +598,15 @@ def test_bad_settings(tmp_path: Path, setting: str, says: str) -> None:
         download.command([f"data_dir={tmp_path}/pool", *scale, "skip_images=true", setting])
 
 
+def test_help_tells_what_each_setting_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        download.command(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    for name in download.Settings.model_fields:
+        (line,) = [line for line in lines if line.split()[:1] == [name]]
+        assert not line.split()[1].startswith("(")
+
+
 def test_parts_of_other_metadata(tmp_path: Path) -> None:
     (tmp_path / "list").mkdir()
     for number in range(5):
@@ -436,6 +622,89 @@ def test_parts_of_other_metadata(tmp_path: Path) -> None:
     assert taken == [["0.parquet", "2.parquet", "4.parquet"], ["1.parquet", "3.parquet"]]
     with pytest.raises(ConfigError, match="part divides metadata files, and url_list is one"):
         download.download(download.Settings(data_dir=str(tmp_path / "x"), url_list="x.csv", part="1/2"))
+
+
+def crawled(monkeypatch: pytest.MonkeyPatch, tried: int) -> None:
+    """Let a crawl be done at once."""
+    monkeypatch.setattr(download, "crawl", lambda *_, **__: crawl.CrawlCounts(tried=tried, successes=tried - 1))
+
+
+def test_parts_work_side_by_side_in_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list").mkdir()
+    for number in range(3):
+        pq.write_table(metadata("http://x", ["good"], first=number), tmp_path / "list" / f"{number}.parquet")
+    pool = write_pool(tmp_path / "pool")
+    crawled(monkeypatch, 5)
+
+    def part(name: str, **more: object) -> Record:
+        settings = {"data_dir": str(pool), "metadata_dir": str(tmp_path / "list"), "part": name, **more}
+        return download.download(download.Settings.model_validate(settings))
+
+    # Another machine is at part 1; to wait for it would hang here.
+    with files.lock(pool, shared=True), files.lock(pool / ".urls" / "part_1_of_2"):
+        second = part("2/2")
+    first = part("1/2")
+    assert part("1/2", skip_images=True) == first  # later, for the features alone: what was crawled is not forgotten
+    assert sorted(path.name for path in pool.glob("download*.json")) == [
+        "download_part_1_of_2.json", "download_part_2_of_2.json",
+    ]  # fmt: skip
+    assert [record.payload["metadata"] for record in (first, second)] == [["0.parquet", "2.parquet"], ["1.parquet"]]
+    seal(str(pool), executor=executor.local(1))
+    about = read_record(pool / "pool.json", "pool").provenance["download"]
+    assert (about["links"], about["pictures"], about["rate"]) == (10, 8, 0.8)
+    assert about["parts"][0]["digest"] == first.digest
+    assert about["parts"][0]["img2dataset"]["bbox_col"] == "face_bboxes"
+    assert about["parts"][0]["packages"]["img2dataset"] == importlib.metadata.version("img2dataset")
+
+
+def test_other_pairs_in_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, kinds in (("a", ["good"]), ("b", ["good", "404"])):
+        pq.write_table(metadata("http://x", kinds), tmp_path / f"{name}.parquet")
+
+    def settings(**values: object) -> download.Settings:
+        return download.Settings.model_validate({"data_dir": str(tmp_path / "pool"), "skip_images": True, **values})
+
+    download.download(settings(url_list=str(tmp_path / "b.parquet")))
+    for other in ({"url_list": str(tmp_path / "a.parquet")}, {"metadata_dir": str(tmp_path)}):
+        with pytest.raises(ConfigError, match=r"holds the pairs of other files .*; choose another data_dir"):
+            download.download(settings(**other))
+    with pytest.raises(ConfigError, match="holds metadata that are not of the hub, not mlfoundations/datacomp_small"):
+        download.download(settings(scale="small"))
+    pq.write_table(metadata("http://x", ["good"] * 50), tmp_path / "b.parquet")
+    with pytest.raises(ConfigError, match=r"url_list: .* holds the pairs of other files"):
+        download.download(settings(url_list=str(tmp_path / "b.parquet")))
+    with pytest.raises(ArtifactError, match=r"c\.parquet"):
+        download.download(settings(url_list=str(tmp_path / "c.parquet")))
+
+
+def test_img2dataset_is_given_the_links_of_this_download_alone(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.parquet").write_bytes(b"")
+    download._links(tmp_path / "urls", [tmp_path / "a.parquet"])
+    (tmp_path / "urls" / "b.parquet").symlink_to(tmp_path / "moved" / "b.parquet")
+    download._links(tmp_path / "urls", [tmp_path / "b.parquet"])
+    assert [path.resolve() for path in (tmp_path / "urls").iterdir()] == [tmp_path / "b.parquet"]
+
+
+def test_metadata_that_cannot_be_crawled(tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    (tmp_path / "list").mkdir()
+    good = metadata("http://x", ["good"] * 2)
+    settings = download.Settings(data_dir=str(tmp_path / "pool"), metadata_dir=str(tmp_path / "list"))
+    pq.write_table(good.drop_columns(["face_bboxes"]), tmp_path / "list" / "0.parquet")
+    crawled(monkeypatch, 2)
+    assert download.download(settings).payload["img2dataset"]["bbox_col"] is None
+    assert "0.parquet: has no column face_bboxes, so faces are not blurred" in capsys.readouterr().err
+    pq.write_table(good, tmp_path / "list" / "0.parquet")
+    pq.write_table(good.drop_columns(["text"]), tmp_path / "list" / "1.parquet")
+    with pytest.raises(ArtifactError, match=r"1\.parquet: no column 'text'"):
+        download.download(settings.model_copy(update={"data_dir": str(tmp_path / "other")}))
+    (tmp_path / "list" / "1.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ArtifactError, match=r"1\.parquet: not a readable parquet file"):
+        download.download(settings.model_copy(update={"data_dir": str(tmp_path / "third")}))
+    pq.write_table(good.set_column(0, "uid", pa.array(["f" * 32, "no uid"])), tmp_path / "pairs.parquet")
+    with pytest.raises(ArtifactError, match=r"pairs\.parquet: row 1: 'no uid' is not a uid"):
+        download.download(download.Settings(data_dir=str(tmp_path / "4"), url_list=str(tmp_path / "pairs.parquet")))
 
 
 def test_settings_that_do_not_fit(tmp_path: Path) -> None:

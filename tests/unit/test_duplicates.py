@@ -17,7 +17,7 @@ from harness.decontaminate import search
 from harness.duplicates import Fingerprints
 from harness.errors import ArtifactError, ConfigError, StageError
 from harness.evalpictures import disguised, eval_tars, task_of
-from harness.phash import components, distance, near_pairs, phash
+from harness.phash import components, connected, distance, near_pairs, phash
 from harness.pool.seal import seal
 from harness.pool.view import Pool
 from harness.records import read_record
@@ -57,9 +57,14 @@ def test_all_near_pairs_are_found(queries: list[int], flips: list[tuple[int, lis
     assert [tuple(pair) for pair in found.tolist()] == expected
 
 
-def test_too_far_is_refused() -> None:
-    with pytest.raises(ValueError, match="distance 5"):
-        near_pairs(np.zeros(1, np.uint64), np.zeros(1, np.uint64), most=5)
+def test_all_pairs_within_four_bits_of_one_hash() -> None:
+    """None is missed, whichever bands its bits fall into, and each comes once."""
+    bits = [np.uint64(1 << bit) for bit in range(64)]
+    around = [np.bitwise_or.reduce(some) for size in range(1, 5) for some in itertools.combinations(bits[::3], size)]
+    table = np.array([0, *around], np.uint64)
+    found = near_pairs(np.zeros(1, np.uint64), table)
+    assert found[:, 1].tolist() == list(range(len(table)))
+    assert len(near_pairs(table[:1], ~table)) == 0
 
 
 def test_hash_survives_the_web_and_tells_pictures_apart() -> None:
@@ -117,16 +122,20 @@ def test_alike_is_every_pair_and_no_other(seed: int, least: float) -> None:
     assert all(abs(value - cosines[pair]) < 1e-5 for pair, value in found.items())
 
 
+def steps(rows: np.ndarray, least: float) -> list[int]:
+    return connected((pairs for pairs, _ in nearest.alike(rows, rows, least=least)), len(rows)).tolist()
+
+
 def test_connected_by_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     # A quarter turn in steps of 15 degrees, and one that points elsewhere.
     turns = np.radians([0, 75, 15, 60, 200, 30, 45])
     rows = np.stack([np.cos(turns), np.sin(turns)], axis=1)
-    assert similar.connected(rows, least=np.cos(np.radians(16))).tolist() == [0, 0, 0, 0, 4, 0, 0]
-    assert similar.connected(rows, least=np.cos(np.radians(14))).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert steps(rows, np.cos(np.radians(16))) == [0, 0, 0, 0, 4, 0, 0]
+    assert steps(rows, np.cos(np.radians(14))) == [0, 1, 2, 3, 4, 5, 6]
     monkeypatch.setattr(nearest, "_ROWS", 2)
     monkeypatch.setattr(nearest, "_CENTROIDS", 3)
-    monkeypatch.setattr(similar, "_PAIRS", 1)
-    assert similar.connected(rows, least=np.cos(np.radians(16))).tolist() == [0, 0, 0, 0, 4, 0, 0]
+    monkeypatch.setattr("harness.phash._PAIRS", 1)
+    assert steps(rows, np.cos(np.radians(16))) == [0, 0, 0, 0, 4, 0, 0]
 
 
 def write_metadata(folder: Path, uids: list[str], features: np.ndarray, *, files: int = 2) -> None:
@@ -229,6 +238,13 @@ def test_many_equal_pictures_cost_no_pairs() -> None:
     assert not found.first["near"].any()
 
 
+def test_the_first_of_near_pictures_is_the_first_in_the_pool() -> None:
+    """Whatever their hashes are: here the one in the middle, which connects the first and the third, comes last."""
+    codes = np.array([0xFF00, 0x1234 << 40, 0x0F0F, 0x1234 << 40, 0xF00F, 0x0F00], np.uint64)
+    found = duplicates.find(Fingerprints(np.arange(6).astype("S32"), codes))
+    assert found.first["near"].tolist() == [0, 1, 0, 1, 4, 0]
+
+
 def write_task(folder: Path, name: str, pictures: list[Image.Image]) -> None:
     members = [{f"s{i:07d}.png": encoded(picture, "PNG"), f"s{i:07d}.cls": b"0"} for i, picture in enumerate(pictures)]
     write_tar(folder / f"wds_{name}_test" / "test" / "0.tar", members)
@@ -268,8 +284,9 @@ def test_a_search_that_misses_its_controls_is_no_evidence(tmp_path: Path, monkey
         eval_tars(str(tmp_path))
 
 
-def test_broken_evaluation_tar(tmp_path: Path) -> None:
-    path = write_tar(tmp_path / "wds_x_test" / "test" / "0.tar", [{"a.png": b"no picture"}])
+@pytest.mark.parametrize("content", [b"no picture", encoded(Image.new("1", (20_000, 20_000)), "PNG")])
+def test_broken_evaluation_tar(tmp_path: Path, content: bytes) -> None:
+    path = write_tar(tmp_path / "wds_x_test" / "test" / "0.tar", [{"a.png": content}])
     with pytest.raises(ArtifactError, match=r"0\.tar: not a readable tar of pictures"):
         decontaminate.hash_eval_tar(str(path))
 

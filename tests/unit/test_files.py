@@ -65,6 +65,14 @@ def test_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) -> N
         pass
 
 
+def test_a_shared_lock_is_held_by_several_and_kept_from_one_alone(tmp_path: Path) -> None:
+    alone, together = files.lock(tmp_path), files.lock(tmp_path, shared=True)
+    with together, files.lock(tmp_path, shared=True), pytest.raises(InfraError, match="another command"), alone:
+        pass
+    with files.lock(tmp_path), pytest.raises(InfraError), files.lock(tmp_path, shared=True):
+        pass
+
+
 def test_require_space(tmp_path: Path) -> None:
     files.require_space(tmp_path / "not" / "there", 1)
     with pytest.raises(InfraError, match="needed"):

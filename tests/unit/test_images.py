@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pool_folders import picture
 
 from harness import images
@@ -67,6 +67,14 @@ def test_good_pictures(content: bytes) -> None:
 )
 def test_unusable_pictures(content: bytes, reason: str) -> None:
     assert images.fault(content) == reason
+
+
+@pytest.mark.parametrize("format", ["EPS", "PDF", "SGI"])
+def test_decoders_that_run_programs_or_are_hardly_used_are_not_asked(format: str) -> None:
+    content = saved(Image.fromarray(NOISE), format)
+    assert images.fault(content) == "image does not decode"
+    with pytest.raises(UnidentifiedImageError):
+        images.decode(content)
 
 
 def test_garbage_never_raises() -> None:

@@ -61,6 +61,55 @@ def test_ustar_prefix(tmp_path: Path) -> None:
     assert keys(path, tars.index_tar(path)[0]) == [folder + "000000000"]
 
 
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("extension", ["jpg", "txt", "json"])
+def test_a_member_of_terabytes_is_not_read(tmp_path: Path, extension: str) -> None:
+    """A sparse file: it states a terabyte and takes a few kilobytes."""
+    path = tmp_path / "a.tar"
+    members = {name.rpartition(".")[2]: (name, content) for name, content in sample(0).items()}
+    size = 1 << 40
+    with open(path, "wb") as file:
+        for kind, (name, content) in members.items():
+            if kind == extension:
+                file.write(header(name, size))
+                file.seek(size, 1)
+            else:
+                file.write(header(name, len(content)) + content + bytes(-len(content) % 512))
+        file.write(tars.END)
+    samples, faults = tars.index_tar(path)
+    assert len(samples) == 0
+    assert [(fault.name, fault.reason) for fault in faults] == [("000000000", tars.TOO_LARGE)]
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_giant_header_is_not_read(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "a.tar"
+    with open(path, "wb") as file:
+        file.write(header("name", 1 << 40, kind))
+        file.seek(1 << 40, 1)
+        file.write(tars.END)
+    assert tars.index_tar(path)[1] == [tars.Fault("", "", "tar header is garbage")]
+
+
+@pytest.mark.parametrize("size", ["²", "9" * 5000])
+def test_sizes_that_are_none(tmp_path: Path, size: str) -> None:
+    record = f" size={size}\n".encode()
+    content = next(f"{n}".encode() + record for n in range(10_000) if len(f"{n}") + len(record) == n)
+    blocks = [header("pax", len(content), tarfile.XHDTYPE), content, bytes(-len(content) % 512), header("k.txt", 0)]
+    (tmp_path / "a.tar").write_bytes(b"".join([*blocks, tars.END]))
+    assert tars.index_tar(tmp_path / "a.tar")[1] == [tars.Fault("k", "", "no image")]
+
+
+def test_many_pax_records_take_time_in_their_number_alone() -> None:
+    content = b"6 a=b\n" * 170_000
+    assert tars._pax(content + bytes(512)) == {"a": "b"}
+
+
 def test_size_in_pax_header_and_base_256(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     name, content = "k.jpg", b"x" * 700

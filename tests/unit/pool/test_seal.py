@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -200,6 +201,17 @@ def test_remarks(pool: Path) -> None:
     assert ("00000004", "gap in the numbering: no such shard") in said
 
 
+def test_a_tar_called_after_a_date_is_no_gap_of_trillions(pool: Path) -> None:
+    for shard, name in enumerate(("20261121104904", "00000005", "²"), start=10):
+        write_tar(pool / "shards" / f"{name}.tar", [sample(0, shard=shard)])
+    sealed_again(pool)
+    assert {(row[0], row[2]) for row in remarks(pool) if "gap" in row[2]} == {
+        ("00000003", "gap in the numbering: no such shard"),
+        ("00000004", "gap in the numbering: no such shard"),
+        ("00000000000000", "gap in the numbering: 20,261,121,104,904 shards are missing from here on"),
+    }
+
+
 def test_parts_of_several_machines_and_temporary_files(tmp_path: Path) -> None:
     for part in range(2):
         write_tar(tmp_path / "shards" / f"part_{part}" / "00000000.tar", [sample(n, shard=part) for n in range(3)])
@@ -221,18 +233,21 @@ def test_originals_by_their_sha256(tmp_path: Path) -> None:
         sample(3, image=originals[5]),
         sample(4, image=originals[4]),  # not in the metadata
         sample(5, image=originals[5]),  # in the metadata without a sum
+        sample(6, image=picture(77)),  # made from another picture, and its json is none
     ]
+    about = samples[6]["000000006.json"]
+    samples[6]["000000006.json"] = about.removesuffix(b"}")
     pool = tmp_path / "pool"
     write_tar(pool / "shards" / "0.tar", samples)
     plain = sealed_again(pool)
     with pytest.raises(ArtifactError, match="no parquet file, so the pictures' sha256 cannot be checked"):
         sealed_again(pool, sha256=True)
     (pool / "metadata").mkdir()
-    uids = [uid_of((0, n)) for n in (3, 2, 1, 0, 5)]
+    uids = [uid_of((0, n)) for n in (3, 2, 1, 0, 6, 5)]
     pq.write_table(pa.table({"uid": uids}), pool / "metadata" / "a.parquet")
     with pytest.raises(ArtifactError, match=r"a\.parquet: no column 'sha256', so the pictures cannot be compared"):
         sealed_again(pool, sha256=True)
-    table = pa.table({"uid": uids, "sha256": [*(sums[n] for n in (3, 2, 1, 0)), None]})
+    table = pa.table({"uid": uids, "sha256": [*(sums[n] for n in (3, 2, 1, 0, 0)), None]})
     pq.write_table(table[:2], pool / "metadata" / "a.parquet")
     pq.write_table(table[2:], pool / "metadata" / "b.parquet")
     checked = sealed_again(pool, sha256=True)
@@ -242,13 +257,14 @@ def test_originals_by_their_sha256(tmp_path: Path) -> None:
         [uid_of((0, 3)), "sha256 is not the metadata's"],
         [uid_of((0, 4)), "metadata has no sha256 for it"],
         [uid_of((0, 5)), "metadata has no sha256 for it"],
+        [uid_of((0, 6)), "sha256 is not the metadata's"],
     ]
     assert read_record(pool / "pool.json", "pool").payload["sha256"] is True
     # Later commands keep to it, until they are told otherwise.
     touch_later(pool / "shards" / "0.tar")
     assert sealed_again(pool).digest == checked.digest
     assert sealed_again(pool, sha256=False).digest == plain.digest
-    assert len(sealed_again(pool)) == 6
+    assert len(sealed_again(pool)) == 7
     assert not list(pool.glob(".originals-*"))
 
 
@@ -272,6 +288,34 @@ def test_quarantine_repairs(pool: Path) -> None:
     write_tar(shards / "00000001.tar", [sample(0, shard=1), sample(1, shard=1, image=b"y")])
     sealed_again(pool, quarantine=True)
     assert (pool / "quarantine" / "00000001.1.tar").exists()
+
+
+def test_quarantine_on_another_disk(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where shards are a link to another disk, originals are copied."""
+
+    def link(*_: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", link)
+    path = write_tar(pool / "shards" / "00000001.tar", [sample(0, shard=1), sample(1, shard=1, image=b"x")])
+    faulty = path.read_bytes()
+    sealed_again(pool, quarantine=True)
+    assert left_out(pool) == []
+    assert (pool / "quarantine" / "00000001.tar").read_bytes() == faulty
+    # A command that was stopped between the copy and the repair leaves no second copy.
+    path.write_bytes(faulty)
+    sealed_again(pool, quarantine=True)
+    assert [file.name for file in (pool / "quarantine").iterdir()] == ["00000001.tar"]
+
+
+def test_shards_sealed_by_other_checks_are_looked_at_again(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sealed_again(pool)
+    monkeypatch.setattr(pool_shards, "CHECKS", pool_shards.CHECKS + 1)
+    monkeypatch.setattr(pool_shards.images, "fault", lambda content: "what the new check finds")
+    with pytest.raises(ArtifactError, match="what the new check finds"):
+        sealed_again(pool)
+    monkeypatch.undo()
+    assert sealed_again(pool).digest == before.digest
 
 
 def test_holdout_depends_on_the_uids_alone(pool: Path, tmp_path: Path) -> None:
