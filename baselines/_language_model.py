@@ -71,7 +71,7 @@ class Model:
     @classmethod
     def load(cls, folder: Path, *, n: int, unknown: float) -> "Model":
         """What `save` wrote, memory-mapped."""
-        return cls(n, unknown, load(str(folder / "grams.npy")), load(str(folder / "grams-values.npy")))
+        return cls(n, unknown, load(str(folder / "grams.npy"), 1), load(str(folder / "grams-values.npy")))
 
     def log_chances(self, captions: Sequence[str]) -> Floats:
         """(N,) mean logarithm (nats) of the chance of each word of a caption and of its end; NaN where it has no word.

@@ -89,6 +89,7 @@ def alike(
 
 
 @cache
-def load(path: str) -> Floats:
-    """The array of embeddings (K, D) in the npy file `path`, memory-mapped and kept for this process."""
-    return npy.load(path, ndim=2)
+def load(path: str, ndim: int = 2) -> Floats:
+    """The array in the npy file `path`, embeddings (K, D) unless `ndim` says otherwise; memory-mapped and kept for this
+    process."""
+    return npy.load(path, ndim=ndim)

@@ -35,8 +35,8 @@ def board(sealed: SealedPool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     union = unite({"pool": sealed, "byod-1": mine, "byod-2": web}, root / "union")
     chosen = [synthetic.subset_of(sealed, keep=0.3), np.repeat(np.asarray(mine.uids), 3), np.asarray(web.uids)]
     run = synthetic.run(root / "run", union, uid.sort(np.concatenate(chosen)), byod=FOLDERS)
-    write_entry([run], root / "board" / "mixed", about=About(name="Mixed", external_data=["90 pairs of our own"]))
-    return root / "board" / "mixed"
+    write_entry([run], root / "tiny" / "mixed", about=About(name="Mixed", external_data=["90 pairs of our own"]))
+    return root / "tiny" / "mixed"
 
 
 def problems(folder: Path, means: Means) -> list[str]:
@@ -67,7 +67,7 @@ def test_an_honest_entry_is_verified(board: Path, means: Means) -> None:
 
 
 def test_its_page_lists_the_sources(board: Path, tmp_path: Path) -> None:
-    build(Board.load(board.parent, verified=tmp_path / "none"), tmp_path / "site")
+    build(Board.load(board.parents[1], verified=tmp_path / "none"), tmp_path / "site")
     page = next(
         path
         for path in (tmp_path / "site").rglob("*.html")
