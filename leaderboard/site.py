@@ -184,7 +184,8 @@ def _row_data(row: Row) -> list[Any]:
 
 
 def _round(value: float | None) -> float | None:
-    return None if value is None else round(value, 4)
+    # Shown with three places: of four, .2505 for .25046 would be shown as .251.
+    return None if value is None else round(value, 6)
 
 
 def task_data(board: Board) -> dict[str, Any]:
