@@ -137,10 +137,12 @@ def test_tabs_and_what_stands_apart(page: Any, site: Path) -> None:
 def test_an_entry_page_and_comparing(page: Any, site: Path) -> None:
     page.goto(f"file://{site}/index.html")
     page.get_by_role("link", name="clip_score", exact=True).first.click()
+    page.wait_for_url("**/entries/*.html")
     assert page.locator("h1").inner_text().startswith("clip_score")
     assert page.locator("table.tasks tbody tr:not(.group)").count() == 38
     assert "better beyond the noise" in page.locator("main").inner_text()
     page.get_by_role("link", name="Compare with another entry").click()
+    page.locator("#comparison tbody tr").first.wait_for()  # a click does not wait for the new page's script
     assert "clip_score" in page.locator("#verdict").inner_text()
     assert page.locator("#comparison tbody tr").count() == 38
     page.get_by_label("Second").select_option(label="no_filter")
