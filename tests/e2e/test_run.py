@@ -10,6 +10,7 @@ import harness
 from harness.errors import ConfigError, InfraError
 from harness.files import lock
 from harness.records import Record, read_json
+from harness.rescore import folder_of, rescore
 
 
 def records(run_dir: Path) -> dict[str, str]:
@@ -64,6 +65,7 @@ def test_holding_pairs_out(run_in: Path, mini_settings: list[str]) -> None:
     harness.run(*mini_settings, "method=no_filter", "pool.holdout=64", "run_dir=a")
     held = read_json("a/holdout/eval/holdout.json")["payload"]
     assert held["samples"] == 64
+    assert rescore(folder_of("a/holdout")) == {"holdout": [], "aggregates": []}
     uids = np.load("a/uids.npy", allow_pickle=False)
     assert len(uids) == 640 - 64
     assert read_json("a/config.json")["payload"]["unofficial"] == [
