@@ -9,7 +9,7 @@ import pytest
 import harness
 from harness.errors import ConfigError, InfraError
 from harness.files import lock
-from harness.records import Record, read_json
+from harness.records import Record, read_json, read_record, write_record
 from harness.rescore import folder_of, rescore
 
 
@@ -47,6 +47,11 @@ def test_a_round_ends_with_an_entry_and_is_not_done_twice(run_in: Path, mini_set
         harness.run(*mini_settings, "method=clip_score", "method.fraction=0.5", "run_dir=a", "seed=1")
     with pytest.raises(ConfigError, match=r"method.params.fraction=0.5, asked now for method.params.fraction=0.2"):
         harness.run(*mini_settings, "method=clip_score", "method.fraction=0.2", "run_dir=a")
+    config = read_record(run_in / "a" / "config.json", "config")
+    write_record(run_in / "a" / "config.json", config.model_copy(update={"protocol": "v0"}))
+    with pytest.raises(ConfigError, match="protocol=v0, asked now for protocol=v1"):
+        harness.run(*mini_settings, "method=clip_score", "method.fraction=0.5", "run_dir=a")
+    write_record(run_in / "a" / "config.json", config)
     with lock(run_in / "a"), pytest.raises(InfraError, match="another command"):
         harness.run(*mini_settings, "method=clip_score", "method.fraction=0.5", "run_dir=a")
 
