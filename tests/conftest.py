@@ -13,6 +13,14 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(request: pytest.FixtureRequest) -> Path:
+    """A cache folder of the test suite's own; what is generated there is kept between runs."""
+    folder = Path(request.config.cache.mkdir("harness"))  # type: ignore[union-attr]
+    os.environ["DATACOMP_HARNESS_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture
 def run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that the test works in."""
