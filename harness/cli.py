@@ -53,14 +53,19 @@ def say_error(error: HarnessError) -> None:
     sys.stderr.write(f"error: {error}\n")
 
 
+def offer_help(argv: list[str], text: str | None) -> None:
+    """Print `text` and end with 0 if `argv` asks for help."""
+    if any(argument in ("-h", "--help") for argument in argv):
+        sys.stdout.write((text or "").strip() + "\n")
+        sys.exit(0)
+
+
 def settings(argv: list[str], model: type[Model]) -> Model:
     """The `key=value` arguments as `model`; dots reach into nested models, values are YAML.
 
     `--help` prints the model's settings with their defaults. Raises ConfigError for anything that is not a setting.
     """
-    if any(argument in ("-h", "--help") for argument in argv):
-        sys.stdout.write(_help(model))
-        sys.exit(0)
+    offer_help(argv, _help(model))
     values: dict[str, Any] = {}
     for argument in argv:
         key, equals, text = argument.partition("=")

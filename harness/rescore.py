@@ -13,7 +13,7 @@ from pydantic import Field
 
 from harness import cli, holdout
 from harness.errors import ArtifactError
-from harness.eval import predictions, results, suite
+from harness.eval import predictions, results
 from harness.records import Json, StrictModel
 
 TOLERANCE = 1e-9
@@ -53,11 +53,7 @@ def rescore(folder: Path) -> dict[str, list[str]]:
     The aggregates are compared too, under the key `aggregates`. ArtifactError if a file is missing or broken.
     """
     evaluation, records = results.read(folder)
-    name = evaluation.payload["suite"]
-    if name == holdout.KEY:  # as large as its run said
-        chosen = holdout.suite(max((record.payload["samples"] for record in records.values()), default=1))
-    else:
-        chosen = suite.load(name)
+    chosen = holdout.suite_of(evaluation, records)
     report: dict[str, list[str]] = {}
     scores: dict[str, float | None] = {}
     for key, record in records.items():

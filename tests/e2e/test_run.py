@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import harness
+from harness import compare
 from harness.errors import ConfigError, InfraError
 from harness.files import lock
 from harness.records import Record, read_json, read_record, write_record
@@ -66,13 +67,15 @@ def test_masked_and_resharded_runs_are_equal_bit_by_bit(run_in: Path, mini_setti
 
 
 @pytest.mark.slow
-def test_holding_pairs_out(run_in: Path, mini_settings: list[str]) -> None:
+def test_holding_pairs_out(run_in: Path, mini_settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     harness.run(*mini_settings, "method=no_filter", "pool.holdout=64", "run_dir=a")
     held = read_json("a/holdout/eval/holdout.json")["payload"]
     assert held["samples"] == 64
     assert rescore(folder_of("a/holdout")) == {"holdout": [], "aggregates": []}
     uids = np.load("a/uids.npy", allow_pickle=False)
     assert len(uids) == 640 - 64
+    compare.command(["a/holdout", "out=held.png"])
+    assert "\nholdout " in capsys.readouterr().out
     assert read_json("a/config.json")["payload"]["unofficial"] == [
         "scale.samples_seen",
         "scale.batch_size",

@@ -1,10 +1,13 @@
 """key=value settings, and errors as one sentence with the exit code of their kind."""
 
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+import harness
 from harness import cli
 from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError, MethodError, PluginError, StageError
 from harness.records import StrictModel
@@ -49,6 +52,22 @@ def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
         cli.settings(["--help"], _Settings)
     assert caught.value.code == 0
     assert "pool.path" in capsys.readouterr().out
+
+
+def _commands() -> list[str]:
+    """Modules that are commands for people; harness.run is hydra's, a worker is started by its parent."""
+    root = Path(harness.__file__).parents[1]
+    files = [path for room in ("harness", "leaderboard") for path in (root / room).rglob("*.py")]
+    commands = [path.relative_to(root) for path in files if "cli.main(command)" in path.read_text()]
+    return sorted({".".join(path.with_suffix("").parts) for path in commands} - {"harness.run", "harness.train.worker"})
+
+
+@pytest.mark.parametrize("module", _commands())
+def test_every_command_has_help(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        importlib.import_module(module).command(["--help"])
+    assert not caught.value.code
+    assert len(capsys.readouterr().out.splitlines()) > 2
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from task_folders import small_suite, write_task
 
-from harness import compare, convert, rescore
+from harness import compare, convert, holdout, rescore
 from harness import executor as executors
 from harness import model as models
 from harness.errors import ArtifactError, ConfigError, StageError
@@ -323,8 +323,8 @@ def test_devices_that_are_not_there(monkeypatch):
 @pytest.fixture
 def known_suite(made, monkeypatch):
     """The small suite under a name that the commands find."""
-    for module in (rescore, convert, compare):
-        monkeypatch.setattr(module.suite, "load", lambda name: made[1])
+    for module in (suite, holdout):
+        monkeypatch.setattr(module, "load", lambda name: made[1])
 
 
 def test_rescore_recomputes_everything_without_the_model(made, tmp_path, known_suite, capsys):
