@@ -79,7 +79,7 @@ class Devices(Embedder):
         self._names = devices(at.device)
         cores = len(os.sched_getaffinity(0))
         streams = min(cores, CPU_STREAMS) if self._names == ["cpu"] else len(self._names)
-        share = max(cores // streams, 1)
+        share, self._before = max(cores // streams, 1), torch.get_num_threads()
         self._threads = [
             ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(share,)) for _ in range(streams)
         ]
@@ -132,6 +132,7 @@ class Devices(Embedder):
         self.executor.close()
         for thread in self._threads:
             thread.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._before)  # else threads that start later have as few as ours
 
 
 class Workers(Embedder):

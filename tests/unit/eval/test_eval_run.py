@@ -222,6 +222,17 @@ def test_workers_and_devices_change_nothing(made, tmp_path):
     assert evaluate(base, small, tmp_path / "devices", tasks=keys, device="cpu,cpu,cpu").digest == alone.digest
 
 
+def test_an_evaluation_leaves_the_threads_of_torch_as_they_were(made, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        evaluate(*made, tmp_path / "out")
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_the_workers_of_an_executor_give_the_same(made, tmp_path):
     base, small = made
     whole = read_record(base / "out/evaluation.json", "evaluation")
