@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines._scores import Floats, one_thread
+from baselines._scores import Floats
+from harness.nearest import one_thread
 
 TAU = 0.01
 """Temperature of the contrastive loss: where CLIP's own training ends."""

@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from baselines import _draw
-from baselines._scores import BLOCK, Floats, Scores, one_thread, unit
+from baselines._scores import BLOCK, Floats, Scores
 from harness import Pool
-from harness.nearest import nearest_and_product
+from harness.nearest import nearest_and_product, one_thread, unit
 from harness.pool.view import CHUNK
 
 
