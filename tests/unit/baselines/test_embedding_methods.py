@@ -162,6 +162,7 @@ def with_broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     img[BROKEN[2]] = np.nan
     folder = write_pool(tmp_path_factory.mktemp("broken"), img, txt, np.where(np.isnan(img[:, 0]), 0, 0.5))
     write_targets(folder, img[10:60])
+    np.save(folder / "points.npy", img[20:26].astype(np.float32))
     return folder
 
 
@@ -176,7 +177,7 @@ def with_broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("normsim", {"norm": "l2"}),
         ("rds_plus", {}),
         ("simcore", {"clusters": 4}),
-        ("dp4tl", {"clusters": 4}),
+        ("dp4tl", {"centroids": "points.npy"}),
         ("fusion", {"of": [{"name": "normsim"}, {"name": "negcliploss"}], "by": "deviation"}),
         ("prototypes", {"clusters": 4}),
         ("density_pruning", {"clusters": 4}),
@@ -186,6 +187,7 @@ def with_broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_pair_with_a_broken_embedding_has_no_score(
     with_broken: Path, tmp_path: Path, name: str, params: dict[str, Any]
 ) -> None:
+    params = {key: str(with_broken / value) if key == "centroids" else value for key, value in params.items()}
     found = kept_rows(chosen(with_broken, tmp_path, name, fraction=0.9, **params))
     assert not found[BROKEN].any() and found.sum() == pytest.approx(0.9 * ROWS, abs=55)
 
@@ -196,13 +198,12 @@ def test_a_broken_embedding_does_not_spoil_a_head(with_broken: Path, tmp_path: P
     assert len(subset) == 300
 
 
-@pytest.mark.parametrize("name", ["dp4tl", "normsim"])
-def test_broken_targets_are_refused(tmp_path: Path, rng: np.random.Generator, name: str) -> None:
+def test_broken_targets_and_centroids_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     img = rng.normal(size=(ROWS, WIDTH))
     folder = write_pool(tmp_path, img, img)
     write_targets(folder, np.where(np.arange(50)[:, None] == 7, np.nan, img[:50]))
     with pytest.raises(ArtifactError, match="target embeddings are not finite"):
-        chosen(folder, tmp_path, name)
+        chosen(folder, tmp_path, "normsim")
     np.save(tmp_path / "points.npy", np.full((2, WIDTH), np.inf, np.float32))
     with pytest.raises(ArtifactError, match=r"points\.npy: some centroids are not finite"):
         chosen(folder, tmp_path, "dp4tl", centroids=str(tmp_path / "points.npy"))
