@@ -53,13 +53,20 @@ def say_error(error: HarnessError) -> None:
     sys.stderr.write(f"error: {error}\n")
 
 
+def helped(argv: list[str], text: str | None) -> bool:
+    """True if the arguments ask for help; `text`, a command's docstring, is printed then."""
+    asked = any(argument in ("-h", "--help") for argument in argv)
+    if asked:
+        sys.stdout.write((text or "").strip() + "\n")
+    return asked
+
+
 def settings(argv: list[str], model: type[Model]) -> Model:
     """The `key=value` arguments as `model`; dots reach into nested models, values are YAML.
 
     `--help` prints the model's settings with their defaults. Raises ConfigError for anything that is not a setting.
     """
-    if any(argument in ("-h", "--help") for argument in argv):
-        sys.stdout.write(_help(model))
+    if helped(argv, _help(model)):
         sys.exit(0)
     values: dict[str, Any] = {}
     for argument in argv:

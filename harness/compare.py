@@ -175,6 +175,8 @@ def classes(chosen: Suite, run: Run, key: str, data_dir: Path | None, most: int 
 
 def command(argv: list[str]) -> None:
     """Print the table, write the chart; with task=KEY the worst and best classes of that task instead."""
+    if cli.helped(argv, __doc__):
+        return
     options = dict(argument.split("=", 1) for argument in argv if "=" in argument and not Path(argument).exists())
     folders = [Path(argument) for argument in argv if "=" not in argument or Path(argument).exists()]
     unknown = sorted(set(options) - {"out", "task", "eval.data_dir"})

@@ -59,8 +59,7 @@ def _parameters(arguments: ast.arguments) -> tuple[str, ...]:
 
 def command(argv: list[str]) -> None:
     """Print all methods, or those that are named."""
-    if any(argument in ("-h", "--help") for argument in argv):
-        sys.stdout.write(f"{(__doc__ or '').strip()}\n\nusage: python -m harness.methods [NAME…]\n")
+    if cli.helped(argv, f"{(__doc__ or '').strip()}\n\nusage: python -m harness.methods [NAME…]"):
         return
     for name in argv or plugins.names():
         method = describe(name)

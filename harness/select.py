@@ -14,6 +14,8 @@ from harness.errors import ConfigError
 
 def command(argv: list[str]) -> None:
     """Select with the method that the overrides name."""
+    if cli.helped(argv, __doc__):
+        return
     targets = [argument.removeprefix("out=") for argument in argv if argument.startswith("out=")]
     if len(targets) != 1:
         raise ConfigError("setting out: give out=FILE.npy, where the uid file is written")

@@ -126,8 +126,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 def command(argv: list[str]) -> None:
     """Run the command that the first argument names."""
-    if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write((__doc__ or "").strip() + "\n")
+    if cli.helped(argv[:1] or ["--help"], __doc__):
         return
     if argv[0] not in COMMANDS:
         raise ConfigError(unknown_name("command", argv[0], COMMANDS))

@@ -19,11 +19,10 @@ from harness.subset import Subset
 
 def command(argv: list[str]) -> None:
     """Train and print where the checkpoint lies."""
+    if cli.helped(argv, __doc__):
+        return
     from harness.train.run import RECORD, train
 
-    if any(argument in ("-h", "--help") for argument in argv):
-        sys.stdout.write(__doc__ or "")
-        return
     places, overrides = _split(argv)
     config = compose(overrides)
     out, uids, shards = _where(config, places)

@@ -1,5 +1,6 @@
 """key=value settings, and errors as one sentence with the exit code of their kind."""
 
+import importlib
 import subprocess
 import sys
 
@@ -49,6 +50,13 @@ def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
         cli.settings(["--help"], _Settings)
     assert caught.value.code == 0
     assert "pool.path" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["select", "compare", "check_vectors", "methods", "subset.__main__", "train.__main__"])
+def test_commands_without_a_model_of_settings_help_too(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(f"harness.{name}")
+    assert not module.command(["--help"])
+    assert f"python -m harness.{name.removesuffix('.__main__')}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
