@@ -362,7 +362,7 @@ def _apply(fn: Callable[..., Any], stretch: Stretch, with_features: bool) -> Any
         return fn(stretch.table, stretch.features) if with_features else fn(stretch.table)
     except HarnessError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         wrapped = MethodError(f"{stretch.file.path}: the function raised {type(error).__name__}: {error}")
         wrapped.add_note(traceback.format_exc())
         raise wrapped from error

@@ -142,7 +142,7 @@ def call(method: Method, pool: Pool, ctx: SelectionContext, params: dict[str, An
         raise _named(method, str(error), error) from error
     except HarnessError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit(0) of a method is no success of the command
         wrapped = _named(method, f"raised {type(error).__name__}: {error}", error)
         wrapped.add_note("".join(traceback.format_exception(error)))
         raise wrapped from error

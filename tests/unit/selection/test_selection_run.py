@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,15 @@ def test_an_exception_of_the_method_keeps_its_traceback(pool: Pool, tmp_path: Pa
         select(broken, pool, tmp_path / "out")
     assert "in deep_in_the_method" in "".join(caught.value.__notes__)
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("on_a_file", [False, True])
+def test_a_method_that_exits_does_not_end_the_command(pool: Pool, tmp_path: Path, on_a_file: bool) -> None:
+    def leaving(pool: Pool, /, *, ctx: Any) -> Any:
+        return pool.map(lambda table: sys.exit(0)) if on_a_file else sys.exit(0)
+
+    with pytest.raises(MethodError, match=r"method mine:select.* raised SystemExit: 0"):
+        select(leaving, pool, tmp_path / "out")
 
 
 def test_an_exception_on_a_file_names_method_and_file(pool: Pool, tmp_path: Path) -> None:
