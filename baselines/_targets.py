@@ -72,8 +72,8 @@ def embeddings(pool: Pool, ctx: SelectionContext, name: str = FEATURES) -> npt.N
         parts = [assets.fetch(f"in1k_clip_vit_l14_{part}") for part in range(PARTS)] if name == FEATURES else [None]
         if any(part is None for part in parts):
             raise ArtifactError(
-                f"{pool.path}/targets/train.npz: offers no {name}, and the published ImageNet-1k embeddings ({FEATURES}) "
-                "are out of reach or do not fit; targets must come from the one or the other"
+                f"{pool.path}/targets/train.npz: offers no {name}, and the published ImageNet-1k embeddings "
+                f"({FEATURES}) are out of reach or do not fit; targets must come from the one or the other"
             )
         ctx.remark("targets: the published ImageNet-1k embeddings")
         offered = np.concatenate([np.asarray(_tensor(part, "image_features")) for part in parts if part])

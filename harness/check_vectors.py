@@ -119,9 +119,8 @@ def compare(folder: Path) -> list[tuple[str, str, float, str]]:
 
 def command(argv: list[str]) -> int:
     """Compare every pair and print the largest difference of each kind."""
-    if cli.helped(argv, __doc__):
-        return 0
-    if len(argv) != 1 or argv[0].startswith("-"):
+    cli.offer_help(argv, __doc__)
+    if len(argv) != 1:
         raise ConfigError("one argument is needed: the folder with the X.npz and X.json pairs")
     found = compare(Path(argv[0]))
     for kind in dict.fromkeys(kind for _, kind, _, _ in found):

@@ -53,12 +53,11 @@ def say_error(error: HarnessError) -> None:
     sys.stderr.write(f"error: {error}\n")
 
 
-def helped(argv: list[str], text: str | None) -> bool:
-    """True if the arguments ask for help; `text`, a command's docstring, is printed then."""
-    asked = any(argument in ("-h", "--help") for argument in argv)
-    if asked:
+def offer_help(argv: list[str], text: str | None) -> None:
+    """Print `text` and end with 0 if `argv` asks for help."""
+    if any(argument in ("-h", "--help") for argument in argv):
         sys.stdout.write((text or "").strip() + "\n")
-    return asked
+        sys.exit(0)
 
 
 def settings(argv: list[str], model: type[Model]) -> Model:
@@ -66,8 +65,7 @@ def settings(argv: list[str], model: type[Model]) -> Model:
 
     `--help` prints the model's settings with their defaults. Raises ConfigError for anything that is not a setting.
     """
-    if helped(argv, _help(model)):
-        sys.exit(0)
+    offer_help(argv, _help(model))
     values: dict[str, Any] = {}
     for argument in argv:
         key, equals, text = argument.partition("=")

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness import cli
+from harness import cli, holdout
 from harness.errors import ArtifactError, ConfigError
-from harness.eval import data, predictions, results, suite
+from harness.eval import data, predictions, results
 from harness.eval.metrics import class_recalls
 from harness.eval.suite import AGGREGATES, Suite
 from harness.files import atomic_path
@@ -75,16 +75,17 @@ def load(folders: list[Path]) -> tuple[Suite, list[Run]]:
     for folder in folders:
         for place in evaluations(folder):
             evaluation, records = results.read(place)
-            first = first or evaluation
+            first, chosen = first or evaluation, holdout.suite_of(evaluation, records)
             for what, one, other in zip(_SAME, _same(evaluation), _same(first), strict=True):
                 if one != other:
                     raise ConfigError(f"{place}: {what} {one}, others {other}; not comparable")
-            name = (place.parent if place.name == "eval" else place).name
+            run = place.parent if place.name == "eval" else place
+            name = run.parent.name if run.name == holdout.KEY else run.name
             tasks = {key: record.payload for key, record in records.items()}
             runs.append(Run(name=name, folder=place, aggregates=evaluation.payload["aggregates"], tasks=tasks))
     if first is None or len(runs) > MOST:
         raise ConfigError(f"{len(runs)} runs given; compare takes 1 to {MOST}")
-    return suite.load(first.payload["suite"]), runs
+    return chosen, runs
 
 
 def best(runs: list[Run], key: str) -> int | None:
@@ -175,8 +176,7 @@ def classes(chosen: Suite, run: Run, key: str, data_dir: Path | None, most: int 
 
 def command(argv: list[str]) -> None:
     """Print the table, write the chart; with task=KEY the worst and best classes of that task instead."""
-    if cli.helped(argv, __doc__):
-        return
+    cli.offer_help(argv, __doc__)
     options = dict(argument.split("=", 1) for argument in argv if "=" in argument and not Path(argument).exists())
     folders = [Path(argument) for argument in argv if "=" not in argument or Path(argument).exists()]
     unknown = sorted(set(options) - {"out", "task", "eval.data_dir"})

@@ -7,14 +7,16 @@ copied to a task folder in the layout of the other retrieval sets. A run that ho
 import io
 import json
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from harness import files, tars, uid
-from harness.eval.suite import Suite, Task
+from harness.eval.suite import Suite, Task, load
 from harness.pool.sealed import SealedPool
 from harness.ranges import Reader
+from harness.records import Record
 
 KEY = "holdout"
 
@@ -33,6 +35,14 @@ def suite(pairs: int) -> Suite:
         version=1,
     )
     return Suite(name=KEY, tasks={KEY: task})
+
+
+def suite_of(evaluation: Record, records: Mapping[str, Record]) -> Suite:
+    """The suite that an evaluation with these results names: one that ships, or that of held-out pairs."""
+    name = evaluation.payload["suite"]
+    if name != KEY:
+        return load(name)
+    return suite(max((record.payload["samples"] for record in records.values()), default=1))
 
 
 def write(sealed: SealedPool, pairs: int, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m harness.methods`: the installed selection methods, what each takes, and what each does.
+"""`python -m harness.methods [NAME…]`: the installed selection methods, what each takes, and what each does.
 
 The modules are read, not imported, so the list is there at once, whatever a plug-in imports.
 """
@@ -59,8 +59,7 @@ def _parameters(arguments: ast.arguments) -> tuple[str, ...]:
 
 def command(argv: list[str]) -> None:
     """Print all methods, or those that are named."""
-    if cli.helped(argv, f"{(__doc__ or '').strip()}\n\nusage: python -m harness.methods [NAME…]"):
-        return
+    cli.offer_help(argv, __doc__)
     for name in argv or plugins.names():
         method = describe(name)
         sys.stdout.write(f"{method.name}\n    {method.doc}\n")

@@ -1,6 +1,7 @@
 """`python -m harness.rescore run_dir=DIR`: every metric again, from the stored predictions alone.
 
-Needs neither the model nor a GPU nor the task data. `run_dir` is a run, or any folder with an evaluation.json.
+Needs neither the model nor a GPU nor the task data. `run_dir` is a run, or any folder with an evaluation.json, such as
+the `holdout` of a run that held pairs out.
 """
 
 import math
@@ -10,9 +11,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from harness import cli
+from harness import cli, holdout
 from harness.errors import ArtifactError
-from harness.eval import predictions, results, suite
+from harness.eval import predictions, results
 from harness.records import Json, StrictModel
 
 TOLERANCE = 1e-9
@@ -52,7 +53,7 @@ def rescore(folder: Path) -> dict[str, list[str]]:
     The aggregates are compared too, under the key `aggregates`. ArtifactError if a file is missing or broken.
     """
     evaluation, records = results.read(folder)
-    chosen = suite.load(evaluation.payload["suite"])
+    chosen = holdout.suite_of(evaluation, records)
     report: dict[str, list[str]] = {}
     scores: dict[str, float | None] = {}
     for key, record in records.items():

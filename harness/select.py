@@ -1,6 +1,7 @@
 """`python -m harness.select pool.path=DIR method=NAME out=FILE.npy`: choose, and write the uid file and its record.
 
-The overrides are those of harness.run; `out` is FILE.npy (its record is FILE.json) or a folder.
+The overrides are those of harness.run, whose --help lists them; `python -m harness.methods` lists the methods. `out` is
+FILE.npy (its record is FILE.json) or a folder.
 """
 
 import os
@@ -14,8 +15,7 @@ from harness.errors import ConfigError
 
 def command(argv: list[str]) -> None:
     """Select with the method that the overrides name."""
-    if cli.helped(argv, __doc__):
-        return
+    cli.offer_help(argv, __doc__)
     targets = [argument.removeprefix("out=") for argument in argv if argument.startswith("out=")]
     if len(targets) != 1:
         raise ConfigError("setting out: give out=FILE.npy once, where the uid file is written")

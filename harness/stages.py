@@ -197,9 +197,8 @@ def settle(run_dir: Path, config: RunConfig, sealed: SealedPool, method: plugins
         write_record(path, record)
         return
     old = read_record(path, "config")
-    for name, before, now in _differences(
-        {"payload": old.payload, "inputs": old.inputs}, {"payload": record.payload, "inputs": record.inputs}
-    ):
+    compared = {"protocol", "payload", "inputs"}
+    for name, before, now in _differences(old.model_dump(include=compared), record.model_dump(include=compared)):
         raise ConfigError(
             f"{run_dir}: made with {name}={before}, asked now for {name}={now}; "
             "choose another run_dir, or take the old setting to go on"

@@ -13,6 +13,15 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache folder of the tests' own; what is generated there is kept between runs where pytest has a cache."""
+    kept = getattr(request.config, "cache", None)
+    folder = tmp_path_factory.mktemp("cache") if kept is None else Path(kept.mkdir("harness"))
+    os.environ["DATACOMP_HARNESS_CACHE"] = str(folder)
+    return folder
+
+
 @pytest.fixture
 def run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that the test works in."""

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -43,12 +43,19 @@ class Part:
     """See pictures.square."""
 
 
-class Entry(NamedTuple):
-    """A sample in a tar."""
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Adjacent samples of a tar and where they lie in it; columns, so that a million of them weigh little."""
 
-    key: str
-    members: dict[str, tuple[int, int]]
-    """Offset and size of the content of image, cls, npy and json, as far as the part needs them."""
+    keys: list[str]
+    places: npt.NDArray[np.int64]
+    """(N, needs of the part, 2): offset and size in bytes of each member's content."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, which: slice) -> "Samples":
+        return Samples(self.keys[which], self.places[which])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +63,7 @@ class ShardIndex:
     """What a tar holds."""
 
     sha256: str
-    entries: list[Entry]
+    samples: Samples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,32 +174,31 @@ def index_shard(path: Path, part: Part) -> ShardIndex:
                 found[extension] = (member.content, member.size)
     except tars.BrokenTarError as error:
         raise ArtifactError(f"{path}: {error}; download it again") from error
-    return ShardIndex(
-        sha256=digests.sha256(path),
-        entries=[Entry(key, _needed(path, key, found, part)) for key, found in entries.items()],
-    )
+    places = [_needed(path, key, found, part) for key, found in entries.items()]
+    samples = Samples(list(entries), np.array(places, dtype=np.int64).reshape(-1, len(part.needs), 2))
+    return ShardIndex(sha256=digests.sha256(path), samples=samples)
 
 
-def _needed(path: Path, key: str, found: Mapping[str, tuple[int, int]], part: Part) -> dict[str, tuple[int, int]]:
-    members: dict[str, tuple[int, int]] = {}
+def _needed(path: Path, key: str, found: Mapping[str, tuple[int, int]], part: Part) -> list[tuple[int, int]]:
+    members: list[tuple[int, int]] = []
     for need in part.needs:
         names = IMAGE_EXTENSIONS if need == "image" else (need,)
         place = next((found[name] for name in names if name in found), None)
         if place is None:
             raise ArtifactError(f"{path}: sample {key!r} has no {need} member")
-        members[need] = place
+        members.append(place)
     return members
 
 
-def load_chunk(path: Path, part: Part, entries: Sequence[Entry], size: int) -> Chunk:
-    """Read and decode `entries` of a tar, pictures to `size` pixels; ArtifactError names the sample that does not."""
-    images = np.empty((len(entries), size, size, 3), dtype=np.uint8) if "image" in part.needs else None
-    labels = np.empty(len(entries), dtype=np.int64) if "cls" in part.needs else None
+def load_chunk(path: Path, part: Part, samples: Samples, size: int) -> Chunk:
+    """Read and decode `samples` of a tar, pictures to `size` pixels; ArtifactError names the sample that does not."""
+    images = np.empty((len(samples), size, size, 3), dtype=np.uint8) if "image" in part.needs else None
+    labels = np.empty(len(samples), dtype=np.int64) if "cls" in part.needs else None
     metadata: list[npt.NDArray[np.int64]] = []
     documents: list[dict[str, Any]] = []
     with tars.Reader(path) as reader:
-        for row, entry in enumerate(entries):
-            content = {need: reader.exactly(*place) for need, place in entry.members.items()}
+        for row, places in enumerate(samples.places.tolist()):
+            content = {need: reader.exactly(*place) for need, place in zip(part.needs, places, strict=True)}
             try:
                 if images is not None:
                     images[row] = square(content["image"], size, rgb_first=part.rgb_first)
@@ -203,11 +209,11 @@ def load_chunk(path: Path, part: Part, entries: Sequence[Entry], size: int) -> C
                 if "json" in content:
                     documents.append(_document(content["json"]))
             except (BrokenPictureError, ValueError, RecursionError) as error:
-                raise ArtifactError(f"{path}: sample {entry.key!r}: {error}") from error
+                raise ArtifactError(f"{path}: sample {samples.keys[row]!r}: {error}") from error
     if len({len(vector) for vector in metadata}) > 1:
         raise ArtifactError(f"{path}: npy members of different lengths")
     return Chunk(
-        keys=[entry.key for entry in entries], images=images, labels=labels,
+        keys=samples.keys, images=images, labels=labels,
         metadata=np.stack(metadata) if metadata else None, documents=documents,
     )  # fmt: skip
 

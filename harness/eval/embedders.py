@@ -4,6 +4,7 @@ Both give the embeddings of the same chunks and batches in the same order, so re
 was used, nor on how many devices or workers there are (of one kind).
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,9 @@ Found = Chunk | ArtifactError
 
 AHEAD = 2
 """Chunks that wait for a device or its answer."""
+CPU_STREAMS = 4
+"""Chunks that a CPU embeds at once, at most: small layers leave cores waiting for each other within one chunk, while
+each chunk that is embedded takes memory."""
 PICTURE_COST = 32 << 10
 """Bytes that take about as long to decode as a picture takes to be resized and embedded; only the balance of the
 workers hangs on it."""
@@ -65,18 +69,27 @@ class Embedder(ABC):
 
 
 class Devices(Embedder):
-    """One copy of the model on each device of this machine; processes decode, the devices take turns."""
+    """One copy of the model on each device of this machine; processes decode, the devices take turns.
+
+    A CPU counts as several devices that share the weights.
+    """
 
     def __init__(self, at: ModelAt, *, workers: int | None = None) -> None:
         self._at = at
         self._names = devices(at.device)
-        self._threads = [ThreadPoolExecutor(1) for _ in self._names]
+        cores = len(os.sched_getaffinity(0))
+        streams = min(cores, CPU_STREAMS) if self._names == ["cpu"] else len(self._names)
+        share, self._before = max(cores // streams, 1), torch.get_num_threads()
+        self._threads = [
+            ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(share,)) for _ in range(streams)
+        ]
         self.executor = local(workers if workers is None else max(workers, 1))
 
     @cached_property
     def _encoders(self) -> list[Encoder]:
         at = self._at
-        return [Encoder(at.name, at.checkpoint, device=name, precision=at.precision) for name in self._names]
+        found = [Encoder(at.name, at.checkpoint, device=name, precision=at.precision) for name in self._names]
+        return found + [found[0].twin() for _ in self._threads[len(found) :]]
 
     @property
     def digest(self) -> str:
@@ -119,6 +132,7 @@ class Devices(Embedder):
         self.executor.close()
         for thread in self._threads:
             thread.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._before)  # else threads that start later have as few as ours
 
 
 class Workers(Embedder):

@@ -1,5 +1,6 @@
 """Pictures and tokens to unit embeddings, with one CLIP model on one device."""
 
+import copy
 import hashlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -53,6 +54,13 @@ class Encoder:
         self._causal = (
             type(self.model) is CLIP and self.model.attn_mask is not None and self.model.text_pool_type == "argmax"
         )
+
+    def twin(self) -> "Encoder":
+        """Another encoder with these very weights, for another thread: `tokens` changes its model while it runs."""
+        other = copy.copy(self)
+        weights = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
+        other.model = copy.deepcopy(self.model, weights)
+        return other
 
     @property
     def digest(self) -> str:

@@ -28,7 +28,7 @@ class TaskSource:
     words: data.Words | None
     digest: str = ""
     """Of all files of the task's data."""
-    entries: list[list[data.Entry]] = field(default_factory=list)
+    samples: list[data.Samples] = field(default_factory=list)
     """Of each tar."""
 
     @classmethod
@@ -51,12 +51,12 @@ class TaskSource:
     def take(self, indices: Sequence[data.ShardIndex]) -> None:
         """What the tars hold; ArtifactError if it is not what the task says."""
         self.digest = self.data_digest([index.sha256 for index in indices])
-        self.entries = [index.entries for index in indices]
+        self.samples = [index.samples for index in indices]
         for number, part in enumerate(self.parts):
             of_part = [index for (of, _), index in zip(self.shards, indices, strict=True) if of == number]
-            keys = [entry.key for index in of_part for entry in index.entries]
-            twice = next((key for key, count in Counter(keys).items() if count > 1), None)
-            if twice is not None:
+            keys = [key for index in of_part for key in index.samples.keys]
+            if len(set(keys)) < len(keys):
+                twice = next(key for key, count in Counter(keys).items() if count > 1)
                 raise ArtifactError(f"{self.folder / part.folder}: key {twice!r} stands in two tars")
             if number == 0 and len(keys) != self.task.samples:
                 raise ArtifactError(
@@ -66,12 +66,11 @@ class TaskSource:
 
     def jobs(self, size: int, most: int) -> Iterator["Job"]:
         """The pieces of work that workers read and decode: up to `most` adjacent samples of a tar."""
-        for (number, path), entries in zip(self.shards, self.entries, strict=True):
-            for start in range(0, len(entries), most):
-                piece = entries[start : start + most]
+        for (number, path), samples in zip(self.shards, self.samples, strict=True):
+            for start in range(0, len(samples), most):
+                piece = samples[start : start + most]
                 load = partial(data.load_chunk, path, self.parts[number], piece, size)
-                content = sum(size for entry in piece for _, size in entry.members.values())
-                yield Job(self.task.key, number, load, len(piece), content)
+                yield Job(self.task.key, number, load, len(piece), int(piece.places[..., 1].sum()))
 
 
 @dataclass(frozen=True, slots=True)

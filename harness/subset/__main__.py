@@ -126,8 +126,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 
 def command(argv: list[str]) -> None:
     """Run the command that the first argument names."""
-    if cli.helped(argv[:1] or ["--help"], __doc__):
-        return
+    cli.offer_help(argv[:1] or ["--help"], __doc__)
     if argv[0] not in COMMANDS:
         raise ConfigError(unknown_name("command", argv[0], COMMANDS))
     COMMANDS[argv[0]](argv[1:])

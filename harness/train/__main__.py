@@ -19,8 +19,7 @@ from harness.subset import Subset
 
 def command(argv: list[str]) -> None:
     """Train and print where the checkpoint lies."""
-    if cli.helped(argv, __doc__):
-        return
+    cli.offer_help(argv, __doc__)
     from harness.train.run import RECORD, train
 
     places, overrides = _split(argv)

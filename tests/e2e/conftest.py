@@ -1,6 +1,5 @@
 """A miniature contest: a generated pool of a few hundred pairs, the stand-in task sets, one task of each kind."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +13,6 @@ ONE_OF_EACH_KIND = [
     "wilds/fmow",
     "fairness/dollar_street",
 ]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def cache(request: pytest.FixtureRequest) -> Path:
-    """A cache folder of the test suite's own; what is generated there is kept between runs."""
-    folder = Path(request.config.cache.mkdir("harness"))  # type: ignore[union-attr]
-    os.environ["DATACOMP_HARNESS_CACHE"] = str(folder)
-    return folder
 
 
 @pytest.fixture(scope="session")

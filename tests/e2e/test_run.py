@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 
 import harness
+from harness import compare
 from harness.errors import ConfigError, InfraError
 from harness.files import lock
-from harness.records import Record, read_json
+from harness.records import Record, read_json, read_record, write_record
+from harness.rescore import folder_of, rescore
 
 
 def records(run_dir: Path) -> dict[str, str]:
@@ -46,6 +48,11 @@ def test_a_round_ends_with_an_entry_and_is_not_done_twice(run_in: Path, mini_set
         harness.run(*mini_settings, "method=clip_score", "method.fraction=0.5", "run_dir=a", "seed=1")
     with pytest.raises(ConfigError, match=r"method.params.fraction=0.5, asked now for method.params.fraction=0.2"):
         harness.run(*mini_settings, "method=clip_score", "method.fraction=0.2", "run_dir=a")
+    config = read_record(run_in / "a" / "config.json", "config")
+    write_record(run_in / "a" / "config.json", config.model_copy(update={"protocol": "v0"}))
+    with pytest.raises(ConfigError, match="protocol=v0, asked now for protocol=v1"):
+        harness.run(*mini_settings, "method=clip_score", "method.fraction=0.5", "run_dir=a")
+    write_record(run_in / "a" / "config.json", config)
     with lock(run_in / "a"), pytest.raises(InfraError, match="another command"):
         harness.run(*mini_settings, "method=clip_score", "method.fraction=0.5", "run_dir=a")
 
@@ -60,12 +67,15 @@ def test_masked_and_resharded_runs_are_equal_bit_by_bit(run_in: Path, mini_setti
 
 
 @pytest.mark.slow
-def test_holding_pairs_out(run_in: Path, mini_settings: list[str]) -> None:
+def test_holding_pairs_out(run_in: Path, mini_settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     harness.run(*mini_settings, "method=no_filter", "pool.holdout=64", "run_dir=a")
     held = read_json("a/holdout/eval/holdout.json")["payload"]
     assert held["samples"] == 64
+    assert rescore(folder_of("a/holdout")) == {"holdout": [], "aggregates": []}
     uids = np.load("a/uids.npy", allow_pickle=False)
     assert len(uids) == 640 - 64
+    compare.command(["a/holdout", "out=held.png"])
+    assert "\nholdout " in capsys.readouterr().out
     assert read_json("a/config.json")["payload"]["unofficial"] == [
         "scale.samples_seen",
         "scale.batch_size",

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 from task_folders import small_suite, write_task
 
-from harness import compare, convert, rescore
+from harness import compare, convert, holdout, rescore
 from harness import executor as executors
 from harness import model as models
 from harness.errors import ArtifactError, ConfigError, StageError
@@ -91,9 +92,9 @@ def test_scores_are_those_of_the_plain_way(made, encoder):
         transform = models.eval_transform(MODEL)
         logits, target = [], []
         for part, path in source.shards:
-            for entry in data.index_shard(path, source.parts[part]).entries:
+            places = data.index_shard(path, source.parts[part]).samples.places.tolist()
+            for (start, size), label in places:
                 content = path.read_bytes()
-                start, size = entry.members["image"]
                 import io
 
                 from PIL import Image
@@ -101,7 +102,7 @@ def test_scores_are_those_of_the_plain_way(made, encoder):
                 picture = transform(Image.open(io.BytesIO(content[start : start + size])))
                 features = torch.nn.functional.normalize(model.encode_image(picture[None]), dim=-1)
                 logits.append((100 * features @ weights)[0].numpy())
-                start, size = entry.members["cls"]
+                start, size = label
                 target.append(int(content[start : start + size]))
     assert columns["target"].tolist() == target
     assert columns["top"].tolist() == np.argsort(-np.array(logits), axis=1)[:, :5].tolist()
@@ -123,6 +124,17 @@ def test_short_text_batches_equal_the_whole_context(encoder):
     assert np.allclose(first[0], mean / np.linalg.norm(mean), atol=1e-6)
     assert np.array_equal(first[0], first[2])
     assert second.shape == (1, 128)
+
+
+def test_twins_share_the_weights_and_may_answer_at_once(encoder):
+    twin = encoder.twin()
+    weights = {name: tensor.data_ptr() for name, tensor in encoder.model.state_dict().items()}
+    assert weights == {name: tensor.data_ptr() for name, tensor in twin.model.state_dict().items()}
+    tokenizer = models.tokenizer(MODEL)
+    batches = [tokenizer(["word " * n])[:, : n + 2] for n in (3, 9, 27)] * 20
+    with ThreadPoolExecutor(2) as threads:
+        ours, theirs = threads.map(lambda one: [one.tokens(batch).tobytes() for batch in batches], (encoder, twin))
+    assert ours == theirs == ours[:3] * 20
 
 
 def test_a_second_run_does_nothing_and_says_the_same(made, monkeypatch):
@@ -220,6 +232,17 @@ def test_workers_and_devices_change_nothing(made, tmp_path):
     alone = evaluate(base, small, tmp_path / "one", tasks=keys)
     assert evaluate(base, small, tmp_path / "two", tasks=keys, workers=2).digest == alone.digest
     assert evaluate(base, small, tmp_path / "devices", tasks=keys, device="cpu,cpu,cpu").digest == alone.digest
+
+
+def test_an_evaluation_leaves_the_threads_of_torch_as_they_were(made, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        evaluate(*made, tmp_path / "out")
+        with ThreadPoolExecutor(1) as another:
+            assert another.submit(torch.get_num_threads).result() == torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_the_workers_of_an_executor_give_the_same(made, tmp_path):
@@ -323,8 +346,8 @@ def test_devices_that_are_not_there(monkeypatch):
 @pytest.fixture
 def known_suite(made, monkeypatch):
     """The small suite under a name that the commands find."""
-    for module in (rescore, convert, compare):
-        monkeypatch.setattr(module.suite, "load", lambda name: made[1])
+    for module in (suite, holdout):
+        monkeypatch.setattr(module, "load", lambda name: made[1])
 
 
 def test_rescore_recomputes_everything_without_the_model(made, tmp_path, known_suite, capsys):
