@@ -28,7 +28,7 @@ def unit(rows: Floats) -> Doubles:
 
 def _there(rows: Floats) -> npt.NDArray[np.bool_]:
     """(N,) which of `rows` (N, D) are embeddings: finite and not zero."""
-    found: npt.NDArray[np.bool_] = np.isfinite(rows).all(axis=1) & rows.any(axis=1)
+    found: npt.NDArray[np.bool_] = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
     return found
 
 
