@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from baselines import _draw
+from baselines import _draw, _scores
 from harness import ConfigError, Pool, SelectionContext, centroids
-from harness.nearest import load, nearest
+from harness.nearest import load, nearest, unit
 
 Features = Literal["b32_img", "b32_txt", "l14_img", "l14_txt"]
 Clusters = Annotated[int, Field(gt=0)]
@@ -25,14 +25,6 @@ PLACE = np.dtype([("cluster", np.int32), ("distance", np.float32), ("score", np.
 """8 bytes a row beside the score (NaN where none was asked for)."""
 
 Array = npt.NDArray[Any]
-
-
-def unit(rows: Array) -> npt.NDArray[np.float32]:
-    """`rows` (N, D) as float32 of length 1; a row of zeros stays."""
-    wide = np.asarray(rows, dtype=np.float32)
-    lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))[:, None]
-    scaled: npt.NDArray[np.float32] = np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
-    return scaled
 
 
 def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) -> str:
@@ -57,7 +49,8 @@ def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) 
 def places(pool: Pool, path: str, *, key: str, score: str | None = None) -> Array:
     """(N,) of dtype PLACE in pool order: each row's centroid of most cosine, and 1 - that cosine.
 
-    `path`: what `centroids_of` gave; `score`: a metadata column of numbers to take along.
+    `path`: what `centroids_of` gave; `score`: a metadata column of numbers to take along. A row whose embedding is not
+    finite stands in the first cluster, at distance NaN.
     """
     work = partial(_places, path, key, score)
     columns = [] if score is None else [score]
@@ -70,7 +63,7 @@ def _places(path: str, key: str, score: str | None, table: Any, features: dict[s
     found = np.empty(len(rows), PLACE)
     found["cluster"] = nearest(rows, points)
     found["distance"] = 1 - np.einsum("nd,nd->n", rows, points[found["cluster"]])
-    found["score"] = np.nan if score is None else table[score].to_numpy()
+    found["score"] = np.nan if score is None else _scores.numbers(score, table)
     return found
 
 

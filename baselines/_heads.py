@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines._scores import Floats, one_thread
+from baselines._scores import Floats
+from harness.nearest import one_thread
 
 TAU = 0.01
 """Temperature of the contrastive loss: where CLIP's own training ends."""
@@ -67,8 +68,9 @@ def contrastive_losses(
         logits -= top[:, None]
         with np.errstate(divide="ignore"):
             rest = np.log(np.exp(logits, out=logits).sum(axis=1)).astype(np.float64) + (top - own)
-        # log(1 + exp(rest)) keeps the losses of sure pairs, far below the last bit of 1, apart.
-        total += np.logaddexp(0, rest)
+        # log(1 + exp(rest)) keeps the losses of sure pairs, far below the last bit of 1, apart. NaN stays NaN.
+        with np.errstate(invalid="ignore"):
+            total += np.logaddexp(0, rest)
     return (total / 2).astype(np.float32)
 
 

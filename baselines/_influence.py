@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from baselines import _heads, _pairs
-from baselines._scores import Floats, one_thread
+from baselines._scores import Floats
 from harness import Pool, SelectionContext
+from harness.nearest import one_thread
 
 SIZE, AGAINST, PENALTY = 8192, 512, 0.1
 """Pairs learned from, pairs that each is contrasted with, and pull of the head to the identity, as in color_filter."""

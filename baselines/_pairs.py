@@ -1,4 +1,7 @@
-"""Some pairs of a pool that a head learns from: drawn at random, or trusted to be right."""
+"""Some pairs of a pool that a head learns from: drawn at random, or trusted to be right.
+
+A stored embedding that is not finite stands as zeros here: one broken pair must not spoil what a head learns.
+"""
 
 import os
 from dataclasses import dataclass
@@ -10,8 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from baselines import clip_score
-from baselines._scores import Floats, unit
+from baselines._scores import Floats
 from harness import ArtifactError, Pool, SelectionContext, Subset, uid
+from harness.nearest import unit
 from harness.pool.view import CHUNK
 from harness.uid import Uids
 
@@ -108,7 +112,7 @@ def _embedded(
     """Places among `wanted` of the rows that are there, and their embeddings (2, rows, width)."""
     places = uid.find(wanted, uids_of(table))
     chosen = np.flatnonzero(places >= 0)
-    return places[chosen], np.stack([unit(features[name][chosen]) for name in names])
+    return places[chosen], np.stack([np.nan_to_num(unit(features[name][chosen])) for name in names])
 
 
 def _captions(wanted: Uids, table: pa.Table) -> tuple[list[int], list[str]]:

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pydantic import Field
-from threadpoolctl import threadpool_limits
 
 from baselines import _draw
 from harness import ConfigError, Pool, SelectionContext
+from harness.nearest import one_thread, unit
 from harness.pool.view import CHUNK
 from harness.uid import Uids
 
@@ -62,9 +62,16 @@ def sampled(scores: Scores, temperature: float, size: int, rng: np.random.Genera
 
 
 def standardised(scores: Scores) -> npt.NDArray[np.float64]:
-    """The deviations (N,) from the mean in standard deviations; 0 where all are the same, NaN stays NaN."""
+    """The deviations (N,) from the mean in standard deviations; 0 where all are the same, NaN stays NaN.
+
+    ConfigError if one is infinite: then the others have no deviation.
+    """
     found = scores.astype(np.float64)
     known = found[~np.isnan(found)]
+    if np.isinf(known).any():
+        raise ConfigError(
+            "some scores are infinite, so the others have no standard deviation; choose by rank and without temperature"
+        )
     if len(known):
         found -= known.mean()
         found /= known.std() or 1.0
@@ -73,7 +80,7 @@ def standardised(scores: Scores) -> npt.NDArray[np.float64]:
 
 def column(pool: Pool, name: str) -> Scores:
     """The numbers of a metadata column. ConfigError if it holds other things."""
-    return joined(pool.map(partial(_numbers, name), columns=[name], rows=CHUNK, name=name))
+    return joined(pool.map(partial(numbers, name), columns=[name], rows=CHUNK, name=name))
 
 
 def computed(
@@ -86,22 +93,6 @@ def computed(
 ) -> Scores:
     """fn(table, features) of every pair: `features` are float32 of length 1, at most 4,096 rows of them at once."""
     return joined(pool.map(partial(_by_blocks, fn), columns=columns, features=features, rows=CHUNK, name=name))
-
-
-def one_thread() -> threadpool_limits:
-    """Matrix products in this block use one thread, so that their last bits do not hang on the number of cores.
-
-    Nothing is lost where the pool's files keep all cores busy, and products this small gain little from threads.
-    """
-    return threadpool_limits(1, user_api="blas")
-
-
-def unit(features: npt.NDArray[Any]) -> Floats:
-    """Rows (n, width) as float32 of length 1; zeros stay zeros."""
-    rows = np.asarray(features, dtype=np.float32)
-    length = np.sqrt(np.einsum("nw,nw->n", rows, rows))
-    found: Floats = rows / np.where(length > 0, length, np.float32(1))[:, None]
-    return found
 
 
 def _by_blocks(
@@ -118,7 +109,8 @@ def _by_blocks(
     return found
 
 
-def _numbers(name: str, table: pa.Table) -> Scores:
+def numbers(name: str, table: pa.Table) -> Scores:
+    """The column `name` of a table (rows,); NaN for null. ConfigError if it holds other things than numbers."""
     values = table[name]
     if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
         raise ConfigError(f"column {name!r} of the pool holds {values.type}, not numbers; it is no score")

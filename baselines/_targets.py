@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from baselines._scores import unit
 from harness import ArtifactError, Pool, SelectionContext, assets, centroids, npy
 from harness.files import sha256_file
-from harness.nearest import nearest
+from harness.nearest import nearest, unit
 
 PARTS = 5
 """Files of the published ImageNet-1k embeddings."""
@@ -28,6 +27,8 @@ def centroids_and_hits(
     points = npy.load(path, dtype=np.float32, ndim=2)
     if given is not None:
         ctx.remark(f"centroids: a file of sha256 {sha256_file(given)[:16]}")
+    if not np.isfinite(points).all():
+        raise ArtifactError(f"{path}: some centroids are not finite; make others with `python -m harness.centroids`")
     targets = embeddings(pool, ctx)
     if targets.shape[1] != points.shape[1]:
         raise ArtifactError(f"{pool.path}: target embeddings are {targets.shape[1]} wide, centroids {points.shape[1]}")
@@ -50,13 +51,13 @@ def _published(ctx: SelectionContext, clusters: int | None) -> Path | None:
         ctx.remark(f"the published {name} were out of reach, so the pool's own stand in")
         return None
     ctx.remark(f"centroids: the published {name}")
-    path = ctx.scratch / "centroids.npy"
+    path = ctx.scratch / f"{name}.npy"
     centroids.save(str(path), _pickled_array(found))
     return path
 
 
 def _own(pool: Pool, ctx: SelectionContext, clusters: int | None) -> Path:
-    path = ctx.scratch / "centroids.npy"
+    path = ctx.scratch / f"centroids-{clusters or 'default'}.npy"
     if not path.exists():
         found = centroids.of_pool(pool, key=FEATURES, clusters=clusters)
         centroids.save(str(path), found)
@@ -71,8 +72,8 @@ def embeddings(pool: Pool, ctx: SelectionContext, name: str = FEATURES) -> npt.N
         parts = [assets.fetch(f"in1k_clip_vit_l14_{part}") for part in range(PARTS)] if name == FEATURES else [None]
         if any(part is None for part in parts):
             raise ArtifactError(
-                f"{pool.path}/targets/train.npz: there is none, and the published ImageNet-1k embeddings ({FEATURES}) "
-                f"are out of reach or do not fit; targets for {name} must come from the one or the other"
+                f"{pool.path}/targets/train.npz: offers no {name}, and the published ImageNet-1k embeddings "
+                f"({FEATURES}) are out of reach or do not fit; targets must come from the one or the other"
             )
         ctx.remark("targets: the published ImageNet-1k embeddings")
         offered = np.concatenate([np.asarray(_tensor(part, "image_features")) for part in parts if part])
@@ -80,6 +81,8 @@ def embeddings(pool: Pool, ctx: SelectionContext, name: str = FEATURES) -> npt.N
         ctx.remark("targets: the train split that the pool offers")
     if offered.ndim != 2:
         raise ArtifactError(f"{pool.path}: target embeddings have shape {offered.shape}, expected (rows, width)")
+    if not np.isfinite(offered).all():
+        raise ArtifactError(f"{pool.path}: some target embeddings are not finite; leave those out of targets/train.npz")
     return offered
 
 

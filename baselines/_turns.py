@@ -7,9 +7,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from baselines import _draw
-from baselines._scores import BLOCK, Floats, Scores, one_thread, unit
+from baselines._scores import BLOCK, Floats, Scores
 from harness import Pool
-from harness.nearest import nearest_and_product
+from harness.nearest import nearest_and_product, one_thread, unit
 from harness.pool.view import CHUNK
 
 
@@ -25,10 +25,11 @@ def scores(pool: Pool, targets: Floats, name: str) -> Scores:
 
 
 def turns(label: npt.NDArray[np.int32], product: Floats) -> Scores:
-    """The place (N,), from 0, of each row among the rows of its label, the largest product first."""
+    """The place (N,), from 0, of each row among the rows of its label, the largest product first; NaN for NaN."""
     order = np.lexsort((-product, label))
     found = np.empty(len(label), dtype=np.float32)
     found[order] = _draw.places_in_groups(label[order], int(label.max(initial=-1)) + 1)
+    found[np.isnan(product)] = np.nan
     return found
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from baselines import _draw
+from baselines import _draw, _scores
 from baselines._text import Words
 from harness import Pool, SelectionContext
 from harness.uid import Uids
@@ -46,5 +46,5 @@ def _rows(same: str, score: str, table: Any) -> npt.NDArray[Any]:
     found = np.empty(len(captions), ROW)
     digests = (blake2b(text, digest_size=8).digest() for text in texts[: len(captions)])
     found["caption"] = np.frombuffer(b"".join(digests), "<u8")
-    found["score"] = table[score].to_numpy()
+    found["score"] = _scores.numbers(score, table)
     return found

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from baselines import _clusters, _draw, _pairs
+from baselines import _clusters, _draw, _pairs, _scores
 from baselines._influence import Influence
 from baselines._scores import Arch
 from harness import Pool, SelectionContext
@@ -60,8 +60,7 @@ def select(
     places = _clusters.places(pool, path, key=key, score=score if "score" in (reward, keep) else None)
     rows = _clusters.probes(places, PROBES, clusters, ctx.rng)
     if reward == "score":
-        good = places["score"] >= pool.threshold(score, keep=fraction)
-        judge: Judge = good.__getitem__
+        judge: Judge = _scores.best(places["score"], fraction).__getitem__
     else:
         judge = _by_influence(pool, ctx, trusted, arch, np.sort(np.concatenate(rows)))
     total, sizes = _draw.size_of(len(pool), fraction), _clusters.sizes(places, clusters)

@@ -20,6 +20,7 @@ from pydantic import Field
 from baselines import _clusters, _draw, _heads, _pairs, _scores
 from baselines._scores import Arch
 from harness import Pool, SelectionContext
+from harness.nearest import one_thread
 from harness.uid import Uids
 
 AGAINST, PENALTY = 512, 0.1
@@ -101,7 +102,7 @@ def _by_head(pool: Pool, ctx: SelectionContext, arch: str) -> Judge:
         sides = [np.concatenate([pairs[side] for pairs in known]) for side in (0, 1)]
         head = _heads.bilinear(sides[0], sides[1], penalty=PENALTY, rng=ctx.rng)
         img, txt = known[-1]
-        with _scores.one_thread():
+        with one_thread():
             losses = _heads.contrastive_losses(img @ head, txt, (others[0] @ head, others[1]))
         return np.exp(-losses.astype(np.float64))
 

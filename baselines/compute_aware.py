@@ -6,14 +6,12 @@ So the subset is small where few samples are seen, and grows with `samples_seen`
 Cost: one pass over one column; about 20 bytes a row in memory. Utilities of one's own take training runs (`runs`).
 """
 
-from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import Field
 
-from baselines import _given
+from baselines import _given, _scores
 from baselines._utility import Fit, Positive, Runs, best_buckets, fitted
 from harness import ConfigError, Pool, SelectionContext
 from harness.uid import Uids
@@ -42,8 +40,7 @@ def select(
     they promise.
     """
     known = known_law(fit, runs, utility, half_life, len(pool))
-    parts = pool.map(partial(_values, score), columns=[score], name="scores")
-    values = np.concatenate([np.empty(0, np.float32), *parts])
+    values = _scores.column(pool, score)
     size = max(1, int(len(values) * bucket))
     if only is None:
         sizes = np.full(min(len(known.utility), len(values) // size), size)
@@ -78,7 +75,3 @@ def known_law(
             "give one of each for every bucket"
         )
     return law
-
-
-def _values(column: str, table: Any) -> npt.NDArray[np.float32]:
-    return np.asarray(table[column].to_numpy(), dtype=np.float32)

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from baselines import _clusters, _draw
 from harness import Pool, SelectionContext
-from harness.nearest import load
+from harness.nearest import load, one_thread
 from harness.uid import Uids
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -59,12 +59,14 @@ def complexity(
     `cluster`, `distance` (N,): each row's cluster and distance to its centroid. A cluster without rows, or the only
     one, has complexity 0.
     """
-    between = 1 - np.asarray(points, dtype=np.float64) @ np.asarray(points, dtype=np.float64).T
+    with one_thread():
+        between = 1 - np.asarray(points, dtype=np.float64) @ np.asarray(points, dtype=np.float64).T
     np.fill_diagonal(between, np.inf)
     near = np.sort(between, axis=1)[:, : min(neighbours, len(points) - 1)]
     inter = near.mean(axis=1) if near.shape[1] else np.zeros(len(points))
     sizes = np.bincount(cluster, minlength=len(points))
-    intra = np.bincount(cluster, weights=distance, minlength=len(points)) / np.maximum(sizes, 1)
+    # A row whose embedding is broken has no distance; the others stand for it.
+    intra = np.bincount(cluster, weights=np.nan_to_num(distance), minlength=len(points)) / np.maximum(sizes, 1)
     product: npt.NDArray[np.float64] = inter * intra
     return product
 

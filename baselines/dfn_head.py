@@ -16,6 +16,7 @@ from pydantic import Field
 from baselines import _heads, _pairs, _scores
 from baselines._scores import Arch, Floats, Fraction, Temperature
 from harness import Pool, SelectionContext
+from harness.nearest import unit
 from harness.uid import Uids
 
 
@@ -60,5 +61,5 @@ def scores(
 
 def _cosines(head: Floats, names: list[str], table: pa.Table, features: dict[str, Floats]) -> Floats:
     img, txt = (features[name] for name in names)
-    found: Floats = np.einsum("nw,nw->n", _scores.unit(img @ head), txt)
+    found: Floats = np.einsum("nw,nw->n", unit(img @ head), txt)
     return found

@@ -7,6 +7,7 @@ columns of CommonPool with weights in this way. Cost: that of its parts; a numbe
 import inspect
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -115,12 +116,15 @@ def alike(found: Scores, by: By) -> npt.NDArray[np.floating[Any]]:
 def _found(pool: Pool, ctx: SelectionContext, term: dict[str, Any], number: int) -> Scores:
     if "column" in term:
         return _scores.column(pool, term["column"])
+    # Terms of one method would find each other's files in one scratch folder.
+    own = replace(ctx, scratch=ctx.scratch / f"term-{number}")
+    own.scratch.mkdir(exist_ok=True)
     scorer = _scorer(term["name"])
     if scorer is not None:
-        return scorer(pool, ctx=ctx, **{key: value for key, value in term.items() if key != "name"})
+        return scorer(pool, ctx=own, **{key: value for key, value in term.items() if key != "name"})
     # Uids travel to the workers as a file that all of them map.
-    path = ctx.scratch / f"fusion-{number}.npy"
-    subsets([term], pool, ctx)[0].save(path)
+    path = own.scratch / "uids.npy"
+    subsets([term], pool, own)[0].save(path)
     parts = pool.map(partial(_members, str(path)), columns=["uid"], rows=CHUNK, name=f"kept by {term['name']}")
     return np.concatenate(parts)
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from baselines import _scores, _targets
 from baselines._scores import Arch, Floats, Fraction, Temperature
 from harness import Pool, SelectionContext
-from harness.nearest import nearest_and_product
+from harness.nearest import nearest_and_product, one_thread, unit
 from harness.uid import Uids
 
 
@@ -66,6 +66,7 @@ def _second_moments(rows: npt.NDArray[Any]) -> Floats:
     """Mean outer product (width, width) of `rows` (n, width), each scaled to length 1."""
     total = np.zeros((rows.shape[1], rows.shape[1]), dtype=np.float64)
     for start in range(0, len(rows), _scores.BLOCK):
-        part = _scores.unit(rows[start : start + _scores.BLOCK])
-        total += part.T @ part
+        part = unit(rows[start : start + _scores.BLOCK])
+        with one_thread():
+            total += part.T @ part
     return (total / max(len(rows), 1)).astype(np.float32)

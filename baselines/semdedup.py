@@ -17,6 +17,7 @@ from pydantic import Field
 
 from baselines import _clusters, _draw
 from harness import ConfigError, Pool, SelectionContext
+from harness.nearest import one_thread, unit
 from harness.uid import Uids
 
 BLOCK = 1024
@@ -57,10 +58,11 @@ def likeness(pool: Pool, ctx: SelectionContext, key: str, places: npt.NDArray[An
     rows = _sorted_rows(pool, ctx, key, order)
     borders = np.flatnonzero(np.diff(places["cluster"][order], prepend=-1))
     pieces = list(zip(borders.tolist(), [*borders[1:].tolist(), len(order)], strict=True))
-    found = ctx.executor.map(
-        partial(_largest_before, str(rows)), pieces, name="compare", unit="pairs",
-        weights=[last - first for first, last in pieces], threads=True,
-    )  # fmt: skip
+    with one_thread():
+        found = ctx.executor.map(
+            partial(_largest_before, str(rows)), pieces, name="compare", unit="pairs",
+            weights=[last - first for first, last in pieces], threads=True,
+        )  # fmt: skip
     like = np.empty(len(order), dtype=np.float32)
     like[order] = np.concatenate(found)
     return like
@@ -78,7 +80,7 @@ def _sorted_rows(pool: Pool, ctx: SelectionContext, key: str, order: npt.NDArray
             if out is None:
                 shape = (len(order), part.shape[1])
                 out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-            out[target[done : done + len(part)]] = _clusters.unit(part)
+            out[target[done : done + len(part)]] = unit(part)
             done += len(part)
             bar.advance(len(part))
     return path
@@ -88,12 +90,13 @@ def _largest_before(path: str, piece: tuple[int, int]) -> npt.NDArray[np.float32
     """(n,) the largest cosine of each row of `piece` to one before it there."""
     rows = np.load(path, mmap_mode="r", allow_pickle=False)[slice(*piece)]
     like = np.full(len(rows), -1, dtype=np.float32)
-    for start in range(0, len(rows), BLOCK):
-        part = np.asarray(rows[start : start + BLOCK], dtype=np.float32)
-        here = like[start : start + BLOCK]
-        for first in range(0, start + 1, BLOCK):
-            cosines = part @ np.asarray(rows[first : first + BLOCK], dtype=np.float32).T
-            if first == start:
-                cosines[np.triu_indices(len(part))] = -1
-            np.maximum(here, cosines.max(axis=1), out=here)
+    with one_thread():  # once more, as this may run on another machine
+        for start in range(0, len(rows), BLOCK):
+            part = np.asarray(rows[start : start + BLOCK], dtype=np.float32)
+            here = like[start : start + BLOCK]
+            for first in range(0, start + 1, BLOCK):
+                cosines = part @ np.asarray(rows[first : first + BLOCK], dtype=np.float32).T
+                if first == start:
+                    cosines[np.triu_indices(len(part))] = -1
+                np.maximum(here, cosines.max(axis=1), out=here)
     return like

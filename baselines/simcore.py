@@ -13,6 +13,7 @@ from pydantic import Field
 from baselines import _scores, _targets, _turns
 from baselines._scores import Arch, Fraction, Temperature
 from harness import Pool, SelectionContext, centroids
+from harness.nearest import unit
 from harness.uid import Uids
 
 
@@ -43,4 +44,4 @@ def scores(
     name = f"{arch}_img"
     rows = _targets.drawn(pool, ctx, name, targets)
     found = centroids.kmeans(rows, min(clusters, len(rows)), seed=int(ctx.rng.integers(1 << 31)), start="spread")
-    return _turns.scores(pool, _scores.unit(found), name)
+    return _turns.scores(pool, unit(found), name)

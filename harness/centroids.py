@@ -41,9 +41,9 @@ def of_pool(
 ) -> npt.NDArray[np.float32]:
     """Centroids (K, D) float32 of the pool's embeddings `key`.
 
-    `captions`: all pairs take part, or those that pass the caption filter; `sample`: which fraction of them.
-    `clusters` None: one for every 128 pairs of the pool, at most 100,000. Raises ArtifactError if fewer rows than
-    clusters are left.
+    `captions`: all pairs take part, or those that pass the caption filter; `sample`: which fraction of them. A pair
+    whose embedding is not finite does not. `clusters` None: one for every 128 pairs of the pool, at most 100,000.
+    Raises ArtifactError if fewer rows than clusters are left.
     """
     wanted = clusters or max(1, min(CLUSTERS, len(pool) // ROWS_A_CLUSTER))
     model = language.fasttext().model if captions == "filtered" else None
@@ -52,7 +52,8 @@ def of_pool(
     rows = np.concatenate(parts) if parts else np.empty((0, 1), dtype=np.float32)
     if len(rows) < wanted:
         raise ArtifactError(
-            f"{pool.path}: {len(rows)} rows pass the caption filter, too few for {wanted} centroids; ask for fewer"
+            f"{pool.path}: {len(rows)} pairs with a finite {key}{' and a fitting caption' if model else ''} take part, "
+            f"too few for {wanted} centroids; ask for fewer"
         )
     return kmeans(rows, wanted, seed=seed, start=start)
 
@@ -87,7 +88,8 @@ def _rows(model: str | None, key: str, sample: float, seed: int, table: Any, fea
         # A draw that hangs on the rows alone: their first uid seeds it.
         start = int(table["uid"][0].as_py()[:16], 16)
         chosen = chosen & (np.random.default_rng([seed, start]).random(len(chosen)) < sample)
-    return np.asarray(features[key][chosen], dtype=np.float32)
+    rows = np.asarray(features[key][chosen], dtype=np.float32)
+    return rows[np.isfinite(rows).all(axis=1)]
 
 
 def save(path: str, centroids: npt.NDArray[np.float32]) -> None:

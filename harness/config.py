@@ -18,7 +18,7 @@ Precision = Literal["fp32", "amp_bfloat16", "amp"]
 
 
 class Scale(StrictModel):
-    """The fixed recipe at one scale (DataComp paper, table 1 and appendix; facts in docs/protocol.md)."""
+    """The fixed recipe at one scale (DataComp paper, table 1 and appendix; facts in RULES.md)."""
 
     name: str
     samples_seen: int = Field(gt=0)

@@ -86,4 +86,6 @@ def from_os_error(error: OSError, path: object) -> HarnessError:
         return InfraError(f"{path}: {reason}; make room or choose another folder, then run the same command again")
     if isinstance(error, FileNotFoundError):
         return ArtifactError(f"{path}: no such file or folder")
+    if isinstance(error, FileExistsError | NotADirectoryError):
+        return ArtifactError(f"{path}: a file stands where a folder is needed; choose another place")
     return ArtifactError(f"{path}: {error.strerror or error}")

@@ -4,7 +4,7 @@ import collections
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
 from harness import npy
+from harness.files import stamp
 
 Floats = npt.NDArray[Any]
 
@@ -24,13 +25,14 @@ _BLOCK = 512
 def nearest(features: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
     """Row (N,) of `centroids` (K, D) with the largest inner product with each of `features` (N, D).
 
-    Of equal ones the first counts. Products are float32, blocked so that memory does not grow with N or K.
+    Of equal ones the first counts, and for features with NaN the first of all. Products are float32, blocked so that
+    memory does not grow with N or K.
     """
     return nearest_and_product(features, centroids)[0]
 
 
 def nearest_and_product(features: Floats, centroids: Floats) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
-    """As `nearest`, with the largest inner products (N,) float32 themselves."""
+    """As `nearest`, with the largest inner products (N,) float32 themselves; NaN for features with NaN."""
     centroids = np.asarray(centroids, dtype=np.float32)
     labels = np.empty(len(features), dtype=np.int64)
     products = np.empty(len(features), dtype=np.float32)
@@ -46,14 +48,24 @@ def nearest_and_product(features: Floats, centroids: Floats) -> tuple[npt.NDArra
             value = here[rows, place]
             better = value > best
             best[better], label[better] = value[better], place[better] + first
+        best[np.isneginf(best)] = np.nan  # nothing is larger than NaN, and nothing else was
         labels[start : start + len(part)] = label
         products[start : start + len(part)] = best
 
-    # A library that shares one product among threads rounds it by their number: near ties would fall differently on
-    # another machine. So each product has one thread, and the threads that there are share the blocks.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(_threads()) as pool:
+    # Each product has one thread, and the threads that there are share the blocks.
+    with one_thread(), ThreadPoolExecutor(_threads()) as pool:
         collections.deque(pool.map(assign, range(0, len(features), _BLOCK)), maxlen=0)
     return labels, products
+
+
+def one_thread() -> threadpool_limits:
+    """Matrix products in this block use one thread, so that their last bits do not hang on the number of cores.
+
+    A library that shares one product among threads rounds it by their number: near ties would fall differently on
+    another machine. Nothing is lost where the pool's files keep all cores busy. The limit holds for the whole process:
+    threads that begin and end such blocks at different times need one around all of them.
+    """
+    return threadpool_limits(1, user_api="blas")
 
 
 def _threads() -> int:
@@ -62,12 +74,12 @@ def _threads() -> int:
 
 
 def unit(embeddings: Floats) -> npt.NDArray[np.float32]:
-    """`embeddings` (N, D) at length one, float32; those of length zero or with NaN become zero, alike to none."""
+    """`embeddings` (N, D) as float32 of length 1; zeros stay zeros, and one with NaN or infinity becomes NaN."""
     rows = np.asarray(embeddings, dtype=np.float32)
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    good = np.isfinite(lengths) & (lengths > 0)
-    scaled = np.zeros_like(rows)
-    np.divide(rows, lengths, out=scaled, where=good)
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    lengths[lengths == 0] = 1
+    lengths[np.isinf(lengths)] = np.nan
+    scaled: npt.NDArray[np.float32] = rows / lengths[:, None]
     return scaled
 
 
@@ -88,8 +100,14 @@ def alike(
                 yield pairs + np.array([start, first]), cosines[pairs[:, 0], pairs[:, 1]]
 
 
-@cache
 def load(path: str, ndim: int = 2) -> Floats:
-    """The array in the npy file `path`, embeddings (K, D) unless `ndim` says otherwise; memory-mapped and kept for this
-    process."""
+    """The array in the npy file `path`, embeddings (K, D) unless `ndim` says otherwise; memory-mapped.
+
+    It is kept for this process, as long as the file stays what it is.
+    """
+    return _mapped(path, ndim, stamp(path))
+
+
+@lru_cache(maxsize=16)
+def _mapped(path: str, ndim: int, state: str) -> Floats:
     return npy.load(path, ndim=ndim)

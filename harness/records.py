@@ -140,7 +140,8 @@ def first_problem(error: ValidationError) -> str:
     """The first finding of a pydantic error as `where: what`."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "record"
-    return f"{where}: {problem['msg']}"
+    said = "required, but not given" if problem["type"] == "missing" else problem["msg"]
+    return f"{where}: {said}"
 
 
 def write_record(path: str | os.PathLike[str], record: Record) -> None:

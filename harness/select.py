@@ -18,7 +18,7 @@ def command(argv: list[str]) -> None:
     cli.offer_help(argv, __doc__)
     targets = [argument.removeprefix("out=") for argument in argv if argument.startswith("out=")]
     if len(targets) != 1:
-        raise ConfigError("setting out: give out=FILE.npy, where the uid file is written")
+        raise ConfigError("setting out: give out=FILE.npy once, where the uid file is written")
     sys.path.insert(0, os.getcwd())
     config, method = stages.bind(compose([argument for argument in argv if not argument.startswith("out=")]))
     workers = executor.get(config.executor)

@@ -43,10 +43,11 @@ def links(pool: Pool, key: str, *, least: float, scratch: str | os.PathLike[str]
         work = partial(_sort_by_cluster, key, middles, clusters, folder)
         pieces = pool.map(work, columns=["uid"], features=[key], rows=CHUNK, name="clusters")
         ends = np.stack([ends for _, ends in pieces])
-        found = pool.executor.map(
-            partial(_linked, [stem for stem, _ in pieces], ends, least), list(range(clusters)), name="compare",
-            unit="clusters", threads=True,
-        )  # fmt: skip
+        with nearest.one_thread():
+            found = pool.executor.map(
+                partial(_linked, [stem for stem, _ in pieces], ends, least), list(range(clusters)), name="compare",
+                unit="clusters", threads=True,
+            )  # fmt: skip
     firsts, others = ([pair[side] for pair in found] for side in (0, 1))
     return np.concatenate(firsts), np.concatenate(others)
 

@@ -9,6 +9,7 @@ A failure ends neither the rest nor goes unsaid: all failures are named at the e
 
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import rounds
@@ -98,6 +99,15 @@ def prepare(first: First, pool: str) -> None:
         subprocess.run([sys.executable, "-m", first.command, f"pool.path={pool}"], check=False)
 
 
+def ready(board: Board, slugs: Iterable[str]) -> None:
+    """Make and seal the pool and what these methods read, before rounds side by side ask for it."""
+    pool = seal(cache.ensure_pool(), executor=executor.get("local")).path
+    cache.ensure_tasks()
+    for slug in sorted(set(slugs)):
+        if (first := board.entries[slug].first) is not None:
+            prepare(first, pool)
+
+
 def verified(folder: Path) -> bool:
     """True if this very version of a shipped entry was verified; of those elsewhere no record is kept."""
     return folder.is_relative_to(ENTRIES) and recall(Entry.load(folder), VERIFIED) is not None
@@ -106,7 +116,7 @@ def verified(folder: Path) -> bool:
 def command(argv: list[str]) -> None:
     """See the module. Raises StageError that names all that failed."""
     chosen, board = cli.settings(argv, Settings), load()
-    slugs = list(board.entries) if chosen.only is None else chosen.only.split(",")
+    slugs = list(board.entries) if chosen.only is None else list(dict.fromkeys(chosen.only.split(",")))
     for slug in slugs:
         if slug not in board.entries:
             raise ConfigError(f"only={chosen.only}: {unknown_name('entry', slug, board.entries)}")
@@ -120,12 +130,8 @@ def command(argv: list[str]) -> None:
             print(f"{slug:34}{'entry' if there[slug] else '-':7}{', '.join(states)}")
         print(rounds.estimate(done, missing))
         return
-    if missing:  # made and sealed once, before rounds side by side ask for it
-        pool = seal(cache.ensure_pool(), executor=executor.get("local")).path
-        cache.ensure_tasks()
-        for slug in {job.name for job in missing}:
-            if (first := board.entries[slug].first) is not None:
-                prepare(first, pool)
+    if missing:
+        ready(board, (job.name for job in missing))
     failed = rounds.run(missing, jobs=chosen.jobs)
     problems, fresh = list(failed.values()), []
     for slug in slugs:

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import board
 import numpy as np
 import rounds
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from harness import bootstrap, cli
 from harness.entry import load_entry
@@ -55,7 +56,9 @@ class Settings(StrictModel):
     """A study of the protocol at scale tiny."""
 
     jobs: int = Field(default=1, ge=1, description="rounds at a time; each gets an equal share of the cores")
-    seeds: str | int = Field(default="0,1", description="comma-separated training seeds")
+    seeds: Annotated[str, BeforeValidator(str)] = Field(
+        default="0,1", pattern=r"^\d+(,\d+)*$", description="comma-separated training seeds"
+    )
     methods: str | None = Field(default=None, description="comma-separated entries of leaderboard/tiny.yaml")
     run: bool = Field(default=True, description="run what is missing; false: only what is there is looked at")
     dry_run: bool = Field(default=False, description="say what is missing and stop")
@@ -287,11 +290,12 @@ def command(argv: list[str]) -> None:
         raise ConfigError(unknown_name("study", argv[0] if argv else "", names))
     study, listed = argv[0], board.load()
     chosen = cli.settings(argv[0 if study.startswith("-") else 1 :], Settings)
-    methods = chosen.methods.split(",") if chosen.methods else list(listed.entries if study == SIGNAL else METHODS)
+    given = chosen.methods.split(",") if chosen.methods else listed.entries if study == SIGNAL else METHODS
+    methods = list(dict.fromkeys(given))
     for method in methods:
         if method not in listed.entries:
             raise ConfigError(f"methods={chosen.methods}: {unknown_name('entry', method, listed.entries)}")
-    seeds = [int(seed) for seed in str(chosen.seeds).split(",")]
+    seeds = sorted({int(seed) for seed in chosen.seeds.split(",")})
     plan = planned(listed, study, methods, seeds, chosen.runs)
     there = {key: found for key, job in plan.items() if (found := result_of(job, chosen.entries)) is not None}
     missing = {key: job for key, job in plan.items() if key not in there}
@@ -301,7 +305,8 @@ def command(argv: list[str]) -> None:
         print(rounds.estimate([job for job in plan.values() if job.done()], list(missing.values())))
         return
     failed = {}
-    if chosen.run and study != SIGNAL:
+    if missing and chosen.run and study != SIGNAL:
+        board.ready(listed, (method for _, method, _ in missing))
         failed = rounds.run(list(missing.values()), jobs=chosen.jobs)
         there |= {key: found for key, job in missing.items() if (found := result_of(job, chosen.entries)) is not None}
     cells: dict[tuple[str, str], dict[int, Result]] = {}

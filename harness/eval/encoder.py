@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from harness import model as models
 from harness.config import Precision
-from harness.errors import ConfigError
+from harness.errors import ConfigError, StageError
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,6 +37,7 @@ class Encoder:
 
     def __init__(self, name: str, checkpoint: str | Path, *, device: str, precision: Precision) -> None:
         self.name, self.device = name, torch.device(device)
+        self._label = f"{checkpoint}: model {name} at precision {precision}"
         if self.device.type == "cuda":
             # Process-wide, and training in this process turns it on: fp32 here means fp32, convolutions too.
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
@@ -83,7 +84,7 @@ class Encoder:
         batch = batch.float().div_(255).sub_(self.mean).div_(self.std)
         with self._autocast():
             embeddings = self.model.encode_image(batch)
-        return _unit(embeddings)
+        return self._unit(embeddings)
 
     @torch.inference_mode()
     def tokens(self, tokens: torch.Tensor) -> Floats:
@@ -93,18 +94,20 @@ class Encoder:
         with self._autocast():
             if not self._causal:
                 whole = functional.pad(tokens, (0, models.context_length(self.name) - length))
-                return _unit(self.model.encode_text(whole))
+                return self._unit(self.model.encode_text(whole))
             shorter = {
                 "positional_embedding": self.model.positional_embedding[:length],
                 "attn_mask": self.model.attn_mask[:length, :length],
             }
             answer = torch.func.functional_call(self.model, shorter, (), {"text": tokens}, strict=False)
-        return _unit(answer["text_features"] if isinstance(answer, dict) else answer[1])
+        return self._unit(answer["text_features"] if isinstance(answer, dict) else answer[1])
 
-
-def _unit(embeddings: torch.Tensor) -> Floats:
-    unit: Floats = functional.normalize(embeddings.float(), dim=-1).cpu().numpy()
-    return unit
+    def _unit(self, embeddings: torch.Tensor) -> Floats:
+        unit: Floats = functional.normalize(embeddings.float(), dim=-1).cpu().numpy()
+        # What is no number would be sorted like one, and give a score that looks like any other.
+        if not np.isfinite(unit).all():
+            raise StageError(f"{self._label} gives embeddings that are not finite; its weights are broken or overflow")
+        return unit
 
 
 def devices(name: str) -> list[str]:

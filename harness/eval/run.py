@@ -56,8 +56,9 @@ def evaluate(
     this machine do the work, with `workers` processes that decode (None: one per core), unless there is an
     `executor`: then each of its workers has the model. Results are the same.
 
-    Raises ConfigError for unknown tasks, ArtifactError for a checkpoint that cannot be read, StageError if tasks
-    failed (after the others are done and evaluation.json says that it is incomplete).
+    Raises ConfigError for unknown tasks, ArtifactError for a checkpoint that cannot be read, StageError if its
+    embeddings are not finite, or if tasks failed (after the others are done and evaluation.json says that it is
+    incomplete).
     """
     started = time.monotonic()
     suite = load(suite) if isinstance(suite, str) else suite

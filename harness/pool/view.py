@@ -106,11 +106,18 @@ class Pool:
     def state(self) -> str:
         """sha256 (hex) of what this pool's answers hang on, to tell whether a result still holds on this machine.
 
-        Beside `digest` these are the metadata and embeddings as they lie there now, and how many pairs are held out.
+        Beside `digest` these are the metadata, embeddings and targets as they lie there now, and how many pairs are
+        held out.
         """
-        embeddings = list_files(join(self.path, "metadata"), ".npz")
+        places = ("metadata",), ("targets",), ("targets", "trusted", "metadata")
+        files = [
+            path
+            for place in places
+            for suffix in (".parquet", ".npz", ".txt")
+            for path in list_files(join(self.path, *place), suffix)
+        ]
         state = hashlib.sha256(f"{self.digest} {len(self._holdout)}\n".encode())
-        for path in [*self.files, *embeddings, *self._more]:
+        for path in [*files, *self._more]:
             state.update(f"{path.rsplit('/', 1)[-1]} {stamp(path)}\n".encode())
         return state.hexdigest()
 
@@ -355,7 +362,7 @@ def _apply(fn: Callable[..., Any], stretch: Stretch, with_features: bool) -> Any
         return fn(stretch.table, stretch.features) if with_features else fn(stretch.table)
     except HarnessError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         wrapped = MethodError(f"{stretch.file.path}: the function raised {type(error).__name__}: {error}")
         wrapped.add_note(traceback.format_exc())
         raise wrapped from error

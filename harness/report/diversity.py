@@ -20,12 +20,16 @@ _FLOOR = 1e-12
 
 
 def unit(rows: Floats) -> Doubles:
-    """`rows` (N, D) scaled to length 1, float64; rows of zeros (pictures that could not be embedded) are left out."""
-    values = np.asarray(rows, dtype=np.float64)
-    lengths = np.linalg.norm(values, axis=1)
-    there = np.isfinite(lengths) & (lengths > 0)
-    scaled: Doubles = values[there] / lengths[there, None]
+    """`rows` (N, D) scaled to length 1, float64; zeros (no embedding) and what is not finite are left out."""
+    values = np.asarray(rows, dtype=np.float64)[_there(rows)]
+    scaled: Doubles = values / np.linalg.norm(values, axis=1, keepdims=True)
     return scaled
+
+
+def _there(rows: Floats) -> npt.NDArray[np.bool_]:
+    """(N,) which of `rows` (N, D) are embeddings: finite and not zero."""
+    found: npt.NDArray[np.bool_] = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+    return found
 
 
 def spectrum(rows: Floats) -> Doubles:
@@ -58,9 +62,7 @@ def schur(images: Floats, texts: Floats) -> dict[str, float]:
     C_IT C_TT⁻¹ C_TI. Of each part with eigenvalues l the score is exp(-sum l log(l / sum l)); `explained` is the share
     of the trace in the second part. Meaningful for N several times D only: N <= D captions explain anything.
     """
-    there = (np.linalg.norm(images.astype(np.float32), axis=1) > 0) & (
-        np.linalg.norm(texts.astype(np.float32), axis=1) > 0
-    )
+    there = _there(images) & _there(texts)
     image, text = unit(images[there]), unit(texts[there])
     n = max(len(image), 1)
     cross = image.T @ text / n

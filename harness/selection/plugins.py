@@ -116,8 +116,12 @@ def _load(name: str, module_name: str, function_name: str) -> Method:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             raise
-        wrapped = PluginError(f"method {name}: module {module_name} does not import: {type(error).__name__}: {error}")
-        if not (isinstance(error, ModuleNotFoundError) and error.name == module_name):
+        away = isinstance(error, ModuleNotFoundError) and error.name == module_name
+        hint = "; run the command in the module's folder, or install its package" if away else ""
+        wrapped = PluginError(
+            f"method {name}: module {module_name} does not import: {type(error).__name__}: {error}{hint}"
+        )
+        if not away:
             wrapped.add_note(traceback.format_exc())
         raise wrapped from error
     function = getattr(module, function_name, None)

@@ -37,7 +37,8 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     """
     params = plugins.bind(method, config.params)
     settings = {"name": config.name, "target": config.target, "seed": config.seed, "params": _plain(params)}
-    given = {name: stamp(value) for name, value in params.items() if isinstance(value, str) and os.path.isfile(value)}
+    given = {name: _state(value) for name, value in params.items()}
+    given = {name: state for name, state in given.items() if state}
     source = plugins.source_digest(method, params)
     work = digest_of({"method": settings, "source": source, "files": given, "pool": pool.state})
     place = Place.of(out)
@@ -61,6 +62,24 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
     shutil.rmtree(place.scratch, ignore_errors=True)
     return Subset.load(place.uids)
+
+
+def _state(value: Any) -> Any:
+    """Stamps of the files and folders of a pool that a parameter names, in lists and mappings too; empty if none."""
+    if isinstance(value, list | tuple):
+        return [state for state in map(_state, value) if state]
+    if isinstance(value, dict):
+        return {str(key): state for key, part in value.items() if (state := _state(part))}
+    if not isinstance(value, str) or not os.path.exists(value):
+        return ""
+    return stamp(value) if os.path.isfile(value) else _folder_state(value)
+
+
+def _folder_state(folder: str) -> str:
+    try:
+        return Pool.open(folder).state
+    except ArtifactError:  # no pool: whatever the method makes of it
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,7 +142,7 @@ def call(method: Method, pool: Pool, ctx: SelectionContext, params: dict[str, An
         raise _named(method, str(error), error) from error
     except HarnessError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit(0) of a method is no success of the command
         wrapped = _named(method, f"raised {type(error).__name__}: {error}", error)
         wrapped.add_note("".join(traceback.format_exception(error)))
         raise wrapped from error

@@ -37,7 +37,7 @@ def test_settings_are_typed_and_nested() -> None:
         (["out=a", "sampels=3"], "did you mean 'samples'"),
         (["out=a", "pool.pth=3"], "did you mean 'pool.path'"),
         (["out=a", "samples=many"], "samples"),
-        (["samples=3"], "out"),
+        (["samples=3"], "setting out: required, but not given"),
         (["out"], "setting=value"),
         (["out=a", "out=b"], "twice"),
     ],
@@ -93,6 +93,15 @@ def test_exit_codes(error: type[BaseException], code: int, capsys: pytest.Captur
     assert caught.value.code == code
     if issubclass(error, HarnessError):
         assert capsys.readouterr().err == "error: the sentence\n"
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "deeper"):
+        with pytest.raises(SystemExit) as caught:
+            cli.main(lambda argv, place=place: place.mkdir(parents=True, exist_ok=True))
+        assert caught.value.code == 5
+        assert f"{place}: a file stands where a folder is needed" in capsys.readouterr().err
 
 
 def test_full_disk_is_the_machines_fault(capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,17 @@ def test_a_study_that_does_not_exist_is_named(study):
         study.command(["signals"])
     with pytest.raises(ConfigError, match="did you mean 'clip_score'"):
         study.command(["signal", "methods=clip_scor"])
+    with pytest.raises(ConfigError, match="seeds"):
+        study.command(["signal", "seeds=first"])
+
+
+def test_what_rounds_read_is_made_before_they_run_side_by_side(study, tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr(study.board, "ready", lambda listed, slugs: steps.append(("ready", set(slugs))))
+    monkeypatch.setattr(study.rounds, "run", lambda missing, *, jobs: steps.append(("run", len(missing))) or {})
+    where = [f"runs={tmp_path}", f"entries={tmp_path}", f"out={tmp_path}"]
+    study.command(["model_shape", "methods=phash_dedup,dsir,phash_dedup", "seeds=1,1", *where])
+    assert steps == [("ready", {"phash_dedup", "dsir"}), ("run", 4)]
 
 
 @pytest.mark.slow

@@ -36,7 +36,8 @@ def _instance(key: str, document: dict[str, Any]) -> tuple[str, list[str], list[
     cue: Any = document.get("cue")
     candidates: Any = document.get("candidates")
     associated: Any = document.get("associations")
-    typed = isinstance(cue, str) and isinstance(candidates, list) and isinstance(associated, list)
+    lists = isinstance(candidates, list) and isinstance(associated, list)
+    typed = isinstance(cue, str) and lists and all(isinstance(name, str) for name in [*candidates, *associated])
     if typed and cue and 0 < len(candidates) <= MAX_CANDIDATES and set(associated) <= set(candidates):
         return prompt(cue), candidates, associated
     raise ArtifactError(

@@ -335,7 +335,7 @@ def test_published_files_serve_where_they_can_be_had(
 
 def test_without_any_targets_the_error_says_what_is_missing(folder: Path, tmp_path: Path) -> None:
     (folder / "targets" / "train.npz").unlink(missing_ok=True)
-    with pytest.raises(ArtifactError, match=r"targets/train\.npz: there is none, and the published"):
+    with pytest.raises(ArtifactError, match=r"targets/train\.npz: offers no l14_img, and the published"):
         chosen(folder, tmp_path, "image_based", clusters=2)
 
 

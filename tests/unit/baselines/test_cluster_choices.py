@@ -21,6 +21,7 @@ from baselines import (
 )
 from baselines._mixtures import Run, fitted, next_round
 from harness import ArtifactError, ConfigError, Pool
+from harness.nearest import unit
 
 WIDTH, CLUSTERS, EACH = 16, 8, 150
 GOOD = (1, 4, 6)
@@ -37,14 +38,14 @@ def rows() -> npt.NDArray[np.int64]:
 def pool(rows: npt.NDArray[np.int64], tmp_path_factory: pytest.TempPathFactory) -> Pool:
     """Captions in eight clusters; a right picture equals its caption up to some noise. Scores 1 in good clusters."""
     rng = np.random.default_rng(3)
-    txt = _clusters.unit(np.eye(WIDTH)[rows] + rng.normal(size=(len(rows), WIDTH)) * 0.15)
+    txt = unit(np.eye(WIDTH)[rows] + rng.normal(size=(len(rows), WIDTH)) * 0.15)
     good = np.isin(rows, GOOD)
     source = np.arange(len(rows))
     source[~good] = rng.permutation(source[~good])
-    img = _clusters.unit(txt[source] + rng.normal(size=txt.shape) * 0.05)
+    img = unit(txt[source] + rng.normal(size=txt.shape) * 0.05)
     folder = tmp_path_factory.mktemp("clusters")
     found = plant(folder, features={"l14_txt": txt, "l14_img": img}, scores=good + rng.normal(size=len(rows)) / 100)
-    right = _clusters.unit(rng.normal(size=(300, WIDTH)))
+    right = unit(rng.normal(size=(300, WIDTH)))
     plant(folder / "targets" / "trusted", features={"l14_txt": right, "l14_img": right})
     return found
 
@@ -94,7 +95,7 @@ def test_embeddings_at_rows_are_those_rows(pool: Pool) -> None:
     img, txt = _pairs.embeddings_at(pool, rows, "l14")
     for name, found in (("l14_img", img), ("l14_txt", txt)):
         stored = np.concatenate(list(pool.features(name)))[rows]
-        np.testing.assert_allclose(found, _clusters.unit(stored), atol=1e-6)
+        np.testing.assert_allclose(found, unit(stored), atol=1e-6)
 
 
 # Influence
@@ -102,8 +103,8 @@ def test_embeddings_at_rows_are_those_rows(pool: Pool) -> None:
 
 def test_influence_is_what_a_small_step_changes() -> None:
     rng = np.random.default_rng(4)
-    img, txt, *others = (_clusters.unit(rng.normal(size=(n, 5))) for n in (6, 6, 9, 9))
-    one = _clusters.unit(rng.normal(size=(2, 1, 5)).reshape(2, 5))[:, None]
+    img, txt, *others = (unit(rng.normal(size=(n, 5))) for n in (6, 6, 9, 9))
+    one = unit(rng.normal(size=(2, 1, 5)).reshape(2, 5))[:, None]
     head = np.eye(5) + rng.normal(size=(5, 5)) * 0.1
     tau = 0.2
 
@@ -179,6 +180,16 @@ def test_cluster_bandit_prefers_planted_good_clusters(
     # By chance 3 of 8.
     assert share_of_good(pool, rows, found) > 0.75
     assert any("pairs judged" in remark for remark in ctx.remarks)
+
+
+def test_a_scored_pair_is_good_where_few_have_a_score(rows: npt.NDArray[np.int64], pool: Pool, tmp_path: Path) -> None:
+    # Fewer have one than the fraction asks for, so that the border of the best lies among those without.
+    img, txt = (np.concatenate(list(pool.features(name))) for name in ("l14_img", "l14_txt"))
+    scores = np.where(np.isin(rows, GOOD[:1]), 1.0, np.nan)
+    other = plant(tmp_path, features={"l14_img": img, "l14_txt": txt}, scores=scores)
+    ctx = context(tmp_path / "s")
+    found = cluster_bandit.select(other, ctx=ctx, clusters=CLUSTERS, pulls=90, explore=0.1, reward="score")
+    assert (rows[rows_of(other, found)] == GOOD[0]).sum() == EACH
 
 
 # Rounds

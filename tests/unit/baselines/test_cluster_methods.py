@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 from metadata_pool import uid_hex, write_file
 from planted_pool import context, plant, rows_of
+from threadpoolctl import threadpool_limits
 
 from baselines import (
     _clusters,
@@ -20,7 +21,7 @@ from baselines import (
     semdedup,
 )
 from harness import ArtifactError, ConfigError, Pool
-from harness.nearest import load
+from harness.nearest import load, nearest_and_product, unit
 
 Rows = npt.NDArray[np.float32]
 DIRECTIONS = 4
@@ -39,7 +40,7 @@ def rows() -> Rows:
         noise = rng.normal(size=(size, 16)) * spread / 4
         noise[:, direction] += 1
         parts.append(noise)
-    return _clusters.unit(np.concatenate(parts))
+    return unit(np.concatenate(parts))
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +72,23 @@ def test_clusters_are_found(pool: Pool, cluster: npt.NDArray[np.int64], tmp_path
         _clusters.centroids_of(pool, context(tmp_path), key="l14_img", clusters=601)
 
 
-def test_unit_keeps_rows_of_zeros() -> None:
-    found = _clusters.unit(np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float16))
-    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 0]])
+def test_unit_keeps_rows_of_zeros_and_shows_what_is_not_finite() -> None:
+    found = unit(np.array([[3.0, 4.0], [0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]], dtype=np.float16))
+    np.testing.assert_allclose(found[:2], [[0.6, 0.8], [0, 0]])
+    assert np.isnan(found[2:]).all()
+
+
+def test_the_nearest_of_nan_is_none() -> None:
+    labels, products = nearest_and_product(np.array([[0, 1], [np.nan, 1]]), np.eye(2))
+    assert labels.tolist() == [1, 0] and products[0] == 1 and np.isnan(products[1])
+
+
+def test_an_array_is_loaded_again_where_its_file_has_changed(tmp_path: Path) -> None:
+    path = tmp_path / "points.npy"
+    for size in (3, 4):
+        np.save(path, np.full((size, 2), size))
+        assert load(str(path)).tolist() == [[size] * 2] * size
+    assert load(str(path)) is load(str(path))
 
 
 @pytest.mark.parametrize("keep", ["hard", "easy"])
@@ -81,8 +96,8 @@ def test_prototypes_keep_the_far_or_the_near(rows: Rows, tmp_path: Path, keep: A
     # One prototype of 200 rows, all of which k-means sees: their mean direction, which can be computed here.
     pool = plant(tmp_path, features={"l14_img": rows[400:]})
     found = prototypes.select(pool, ctx=context(tmp_path / "s"), clusters=1, keep=keep, fraction=0.25)
-    stored = _clusters.unit(rows[400:].astype(np.float16))
-    order = np.argsort(1 - stored @ _clusters.unit(stored.mean(axis=0, keepdims=True))[0])
+    stored = unit(rows[400:].astype(np.float16))
+    order = np.argsort(1 - stored @ unit(stored.mean(axis=0, keepdims=True))[0])
     assert rows_of(pool, found) == sorted((order[-50:] if keep == "hard" else order[:50]).tolist())
 
 
@@ -161,7 +176,7 @@ def test_codebook_keeps_the_same_part_of_every_cluster(
     found = rows_of(pool, codebook.select(pool, ctx=context(tmp_path), clusters=4, fraction=0.2, aligned=1))
     assert np.bincount(cluster[found]).tolist() == [60, 20, 20, 20]
     # Near and far alike: the kept of the largest cluster reach through all its distances.
-    distance = 1 - rows[:300] @ _clusters.unit(rows[:300].mean(axis=0, keepdims=True))[0]
+    distance = 1 - rows[:300] @ unit(rows[:300].mean(axis=0, keepdims=True))[0]
     rank = np.argsort(np.argsort(distance))[[row for row in found if row < 300]]
     assert np.histogram(rank, bins=6, range=(0, 300))[0].tolist() == pytest.approx([10] * 6, abs=2)
 
@@ -184,8 +199,8 @@ def test_spread_takes_even_steps() -> None:
 def copies(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     """40 different random embeddings; rows 40…69 are the first 30 again, a little changed."""
     rng = np.random.default_rng(8)
-    base = _clusters.unit(rng.normal(size=(40, 32)))
-    near = _clusters.unit(base[:30] + rng.normal(size=(30, 32)) * 0.01)
+    base = unit(rng.normal(size=(40, 32)))
+    near = unit(base[:30] + rng.normal(size=(30, 32)) * 0.01)
     return plant(tmp_path_factory.mktemp("copies"), features={"l14_img": np.concatenate([base, near])})
 
 
@@ -210,13 +225,24 @@ def test_likeness_is_the_largest_cosine_to_one_before(
     path = _clusters.centroids_of(pool, ctx, key="l14_img", clusters=3)
     places = _clusters.places(pool, path, key="l14_img")
     found = semdedup.likeness(pool, ctx, "l14_img", places)
-    stored = _clusters.unit(rows.astype(np.float16)).astype(np.float16).astype(np.float64)
+    stored = unit(rows.astype(np.float16)).astype(np.float16).astype(np.float64)
     for number in range(3):
         members = np.flatnonzero(places["cluster"] == number)
         members = members[np.argsort(-places["distance"][members], kind="stable")]
         assert found[members[0]] == -1
         for place, row in list(enumerate(members))[1:]:
             assert found[row] == pytest.approx((stored[members[:place]] @ stored[row]).max(), abs=1e-5)
+
+
+def test_likeness_does_not_hang_on_the_number_of_cores(tmp_path: Path) -> None:
+    pool = plant(tmp_path, features={"l14_img": np.random.default_rng(2).normal(size=(1500, 256))})
+    ctx = context(tmp_path / "s")
+    places = _clusters.places(pool, _clusters.centroids_of(pool, ctx, key="l14_img", clusters=2), key="l14_img")
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(semdedup.likeness(pool, ctx, "l14_img", places))
+    np.testing.assert_array_equal(*found)
 
 
 def test_semdedup_drops_more_the_larger_epsilon(pool: Pool, cluster: npt.NDArray[np.int64], tmp_path: Path) -> None:

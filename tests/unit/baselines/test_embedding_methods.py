@@ -14,11 +14,11 @@ from planted_pool import context, plant
 from scipy import special, stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from baselines import _heads, _scores, _turns, fusion, negcliploss, normsim
-from baselines._scores import unit
+from baselines import _heads, _scores, _turns, dp4tl, fusion, negcliploss, normsim, perplexity
 from harness import Pool, SelectionContext, Subset, executor, uid
 from harness.config import MethodConfig, load_scale
 from harness.errors import ArtifactError, ConfigError
+from harness.nearest import unit
 from harness.records import read_record
 from harness.selection import plugins, run
 
@@ -129,10 +129,84 @@ def test_products_use_one_thread_so_that_cores_do_not_matter(tmp_path: Path) -> 
 
 def test_a_column_that_is_no_score(tmp_path: Path) -> None:
     folder = write_metadata(tmp_path)
+    for name in ("compute_aware", "caption_dedup", "codebook"):
+        with pytest.raises(ConfigError, match="'text' of the pool holds string, not numbers"):
+            chosen(folder, tmp_path, name, score="text", **({"clusters": 2} if name == "codebook" else {}))
     with pytest.raises(ConfigError, match="'text' of the pool holds string, not numbers"):
         chosen(folder, tmp_path, "score_sampling", column="text")
     with pytest.raises(ArtifactError, match="no column 'clip_l15_similarity_score'"):
         chosen(folder, tmp_path, "score_sampling", column="clip_l15_similarity_score")
+
+
+def test_infinite_scores_have_no_deviation(tmp_path: Path) -> None:
+    scores = np.append(np.arange(9.0), np.inf)
+    folder = write_pool(tmp_path, np.ones((10, 2)), np.ones((10, 2)), scores)
+    assert np.flatnonzero(kept_rows(chosen(folder, tmp_path, "clip_score", fraction=0.2), 10)).tolist() == [7, 8, 9]
+    with pytest.raises(ConfigError, match="infinite"):
+        chosen(folder, tmp_path, "score_sampling")
+    with pytest.raises(ConfigError, match="infinite"):
+        chosen(folder, tmp_path, "fusion", by="deviation", of=[{"column": "clip_l14_similarity_score"}])
+
+
+BROKEN = [3, 250, 599]
+
+
+@pytest.fixture(scope="module")
+def with_broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pool whose pictures fit their captions; three pairs have embeddings that are not finite."""
+    rng = np.random.default_rng(11)
+    img = unit(rng.normal(size=(ROWS, WIDTH)))
+    txt = unit(img + 0.3 * rng.normal(size=img.shape))
+    img[BROKEN[0]], txt[BROKEN[0]] = np.nan, np.nan
+    img[BROKEN[1], 0], txt[BROKEN[2]] = np.inf, np.inf
+    img[BROKEN[2]] = np.nan
+    folder = write_pool(tmp_path_factory.mktemp("broken"), img, txt, np.where(np.isnan(img[:, 0]), 0, 0.5))
+    write_targets(folder, img[10:60])
+    np.save(folder / "points.npy", img[20:26].astype(np.float32))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("dfn_head", {}),
+        ("color_filter", {}),
+        ("good_vs_random", {}),
+        ("negcliploss", {}),
+        ("normsim", {}),
+        ("normsim", {"norm": "l2"}),
+        ("rds_plus", {}),
+        ("simcore", {"clusters": 4}),
+        ("dp4tl", {"centroids": "points.npy"}),
+        ("fusion", {"of": [{"name": "normsim"}, {"name": "negcliploss"}], "by": "deviation"}),
+        ("prototypes", {"clusters": 4}),
+        ("density_pruning", {"clusters": 4}),
+        ("semdedup", {"clusters": 4}),
+    ],
+)
+def test_a_pair_with_a_broken_embedding_has_no_score(
+    with_broken: Path, tmp_path: Path, name: str, params: dict[str, Any]
+) -> None:
+    params = {key: str(with_broken / value) if key == "centroids" else value for key, value in params.items()}
+    found = kept_rows(chosen(with_broken, tmp_path, name, fraction=0.9, **params))
+    assert not found[BROKEN].any() and found.sum() == pytest.approx(0.9 * ROWS, abs=55)
+
+
+@pytest.mark.parametrize("name", ["cluster_bandit", "cluster_reweighting"])
+def test_a_broken_embedding_does_not_spoil_a_head(with_broken: Path, tmp_path: Path, name: str) -> None:
+    subset = chosen(with_broken, tmp_path, name, fraction=0.5, clusters=4, key="l14_img")
+    assert len(subset) == 300
+
+
+def test_broken_targets_and_centroids_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    img = rng.normal(size=(ROWS, WIDTH))
+    folder = write_pool(tmp_path, img, img)
+    write_targets(folder, np.where(np.arange(50)[:, None] == 7, np.nan, img[:50]))
+    with pytest.raises(ArtifactError, match="target embeddings are not finite"):
+        chosen(folder, tmp_path, "normsim")
+    np.save(tmp_path / "points.npy", np.full((2, WIDTH), np.inf, np.float32))
+    with pytest.raises(ArtifactError, match=r"points\.npy: some centroids are not finite"):
+        chosen(folder, tmp_path, "dp4tl", centroids=str(tmp_path / "points.npy"))
 
 
 def test_scores_of_another_model_can_be_chosen_by(tmp_path: Path, rng: np.random.Generator) -> None:
@@ -455,6 +529,31 @@ def test_fusion_takes_the_scores_of_methods_that_have_them(tmp_path: Path, rng: 
     of = [{"name": "negcliploss", "batch": ROWS, "weight": 0.5}]
     found = chosen(folder, tmp_path / "a", "fusion", of=of)
     assert found.digest == chosen(folder, tmp_path / "b", "negcliploss", batch=ROWS).digest
+
+
+@pytest.mark.parametrize(
+    ("method", "terms"),
+    [(dp4tl, [{"clusters": 3}, {"clusters": 7}]), (perplexity, [{"texts": "trusted", "n": 1}, {"texts": "pool"}])],
+)
+def test_terms_of_one_method_do_not_share_files(
+    tmp_path: Path, rng: np.random.Generator, ctx: SelectionContext, method: Any, terms: list[dict[str, Any]]
+) -> None:
+    texts = [f"a {word} dog number {row}" for row, word in enumerate(rng.choice(["red", "blue", "odd"], ROWS))]
+    pool = plant(tmp_path / "pool", texts=texts, features={"l14_img": rng.normal(size=(ROWS, WIDTH))})
+    plant(tmp_path / "pool" / "targets" / "trusted", texts=["a red dog", "blue"] * 5)
+    write_targets(tmp_path / "pool", rng.normal(size=(90, WIDTH)))
+    alone = [method.scores(pool, ctx=context(tmp_path / str(i)), **term) for i, term in enumerate(terms)]
+    of = plugins.bind(
+        plugins.resolve(MethodConfig(name="fusion")),
+        {
+            "of": [
+                {"name": method.__name__.split(".")[1], "weight": w} | term
+                for w, term in zip((1, -1), terms, strict=True)
+            ]
+        },
+    )["of"]
+    found = fusion.scores(pool, ctx=ctx, of=of, by="value")
+    np.testing.assert_array_equal(found, (alone[0].astype(float) - alone[1]).astype(np.float32))
 
 
 def test_what_fusion_refuses() -> None:

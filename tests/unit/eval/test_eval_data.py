@@ -1,6 +1,7 @@
 """Task folders: what is read, and each way in which they can be wrong."""
 
 import io
+import json
 import struct
 import tarfile
 import zlib
@@ -225,6 +226,10 @@ def test_winogavil_instances_share_pictures(tmp_path):
     assert ((columns["chosen"] >= 0).sum(1) == (columns["associated"] >= 0).sum(1)).all()
     rewrite(folder / "images/0.tar", lambda n, c: [] if n == "00000.jpg" else [(n, c)])
     with pytest.raises(ArtifactError, match="candidate '00000'"):
+        read_pairs(tmp_path, task)
+    odd = json.dumps({"cue": "cat", "candidates": [["a"], "b"], "associations": [["a"]]}).encode()
+    rewrite(folder / "test/0.tar", lambda n, c: [(n, odd)])
+    with pytest.raises(ArtifactError, match="is no instance"):
         read_pairs(tmp_path, task)
 
 

@@ -214,6 +214,18 @@ def test_a_part_of_the_suite_grows_into_the_whole(made, tmp_path):
         evaluate(base, small, tmp_path / "out", checkpoint=base / "none.safetensors")
 
 
+def test_embeddings_that_are_no_numbers_are_no_answer(made, tmp_path):
+    # Their order would be one, and the score of a task with two classes that of chance.
+    base, small = made
+    for part in ("visual.proj", "text_projection"):
+        state = models.create(MODEL, seed=0).state_dict()
+        state[part][0, 0] = float("nan")
+        models.save_safetensors(tmp_path / "broken.safetensors", state)
+        with pytest.raises(StageError, match=r"broken\.safetensors: .* not finite"):
+            evaluate(base, small, tmp_path / "out", checkpoint=tmp_path / "broken.safetensors", tasks=["vtab/pcam"])
+        assert not list((tmp_path / "out").glob("*.json"))
+
+
 def test_workers_and_devices_change_nothing(made, tmp_path):
     base, small = made
     keys = ["cifar10", "misc/winogavil"]

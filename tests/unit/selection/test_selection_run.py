@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,32 @@ def test_work_is_done_again_where_the_pool_is_another(tmp_path: Path) -> None:
     assert len(select(high, Pool.open(folder, sealed=sealed, holdout=5), tmp_path / "out")) == len(second) - 5
 
 
+def test_work_is_done_again_where_files_given_or_offered_have_changed(pool: Pool, tmp_path: Path) -> None:
+    calls = []
+
+    def some(pool: Pool, /, *, ctx: Any, of: Any, trusted: str) -> Any:
+        calls.append(1)
+        return pool.uids()
+
+    def again() -> int:
+        select(some, Pool.open(pool.path), tmp_path / "out", of=["clip", {"file": str(file)}], trusted=str(right))
+        return len(calls)
+
+    file, right = tmp_path / "file.txt", write_metadata(tmp_path / "right", (5,))
+    file.write_text("a")
+    assert [again(), again()] == [1, 1]
+    file.write_text("ab")
+    assert [again(), again()] == [2, 2]
+    write_metadata(right, (6,))
+    assert [again(), again()] == [3, 3]
+    targets = Path(pool.path) / "targets"
+    targets.mkdir()
+    (targets / "texts.txt").write_text("a dog")
+    assert [again(), again()] == [4, 4]
+    write_metadata(targets / "trusted", (5,))
+    assert [again(), again()] == [5, 5]
+
+
 def test_counts_and_any_order_are_accepted(pool: Pool, tmp_path: Path) -> None:
     def twice(pool: Pool, /, *, ctx: Any) -> Any:
         uids = pool.uids()[:3][::-1]
@@ -138,6 +165,15 @@ def test_an_exception_of_the_method_keeps_its_traceback(pool: Pool, tmp_path: Pa
         select(broken, pool, tmp_path / "out")
     assert "in deep_in_the_method" in "".join(caught.value.__notes__)
     assert isinstance(caught.value.__cause__, KeyError)
+
+
+@pytest.mark.parametrize("on_a_file", [False, True])
+def test_a_method_that_exits_does_not_end_the_command(pool: Pool, tmp_path: Path, on_a_file: bool) -> None:
+    def leaving(pool: Pool, /, *, ctx: Any) -> Any:
+        return pool.map(lambda table: sys.exit(0)) if on_a_file else sys.exit(0)
+
+    with pytest.raises(MethodError, match=r"method mine:select.* raised SystemExit: 0"):
+        select(leaving, pool, tmp_path / "out")
 
 
 def test_an_exception_on_a_file_names_method_and_file(pool: Pool, tmp_path: Path) -> None:
