@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from harness import npy
+from harness import npy, sieve
 
 Floats = npt.NDArray[Any]
 
@@ -19,6 +19,10 @@ _ROWS, _CENTROIDS = 2048, 8192
 """A product of this size (64 MB) at once."""
 _BLOCK = 512
 """Rows of a product that one thread makes (16 MB)."""
+_MANY = 1 << 28
+"""Pairs from which on it pays to look for a bound that leaves most of them out."""
+_WHOLE = 64
+"""Where more than one pair in so many passes the bound, one product of all costs less."""
 
 
 def nearest(features: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
@@ -76,16 +80,50 @@ def alike(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """Pairs (P, 2) of rows of `queries` (N, D) and `table` (M, D) with a cosine of at least `least`, and cosines (P,).
 
-    They come block by block of 2,048 by 8,192 rows, so that memory grows neither with N nor with M nor with how many
-    there are in all.
+    They come block by block of 2,048 by 8,192 rows, those of one query in the order of the table, so that memory does
+    not grow with M nor with how many there are in all, and by at most 1 kB for each of N. Where there is much to
+    compare, most pairs are left out by a bound on their cosine (harness.sieve), none that belongs here.
     """
-    for start in range(0, len(queries), _ROWS):
-        part = unit(queries[start : start + _ROWS])
-        for first in range(0, len(table), _CENTROIDS):
-            cosines = part @ unit(table[first : first + _CENTROIDS]).T
-            pairs = np.argwhere(cosines >= least)
+    found = None
+    if len(queries) * len(table) >= _MANY:
+        found = sieve.Sieve.fit(unit(sieve.sample(queries)), unit(sieve.sample(table)), least=least)
+    blocks = [slice(start, start + _ROWS) for start in range(0, len(queries), _ROWS)]
+    bounded = [] if found is None else [found.bounded(unit(queries[rows])) for rows in blocks]
+    for first in range(0, len(table), _CENTROIDS):
+        others = unit(table[first : first + _CENTROIDS])
+        others_bounded = None if found is None else found.bounded(others)
+        for number, rows in enumerate(blocks):
+            if others_bounded is None:
+                pairs, cosines = _whole(unit(queries[rows]), others, least)
+            else:
+                pairs, cosines = _sifted(queries[rows], others, bounded[number], others_bounded, least)
             if len(pairs):
-                yield pairs + np.array([start, first]), cosines[pairs[:, 0], pairs[:, 1]]
+                yield pairs + np.array([rows.start, first]), cosines
+
+
+Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+"""Pairs (P, 2) and their cosines (P,)."""
+
+
+def _whole(some: Floats, others: Floats, least: float) -> Found:
+    """The pairs of unit rows with a cosine of at least `least`."""
+    cosines = some @ others.T
+    pairs = np.argwhere(cosines >= least)
+    return pairs, cosines[pairs[:, 0], pairs[:, 1]]
+
+
+def _sifted(queries: Floats, others: Floats, bounded: Floats, others_bounded: Floats, least: float) -> Found:
+    """As `_whole`, of rows `queries` as they are, for the pairs alone whose bound is high enough."""
+    passed = (bounded @ others_bounded.T).ravel() >= least - sieve.MARGIN
+    pairs = np.stack(np.divmod(np.flatnonzero(passed), len(others)), axis=1)
+    if len(pairs) > passed.size // _WHOLE:
+        return _whole(unit(queries), others, least)
+    cosines = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), _ROWS):
+        rows, places = pairs[start : start + _ROWS].T
+        cosines[start : start + _ROWS] = np.einsum("ij,ij->i", unit(queries[rows]), others[places])
+    close = cosines >= least
+    return pairs[close], cosines[close]
 
 
 @cache
