@@ -63,8 +63,10 @@ def main() -> None:
         server.join()
     for kind, values in ratios.items():
         spread = statistics.stdev(values) if len(values) > 1 else 0.0
-        print(f"{chosen.pictures:,} pictures, {len(values)} pairs: harness takes {statistics.mean(values):.3f} ± "
-              f"{spread:.3f} times the {kind} time of img2dataset alone (median {statistics.median(values):.3f})")  # fmt: skip
+        print(
+            f"{chosen.pictures:,} pictures, {len(values)} pairs: harness takes {statistics.mean(values):.3f} "
+            f"± {spread:.3f} times the {kind} time of img2dataset alone (median {statistics.median(values):.3f})"
+        )
 
 
 def measured(who: Callable[[Path, Path], Path], links: Path, out: Path, pictures: int) -> tuple[float, float]:
