@@ -45,6 +45,10 @@ if arguments["distributor"] == "pyspark":
 import img2dataset
 
 img2dataset.download(**arguments)
+if arguments["distributor"] == "multiprocessing":  # all is written, and nothing is left to end
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # taking apart what img2dataset has imported costs a second
 """
 _NEEDS = {
     "img2dataset": ("downloading pictures", "datacomp-harness[download]"),
@@ -164,7 +168,7 @@ def crawl(urls: Path, out: Path, *, links: dict[str, int], columns: list[str], s
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD, arguments], stdout=file, stderr=file, stdin=subprocess.PIPE,
             env={"PYSPARK_PYTHON": sys.executable, **os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"},
-            start_new_session=True,
+            process_group=0,  # ended with its workers; as a session it would compete with its caller for the cores
         )  # fmt: skip
         try:
             while process.poll() is None:
