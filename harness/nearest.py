@@ -15,10 +15,8 @@ from harness import npy, sieve
 
 Floats = npt.NDArray[Any]
 
-_ROWS, _CENTROIDS = 2048, 8192
-"""A product of this size (64 MB) at once."""
-_BLOCK = 512
-"""Rows of a product that one thread makes (16 MB)."""
+_BLOCK, _CENTROIDS = 512, 8192
+"""A product of this size (16 MB) at once: larger ones lie in memory that the system clears afresh each time."""
 _MANY = 1 << 28
 """Pairs from which on it pays to look for a bound that leaves most of them out."""
 _WHOLE = 64
@@ -80,14 +78,14 @@ def alike(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """Pairs (P, 2) of rows of `queries` (N, D) and `table` (M, D) with a cosine of at least `least`, and cosines (P,).
 
-    They come block by block of 2,048 by 8,192 rows, those of one query in the order of the table, so that memory does
+    They come block by block of 512 by 8,192 rows, those of one query in the order of the table, so that memory does
     not grow with M nor with how many there are in all, and by at most 1 kB for each of N. Where there is much to
     compare, most pairs are left out by a bound on their cosine (harness.sieve), none that belongs here.
     """
     found = None
     if len(queries) * len(table) >= _MANY:
         found = sieve.Sieve.fit(unit(sieve.sample(queries)), unit(sieve.sample(table)), least=least)
-    blocks = [slice(start, start + _ROWS) for start in range(0, len(queries), _ROWS)]
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(queries), _BLOCK)]
     bounded = [] if found is None else [found.bounded(unit(queries[rows])) for rows in blocks]
     for first in range(0, len(table), _CENTROIDS):
         others = unit(table[first : first + _CENTROIDS])
@@ -114,14 +112,15 @@ def _whole(some: Floats, others: Floats, least: float) -> Found:
 
 def _sifted(queries: Floats, others: Floats, bounded: Floats, others_bounded: Floats, least: float) -> Found:
     """As `_whole`, of rows `queries` as they are, for the pairs alone whose bound is high enough."""
-    passed = (bounded @ others_bounded.T).ravel() >= least - sieve.MARGIN
-    pairs = np.stack(np.divmod(np.flatnonzero(passed), len(others)), axis=1)
-    if len(pairs) > passed.size // _WHOLE:
+    bounds = (bounded @ others_bounded.T).ravel()
+    passed = np.flatnonzero(bounds >= least - sieve.MARGIN)
+    if len(passed) > len(bounds) // _WHOLE:
         return _whole(unit(queries), others, least)
+    pairs = np.stack(np.divmod(passed, len(others)), axis=1)
     cosines = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), _ROWS):
-        rows, places = pairs[start : start + _ROWS].T
-        cosines[start : start + _ROWS] = np.einsum("ij,ij->i", unit(queries[rows]), others[places])
+    for start in range(0, len(pairs), _BLOCK):
+        rows, places = pairs[start : start + _BLOCK].T
+        cosines[start : start + _BLOCK] = np.einsum("ij,ij->i", unit(queries[rows]), others[places])
     close = cosines >= least
     return pairs[close], cosines[close]
 

@@ -39,7 +39,7 @@ def test_what_is_sifted_is_what_all_products_give(monkeypatch: pytest.MonkeyPatc
     rng = np.random.default_rng(3)
     table = embeddings(rng, 900, 128, 1.0)
     queries = np.concatenate([with_copies(rng, table, 150), embeddings(rng, 150, 128, 1.0)])
-    monkeypatch.setattr(nearest, "_ROWS", 64)
+    monkeypatch.setattr(nearest, "_BLOCK", 64)
     monkeypatch.setattr(nearest, "_CENTROIDS", 250)
 
     def found(many: int) -> dict[tuple[int, ...], float]:
