@@ -30,7 +30,15 @@ BEGUN = ".begun"
 MOST_MESSAGES = 100_000
 """Different messages of failures that are counted; above it the rarer half is forgotten (many name their host)."""
 _CHILD = """
-import json, os, signal, sys, threading
+import atexit, json, os, signal, sys, threading
+
+code = 1
+
+@atexit.register  # the first, so it is called last
+def end_at_once():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # to take apart all that img2dataset imports would cost a second
 
 def end_with_caller():
     os.read(0, 1)  # returns when the caller has ended, however that ended
@@ -45,10 +53,7 @@ if arguments["distributor"] == "pyspark":
 import img2dataset
 
 img2dataset.download(**arguments)
-if arguments["distributor"] == "multiprocessing":  # all is written, and nothing is left to end
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # taking apart what img2dataset has imported costs a second
+code = 0
 """
 _NEEDS = {
     "img2dataset": ("downloading pictures", "datacomp-harness[download]"),

@@ -516,6 +516,16 @@ def test_img2dataset_ends_with_its_caller(tmp_path: Path) -> None:
     pytest.fail("img2dataset still runs")
 
 
+def test_img2dataset_tidies_up_before_its_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = "import atexit\ndef download(**arguments):\n    atexit.register(print, 'tidied up')\n    print('done')\n"
+    (tmp_path / "img2dataset.py").write_text(stub)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(crawl, "_require", lambda _: "1")
+    with pytest.raises(InfraError, match=r"ended after 0 of 1 links \(last line of .*: 'tidied up'\)"):
+        crawl.crawl(tmp_path, tmp_path / "out", links={"a": 1}, columns=[], settings=crawl.CrawlSettings())
+    assert (tmp_path / "out" / ".img2dataset.log").read_text() == "done\ntidied up\n"
+
+
 def running(pid: int) -> bool:
     """Whether a process is there, and not only its entry in the table."""
     try:
