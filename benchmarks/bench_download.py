@@ -2,20 +2,23 @@
 
     python benchmarks/bench_download.py [--pictures 4000] [--pairs 5]
 
-Both get the same links, settings and server (a process of its own); which goes first alternates from pair to pair.
-Times include starting Python and reading img2dataset's many imports, so the harness's own cost is in them: about a
-second of imports and records, however long the download is. The difference in seconds is told beside the ratio.
+Both get the same links, settings and server (a process of its own); which goes first alternates from pair to pair,
+after a run of each that is not counted: the first to read img2dataset's many imports from the disk would pay for the
+other. Times include starting Python and those imports. Processor seconds are of all processes that a command starts,
+without the server; they tell the two apart where other work shares the machine.
 """
 
 import argparse
 import json
 import multiprocessing
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -41,27 +44,45 @@ def main() -> None:
         receiver, sender = multiprocessing.Pipe(duplex=False)
         server = multiprocessing.Process(target=serve, args=(sender,), daemon=True)
         server.start()
-        links = write_links(Path(folder), receiver.recv(), chosen.pictures)
-        ratios, differences = [], []
+        address = receiver.recv()
+        before = write_links(Path(folder) / "before", address, THREADS)
+        for who in (alone, harness):
+            who(before, Path(folder) / f"{who.__name__}-before")
+        links = write_links(Path(folder) / "links", address, chosen.pictures)
+        ratios: dict[str, list[float]] = {"wall": [], "processor": []}
         for pair in range(chosen.pairs):
-            seconds = {}
+            taken = {}
             for who in (alone, harness) if pair % 2 else (harness, alone):
-                out = Path(folder) / f"{who.__name__}-{pair}"
-                started = time.perf_counter()
-                shards = who(links, out)
-                seconds[who.__name__] = time.perf_counter() - started
-                got = read_counts(shards).successes
-                assert got == chosen.pictures, f"{who.__name__}: {got} of {chosen.pictures} pictures"
-            ratios.append(seconds["harness"] / seconds["alone"])
-            differences.append(seconds["harness"] - seconds["alone"])
-            print(f"pair {pair}: img2dataset alone {seconds['alone']:.2f} s, harness {seconds['harness']:.2f} s, "
-                  f"ratio {ratios[-1]:.3f}", flush=True)  # fmt: skip
+                taken[who.__name__] = measured(who, links, Path(folder) / f"{who.__name__}-{pair}", chosen.pictures)
+            for kind, theirs, ours in zip(ratios, taken["alone"], taken["harness"], strict=True):
+                ratios[kind].append(ours / theirs)
+            (wall, processor), (our_wall, our_processor) = taken["alone"], taken["harness"]
+            print(f"pair {pair}: img2dataset alone {wall:.2f} s ({processor:.2f} s of processors), harness "
+                  f"{our_wall:.2f} s ({our_processor:.2f} s), load {os.getloadavg()[0]:.1f}", flush=True)  # fmt: skip
         server.terminate()
         server.join()
-    spread = statistics.stdev(ratios) if len(ratios) > 1 else 0.0
-    print(f"{chosen.pictures:,} pictures, {len(ratios)} pairs: harness takes {statistics.mean(ratios):.3f} ± "
-          f"{spread:.3f} times the time of img2dataset alone (median {statistics.median(ratios):.3f}); "
-          f"median difference {statistics.median(differences):+.2f} s")  # fmt: skip
+    for kind, values in ratios.items():
+        spread = statistics.stdev(values) if len(values) > 1 else 0.0
+        print(
+            f"{chosen.pictures:,} pictures, {len(values)} pairs: harness takes {statistics.mean(values):.3f} "
+            f"± {spread:.3f} times the {kind} time of img2dataset alone (median {statistics.median(values):.3f})"
+        )
+
+
+def measured(who: Callable[[Path, Path], Path], links: Path, out: Path, pictures: int) -> tuple[float, float]:
+    """Wall and processor seconds of a download."""
+    started, before = time.perf_counter(), processor_seconds()
+    shards = who(links, out)
+    seconds = time.perf_counter() - started, processor_seconds() - before
+    got = read_counts(shards).successes
+    assert got == pictures, f"{who.__name__}: {got} of {pictures} pictures"
+    return seconds
+
+
+def processor_seconds() -> float:
+    """Of all processes that have ended and were waited for, here or further down."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def serve(sender: Any) -> None:
@@ -90,13 +111,13 @@ def serve(sender: Any) -> None:
 
 def write_links(folder: Path, address: str, pictures: int) -> Path:
     """Metadata of so many links."""
-    (folder / "links").mkdir()
+    folder.mkdir()
     table = pa.table({
         "uid": [f"{n:032x}" for n in range(pictures)], "url": [f"{address}/{n}" for n in range(pictures)],
         "text": [f"caption {n}" for n in range(pictures)],
     })  # fmt: skip
-    pq.write_table(table, folder / "links" / "0.parquet")
-    return folder / "links"
+    pq.write_table(table, folder / "0.parquet")
+    return folder
 
 
 def alone(links: Path, out: Path) -> Path:

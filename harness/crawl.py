@@ -30,7 +30,15 @@ BEGUN = ".begun"
 MOST_MESSAGES = 100_000
 """Different messages of failures that are counted; above it the rarer half is forgotten (many name their host)."""
 _CHILD = """
-import json, os, signal, sys, threading
+import atexit, json, os, signal, sys, threading
+
+code = 1
+
+@atexit.register  # the first, so it is called last
+def end_at_once():
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # to take apart all that img2dataset imports would cost a second
 
 def end_with_caller():
     os.read(0, 1)  # returns when the caller has ended, however that ended
@@ -45,6 +53,7 @@ if arguments["distributor"] == "pyspark":
 import img2dataset
 
 img2dataset.download(**arguments)
+code = 0
 """
 _NEEDS = {
     "img2dataset": ("downloading pictures", "datacomp-harness[download]"),
@@ -164,7 +173,7 @@ def crawl(urls: Path, out: Path, *, links: dict[str, int], columns: list[str], s
         process = subprocess.Popen(
             [sys.executable, "-c", _CHILD, arguments], stdout=file, stderr=file, stdin=subprocess.PIPE,
             env={"PYSPARK_PYTHON": sys.executable, **os.environ, "NO_ALBUMENTATIONS_UPDATE": "1"},
-            start_new_session=True,
+            process_group=0,  # ended with its workers; as a session it would compete with its caller for the cores
         )  # fmt: skip
         try:
             while process.poll() is None:

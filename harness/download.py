@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field
 
 from harness import cli, uid
-from harness.crawl import PER_SHARD, ROBOTS, CrawlCounts, CrawlSettings, crawl, read_counts
+from harness.crawl import BEGUN, PER_SHARD, ROBOTS, CrawlCounts, CrawlSettings, crawl, read_counts
 from harness.errors import ArtifactError, ConfigError, InfraError, from_os_error
 from harness.executor import local
 from harness.files import atomic_path, list_files, require_space
@@ -220,6 +220,17 @@ def _part(stems: list[str], part: str | None) -> list[str]:
     return stems[i - 1 :: n]
 
 
+def _require_same_parts(shards: Path, part: str | None) -> None:
+    """ConfigError if `shards` was begun in another number of parts: links would be downloaded twice."""
+    begun = {path.parent.name.rpartition("_of_")[2] for path in shards.glob(f"part_*/{BEGUN}")}
+    if (shards / BEGUN).exists():
+        begun.add("")
+    others = begun - {"" if part is None else part.partition("/")[2]}
+    if others:
+        how = " and ".join(f"in {n} parts" if n else "as a whole" for n in sorted(others))
+        raise ConfigError(f"part={part}: {shards} was begun {how}; go on so, or choose another data_dir")
+
+
 def _parquets(folder: str) -> list[str]:
     files = list_files(folder, ".parquet")
     if not files:
@@ -271,6 +282,7 @@ def _images(settings: Settings, folder: Path, urls: Path, out: Path, files: list
             links[path.name] = parquet.metadata.num_rows
     if settings.blur and not blur:
         say(f"{files[0]}: has no column face_bboxes, so faces are not blurred")
+    _require_same_parts(folder / "shards", settings.part)
     how = CrawlSettings(blur=blur, processes=settings.processes, threads=settings.threads,
                         distributor=settings.distributor, per_shard=settings.per_shard,
                         timeout=settings.timeout)  # fmt: skip

@@ -2,7 +2,7 @@
 
 The model must be the one that made the pool's embeddings. That is checked: some of the pool's pictures are embedded
 again and must be alike to what is stored for them. Memory grows with the number of evaluation pictures, not with the
-pool; the work with both (a product of all with all).
+pool; the work with the product of both, though most pairs cost a bound alone (harness.sieve).
 """
 
 import dataclasses

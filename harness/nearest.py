@@ -11,15 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from threadpoolctl import threadpool_limits
 
-from harness import npy
+from harness import npy, sieve
 from harness.files import stamp
 
 Floats = npt.NDArray[Any]
 
-_ROWS, _CENTROIDS = 2048, 8192
-"""A product of this size (64 MB) at once."""
-_BLOCK = 512
-"""Rows of a product that one thread makes (16 MB)."""
+_BLOCK, _CENTROIDS = 512, 8192
+"""A product of this size (16 MB) at once: larger ones lie in memory that the system clears afresh each time."""
+_MANY = 1 << 28
+"""Pairs from which on it pays to look for a bound that leaves most of them out."""
+_WHOLE = 64
+"""Where more than one pair in so many passes the bound, one product of all costs less."""
 
 
 def nearest(features: Floats, centroids: Floats) -> npt.NDArray[np.int64]:
@@ -88,16 +90,51 @@ def alike(
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]:
     """Pairs (P, 2) of rows of `queries` (N, D) and `table` (M, D) with a cosine of at least `least`, and cosines (P,).
 
-    They come block by block of 2,048 by 8,192 rows, so that memory grows neither with N nor with M nor with how many
-    there are in all.
+    They come block by block of 512 by 8,192 rows, those of one query in the order of the table, so that memory does
+    not grow with M nor with how many there are in all, and by at most 1 kB for each of N. Where there is much to
+    compare, most pairs are left out by a bound on their cosine (harness.sieve), none that belongs here.
     """
-    for start in range(0, len(queries), _ROWS):
-        part = unit(queries[start : start + _ROWS])
-        for first in range(0, len(table), _CENTROIDS):
-            cosines = part @ unit(table[first : first + _CENTROIDS]).T
-            pairs = np.argwhere(cosines >= least)
+    found = None
+    if len(queries) * len(table) >= _MANY:
+        found = sieve.Sieve.fit(unit(sieve.sample(queries)), unit(sieve.sample(table)), least=least)
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(queries), _BLOCK)]
+    bounded = [] if found is None else [found.bounded(unit(queries[rows])) for rows in blocks]
+    for first in range(0, len(table), _CENTROIDS):
+        others = unit(table[first : first + _CENTROIDS])
+        others_bounded = None if found is None else found.bounded(others)
+        for number, rows in enumerate(blocks):
+            if others_bounded is None:
+                pairs, cosines = _whole(unit(queries[rows]), others, least)
+            else:
+                pairs, cosines = _sifted(queries[rows], others, bounded[number], others_bounded, least)
             if len(pairs):
-                yield pairs + np.array([start, first]), cosines[pairs[:, 0], pairs[:, 1]]
+                yield pairs + np.array([rows.start, first]), cosines
+
+
+Found = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
+"""Pairs (P, 2) and their cosines (P,)."""
+
+
+def _whole(some: Floats, others: Floats, least: float) -> Found:
+    """The pairs of unit rows with a cosine of at least `least`."""
+    cosines = some @ others.T
+    pairs = np.argwhere(cosines >= least)
+    return pairs, cosines[pairs[:, 0], pairs[:, 1]]
+
+
+def _sifted(queries: Floats, others: Floats, bounded: Floats, others_bounded: Floats, least: float) -> Found:
+    """As `_whole`, of rows `queries` as they are, for the pairs alone whose bound is high enough."""
+    bounds = (bounded @ others_bounded.T).ravel()
+    passed = np.flatnonzero(bounds >= least - sieve.MARGIN)
+    if len(passed) > len(bounds) // _WHOLE:
+        return _whole(unit(queries), others, least)
+    pairs = np.stack(np.divmod(passed, len(others)), axis=1)
+    cosines = np.empty(len(pairs), np.float32)
+    for start in range(0, len(pairs), _BLOCK):
+        rows, places = pairs[start : start + _BLOCK].T
+        cosines[start : start + _BLOCK] = np.einsum("ij,ij->i", unit(queries[rows]), others[places])
+    close = cosines >= least
+    return pairs[close], cosines[close]
 
 
 def load(path: str, ndim: int = 2) -> Floats:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import typing
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -405,6 +406,13 @@ def test_img2dataset_that_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyP
         crawl.crawl(tmp_path, tmp_path / "out", links={"a.parquet": 7}, columns=[], settings=crawl.CrawlSettings())
 
 
+@needs_img2dataset
+def test_every_distributor_of_img2dataset_can_be_chosen() -> None:
+    (package,) = importlib.util.find_spec("img2dataset").submodule_search_locations
+    there = re.findall(r"def (\w+)_distributor\(", Path(package, "distributor.py").read_text())
+    assert set(there) == set(typing.get_args(download.Settings.model_fields["distributor"].annotation))
+
+
 @pytest.mark.parametrize(("distributor", "install"), [("ray", r"datacomp-harness\[ray\]"), ("pyspark", "pyspark")])
 def test_a_distributor_that_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, distributor: str, install: str
@@ -506,6 +514,16 @@ def test_img2dataset_ends_with_its_caller(tmp_path: Path) -> None:
             return
         time.sleep(0.02)
     pytest.fail("img2dataset still runs")
+
+
+def test_img2dataset_tidies_up_before_its_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stub = "import atexit\ndef download(**arguments):\n    atexit.register(print, 'tidied up')\n    print('done')\n"
+    (tmp_path / "img2dataset.py").write_text(stub)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(crawl, "_require", lambda _: "1")
+    with pytest.raises(InfraError, match=r"ended after 0 of 1 links \(last line of .*: 'tidied up'\)"):
+        crawl.crawl(tmp_path, tmp_path / "out", links={"a": 1}, columns=[], settings=crawl.CrawlSettings())
+    assert (tmp_path / "out" / ".img2dataset.log").read_text() == "done\ntidied up\n"
 
 
 def running(pid: int) -> bool:
@@ -655,6 +673,26 @@ def test_parts_work_side_by_side_in_one_folder(tmp_path: Path, monkeypatch: pyte
     assert about["parts"][0]["digest"] == first.digest
     assert about["parts"][0]["img2dataset"]["bbox_col"] == "face_bboxes"
     assert about["parts"][0]["packages"]["img2dataset"] == importlib.metadata.version("img2dataset")
+
+
+def test_parts_of_another_number_in_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would download the same links twice."""
+    pq.write_table(metadata("http://x", ["good"]), tmp_path / "0.parquet")
+    crawled(monkeypatch, 1)
+
+    def settings(part: str | None, **more: object) -> download.Settings:
+        values = {"data_dir": str(tmp_path / "pool"), "metadata_dir": str(tmp_path), "part": part, **more}
+        return download.Settings.model_validate(values)
+
+    download.download(settings(None, skip_images=True))
+    crawl.begin(tmp_path / "pool" / "shards" / "part_2_of_2", {})
+    with pytest.raises(ConfigError, match=r"part=None: .*shards was begun in 2 parts; go on so"):
+        download.download(settings(None))
+    shutil.rmtree(tmp_path / "pool" / "shards")
+    crawl.begin(tmp_path / "pool" / "shards", {})
+    assert download.download(settings(None)).payload["links"] == 1
+    with pytest.raises(ConfigError, match=r"part=1/1: .*shards was begun as a whole; go on so"):
+        download.download(settings("1/1"))
 
 
 def test_other_pairs_in_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

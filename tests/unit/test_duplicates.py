@@ -112,7 +112,7 @@ def test_alike_is_every_pair_and_no_other(seed: int, least: float) -> None:
             table / np.linalg.norm(table, axis=1, keepdims=True)
         ).T
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nearest, "_ROWS", 7)
+        patch.setattr(nearest, "_BLOCK", 7)
         patch.setattr(nearest, "_CENTROIDS", 9)
         found = {tuple(pair): value for pairs, values in nearest.alike(queries, table, least=least)
                  for pair, value in zip(pairs.tolist(), values.tolist(), strict=True)}  # fmt: skip
@@ -132,7 +132,7 @@ def test_connected_by_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.stack([np.cos(turns), np.sin(turns)], axis=1)
     assert steps(rows, np.cos(np.radians(16))) == [0, 0, 0, 0, 4, 0, 0]
     assert steps(rows, np.cos(np.radians(14))) == [0, 1, 2, 3, 4, 5, 6]
-    monkeypatch.setattr(nearest, "_ROWS", 2)
+    monkeypatch.setattr(nearest, "_BLOCK", 2)
     monkeypatch.setattr(nearest, "_CENTROIDS", 3)
     monkeypatch.setattr("harness.phash._PAIRS", 1)
     assert steps(rows, np.cos(np.radians(16))) == [0, 0, 0, 0, 4, 0, 0]
