@@ -43,6 +43,10 @@ class Progress:
         """Units a second since the start, work that was already done before not counted."""
         return (self.done - self.skipped) / max(time.monotonic() - self.started, 1e-9)
 
+    @property
+    def _rate(self) -> str:
+        return f"{self.rate:,.0f}" if self.rate >= 10 else f"{self.rate:.2g}"
+
     def skip(self, units: int) -> None:
         """Count `units` that an earlier run had finished."""
         self.skipped += units
@@ -52,12 +56,12 @@ class Progress:
         """Count `units` more; `note` stands at the end of the line (a loss, a success rate)."""
         self.done += units
         if self._bar is not None:
-            self._bar.update(self._task, advance=units, rate=f"{self.rate:,.0f} {self.unit}/s", note=note)
+            self._bar.update(self._task, advance=units, rate=f"{self._rate} {self.unit}/s", note=note)
         elif time.monotonic() - self._said >= LINE_EVERY:
             self._said = time.monotonic()
             left = (self.total - self.done) / max(self.rate, 1e-9)
             console.print(
-                f"{self.name}: {self.done:,} of {self.total:,} {self.unit}, {self.rate:,.0f}/s, "
+                f"{self.name}: {self.done:,} of {self.total:,} {self.unit}, {self._rate}/s, "
                 f"{left:,.0f} s left {note}",
                 highlight=False,
                 soft_wrap=True,
