@@ -89,8 +89,8 @@ def column(scores: Sequence[Scores], aggregate: int, rng: np.random.Generator) -
 
 def _column(scores: Sequence[Scores], aggregate: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Means over seeds (N,) and draws (N, B)."""
-    deviations = statistics.seed_deviations(scores)
-    draws = np.stack([statistics.draw(one, deviations, rng)[aggregate] for one in scores])
+    noise = statistics.seed_noise([one.seeds for one in scores])
+    draws = np.stack([statistics.draw(one, noise, rng)[aggregate] for one in scores])
     return np.array([one.seeds[:, aggregate].mean() for one in scores]), draws
 
 

@@ -15,6 +15,7 @@ from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.pool.sealed import SealedPool
 from leaderboard import __main__ as commands
 from leaderboard import means as fetching
+from leaderboard import safe
 from leaderboard.case import Means
 from leaderboard.checks import LADDER, rescored
 from leaderboard.verify import verify
@@ -106,6 +107,35 @@ def test_the_realised_pool_is_checked_against_the_full_list(
     uid.save(tmp_path / "other.npy", np.asarray(more.uids))
     wrong = verify(tmp_path / "entry", means=dataclasses.replace(means, pool_list=tmp_path / "other.npy"))
     assert wrong.outcome == "invalid"
+
+
+def test_a_bitmap_above_the_limit_of_files_is_verified_from_elsewhere(
+    sealed: SealedPool, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = synthetic.world(tmp_path / "more", samples=1_000_000, seed=9)
+    uid.save(tmp_path / "list.npy", uid.sort(np.concatenate([np.asarray(sealed.uids), np.asarray(more.uids)])))
+    run = synthetic.run(tmp_path / "run", sealed, synthetic.subset_of(sealed, keep=0.3))
+    listed = dataclasses.replace(means, pool_list=tmp_path / "list.npy")
+    monkeypatch.setattr(safe, "MAX_FILE", 100_000)  # the bitmap has 125,375 bytes
+    write_entry([run], tmp_path / "within", pool_list=tmp_path / "list.npy")
+    assert "more than 100,000" in verify(tmp_path / "within", means=listed).findings[-1].what
+
+    monkeypatch.setattr("harness.entry.REALISED_IN_FOLDER", 100_000)
+    folder = tmp_path / "entry"
+    record = write_entry([run], folder, pool_list=tmp_path / "list.npy")
+    assert not (folder / "realised.npy").exists()
+    assert record.payload["elsewhere"]["realised.npy"]["bytes"] == (run / "realised.npy").stat().st_size > 125_375
+    assert [finding.check for finding in verify(folder, means=listed).of("skipped")] == ["realised pool"]
+
+    brought = dataclasses.replace(listed, files=tmp_path / "files")
+    there = tmp_path / "files" / "realised.npy"
+    there.parent.mkdir()
+    there.write_bytes((run / "realised.npy").read_bytes())
+    assert verify(folder, means=brought).outcome == "ok"
+    content = bytearray(there.read_bytes())
+    content[-1] ^= 1
+    there.write_bytes(content)
+    assert ["sha256" in finding.what for finding in verify(folder, means=brought).findings] == [True]
 
 
 def test_too_good_is_looked_at_and_not_refused(honest: Path, means: Means) -> None:
