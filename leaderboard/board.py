@@ -166,7 +166,7 @@ class BoardTable:
     apart: list[Row]
     """Not ranked: unofficial, incomplete or without replicates."""
     seed_freedom: int = 0
-    """Degrees of freedom of the measured noise of seeds; 0: it is the stated one (statistics.STATED_SPREAD)."""
+    """Degrees of freedom of the measured noise of seeds; 0: it is assumed (statistics.ASSUMED_SPREAD)."""
 
     @property
     def key(self) -> str:

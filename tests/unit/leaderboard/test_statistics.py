@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from leaderboard import statistics
-from leaderboard.statistics import STATED_SPREAD, Scores, correlation, draw, leave_tasks_out, rank, seed_noise
+from leaderboard.statistics import ASSUMED_SPREAD, Scores, correlation, draw, leave_tasks_out, rank, seed_noise
 
 
 def _board(
@@ -79,13 +79,13 @@ def test_the_fewer_seeds_the_wider_as_student_has_it() -> None:
         assert np.quantile(squares, 0.9) == pytest.approx(2e-4 * freedom / stats.chi2.ppf(0.1, freedom), rel=0.1)
 
 
-def test_without_two_seeds_of_anything_the_stated_spread_stands_in() -> None:
+def test_without_two_seeds_of_anything_a_spread_is_assumed() -> None:
     noise = seed_noise([np.array([[0.3, 0.2]]), np.array([[0.31, 0.25]])])
     assert noise.freedom == 0
-    assert noise.draw(1, 2000, np.random.default_rng(0)).std(axis=1) == pytest.approx([STATED_SPREAD] * 2, rel=0.05)
+    assert noise.draw(1, 2000, np.random.default_rng(0)).std(axis=1) == pytest.approx([ASSUMED_SPREAD] * 2, rel=0.05)
     near = _rank([_plain(0.300), _plain(0.305)])
     assert (near.best.tolist(), near.worst.tolist()) == ([1, 1], [2, 2])
-    assert (near.high - near.low).min() > 2 * STATED_SPREAD
+    assert (near.high - near.low).min() > 2 * ASSUMED_SPREAD
     far = _rank([_plain(0.30), _plain(0.35)])
     assert (far.best.tolist(), far.worst.tolist()) == ([2, 1], [2, 1])
 
