@@ -4,7 +4,7 @@
 
 What is there is left as it is: a run of the same settings, an entry of the same runs, its verification. An entry that
 was packed from the listed settings and seeds needs no runs; with entries=DIR the whole board is made anew elsewhere.
-With level=rescored the checkpoints of the run folders are evaluated again on all tasks.
+With level=rescored the checkpoints of the run folders are evaluated again, on all tasks or on tasks=8 drawn afresh.
 A failure ends neither the rest nor goes unsaid: all failures are named at the end.
 """
 
@@ -79,6 +79,7 @@ class Settings(StrictModel):
     entries: Path = Field(default=ENTRIES / "tiny", description="folder of the entries")
     runs: Path = Field(default=rounds.RUNS, description="folder of the run folders")
     level: Literal["claimed", "rescored"] = Field(default="claimed", description="how far entries are verified")
+    tasks: int | None = Field(default=None, ge=1, description="rescored: evaluate so many drawn tasks; null: all")
 
 
 def load(path: Path = LIST) -> Board:
@@ -109,7 +110,7 @@ def verified(folder: Path, level: Level) -> bool:
     return found is not None and found.reached in LEVELS[LEVELS.index(level) :]
 
 
-def verify(folder: Path, jobs: list[rounds.Round], level: Level) -> bool:
+def verify(folder: Path, jobs: list[rounds.Round], level: Level, tasks: int | None = None) -> bool:
     """Verify an entry, and keep the result of a shipped one; above `claimed` with the files of its run folders."""
     command = ["verify", str(folder), "--level", level, *(["--write"] if folder.is_relative_to(ENTRIES) else [])]
     with tempfile.TemporaryDirectory() as files:
@@ -117,7 +118,7 @@ def verify(folder: Path, jobs: list[rounds.Round], level: Level) -> bool:
             for name, path in sources_of([read_run(job.folder) for job in jobs]).items():
                 (place := Path(files) / name).parent.mkdir(parents=True, exist_ok=True)
                 place.symlink_to(path.absolute())
-            command += ["--files", files]
+            command += ["--files", files, *([] if tasks is None else ["--tasks", str(tasks)])]
         return leaderboard(command) == 0
 
 
@@ -152,7 +153,8 @@ def command(argv: list[str]) -> None:
             if all(job.done() for job in wanted[slug]):
                 write_entry([job.folder for job in wanted[slug]], folder, about=board.about(slug))
             written = (folder / "entry.json").exists()
-            if written and not verified(folder, level) and not verify(folder, wanted[slug], level):
+            reached = written and verified(folder, level)
+            if written and not reached and not verify(folder, wanted[slug], level, chosen.tasks):
                 problems.append(f"{folder}: does not reach {level}; see above")
         except HarnessError as error:
             problems.append(str(error))

@@ -18,6 +18,7 @@ from leaderboard import means as fetching
 from leaderboard import safe
 from leaderboard.case import Means
 from leaderboard.checks import LADDER, rescored
+from leaderboard.findings import Verification
 from leaderboard.verify import verify
 
 
@@ -46,9 +47,11 @@ def test_predictions_give_the_stated_scores(honest: Path, means: Means) -> None:
     assert [finding.check for finding in result.findings] == ["evaluated again"]
 
 
-def _again(shift: float, honest: Path, run_dirs: list[Path], means: Means, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The outcome of `rescored` if evaluating again gives the stated scores plus `shift`."""
-    files = honest.parent / f"files-{shift}"
+def _again(
+    shift: float, tasks: int | None, honest: Path, run_dirs: list[Path], means: Means, monkeypatch: pytest.MonkeyPatch
+) -> Verification:
+    """The verification up to `rescored` if evaluating again gives the stated scores plus `shift`."""
+    files = honest.parent / f"files-{shift}-{tasks}"
     for seed, run in enumerate(run_dirs):
         place = files / f"seed-{seed}" / "train"
         place.mkdir(parents=True)
@@ -64,14 +67,18 @@ def _again(shift: float, honest: Path, run_dirs: list[Path], means: Means, monke
             (Path(settings["out"]) / path.name).write_text(json.dumps(record))
 
     monkeypatch.setattr(rescored, "run_harness", evaluate)
-    return verify(honest, level="rescored", means=dataclasses.replace(means, files=files)).outcome
+    return verify(honest, level="rescored", means=dataclasses.replace(means, files=files, tasks=tasks))
 
 
-@pytest.mark.parametrize(("shift", "outcome"), [(0.0, "ok"), (0.0005, "ok"), (0.02, "invalid")])
+@pytest.mark.parametrize(
+    ("shift", "tasks", "outcome"), [(0.0, None, "ok"), (0.0005, None, "ok"), (0.0005, 8, "ok"), (0.02, 8, "invalid")]
+)
 def test_evaluating_again_agrees_within_the_tolerance(
-    shift: float, outcome: str, honest: Path, run_dirs: list[Path], means: Means, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert _again(shift, honest, run_dirs, means, monkeypatch) == outcome
+    shift: float, tasks: int | None, outcome: str,
+    honest: Path, run_dirs: list[Path], means: Means, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    result = _again(shift, tasks, honest, run_dirs, means, monkeypatch)
+    assert (result.outcome, len(result.evaluated)) == (outcome, tasks or 38)
 
 
 def test_our_own_failure_is_not_held_against_the_entry(
