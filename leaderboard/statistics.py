@@ -6,11 +6,12 @@ Two things make a score uncertain: which test samples the tasks happen to hold, 
 same draw b for every entry (harness.bootstrap), so that differences between entries are paired.
 *Seeds.* A few seeds an entry say little about their spread, but all entries of a scale together say more: the
 deviations of seeds from their entry's mean are pooled, which assumes that seeds scatter alike whatever was selected,
-and each replicate of an entry with S seeds adds the mean of S deviations drawn from that pool. An entry with one seed
-gets the others' spread. The pooled variance has F = runs - entries degrees of freedom and is itself uncertain; so
-replicate b multiplies what it drew by sqrt(F / chi2_b), the same for every entry, with chi2_b of F degrees of freedom.
-Without test samples that makes Student's t of normal deviations, and of the largest of several, Tukey's studentised
-range (1949). Where no entry has two seeds, a spread known from elsewhere stands in.
+and each replicate of an entry with S seeds adds the mean of S normal deviations of the pooled covariance (drawn from
+the few that were measured, their tails would be too light). An entry with one seed gets the others' spread. The
+pooled covariance has F = runs - entries degrees of freedom and is itself uncertain; so replicate b multiplies what it
+drew by sqrt(F / chi2_b), the same for every entry, with chi2_b of F degrees of freedom. Without test samples that is
+Student's t of a difference, and of the largest of several, Tukey's studentised range (1949). Where no entry has two
+seeds, a spread known from elsewhere stands in.
 
 Two entries differ significantly if |difference| / standard error is above the 95 % point of the largest such
 statistic over all pairs of the table under resampling (Westfall and Young, 1993, single-step max-T). The chance of
@@ -60,15 +61,14 @@ class Ranking:
 class SeedNoise:
     """How the aggregates of one uid file scatter between training seeds."""
 
-    deviations: Floats
-    """(R, A), of R runs; the mean of their squares is the pooled variance."""
+    root: Floats
+    """(K, A), K at most A: root.T @ root is the pooled covariance of one run's aggregates."""
     freedom: int
-    """Degrees of freedom F of that variance; 0: it is assumed, not measured."""
+    """Degrees of freedom F of that covariance; 0: it is assumed, not measured."""
 
     def draw(self, seeds: int, draws: int, rng: np.random.Generator) -> Floats:
         """Noise (A, draws) of the mean of so many seeds."""
-        chosen = rng.integers(len(self.deviations), size=(seeds, draws))
-        noise = self.deviations[chosen].mean(axis=0).T
+        noise = self.root.T @ rng.standard_normal((len(self.root), draws)) / np.sqrt(seeds)
         # Centred before it is widened: with one degree of freedom a mean of what comes after means nothing.
         return np.asarray((noise - noise.mean(axis=1, keepdims=True)) * self._widening(draws))
 
@@ -85,12 +85,10 @@ def seed_noise(seeds: Sequence[Floats]) -> SeedNoise:
     """The noise of seeds pooled over entries, from the aggregates (S, A) of each entry's runs."""
     several = [found - found.mean(axis=0) for found in seeds if len(found) > 1]
     if not several:
-        columns = seeds[0].shape[1] if len(seeds) else 0
-        normal = stats.norm.ppf((np.arange(1000) + 0.5) / 1000)
-        return SeedNoise(deviations=np.tile(ASSUMED_SPREAD * normal[:, None], columns), freedom=0)
-    deviations = np.concatenate(several)
-    freedom = len(deviations) - len(several)
-    return SeedNoise(deviations=deviations * np.sqrt(len(deviations) / freedom), freedom=freedom)
+        return SeedNoise(root=ASSUMED_SPREAD * np.eye(seeds[0].shape[1] if len(seeds) else 0), freedom=0)
+    freedom = sum(len(found) - 1 for found in several)
+    _, sizes, directions = np.linalg.svd(np.concatenate(several) / np.sqrt(freedom), full_matrices=False)
+    return SeedNoise(root=sizes[:, None] * directions, freedom=freedom)
 
 
 def draw(entry: Scores, noise: SeedNoise, rng: np.random.Generator) -> Floats:

@@ -64,7 +64,7 @@ def test_an_entry_with_one_seed_gets_the_spread_of_the_others() -> None:
     single, several = _plain(0.3), [_plain(0.29, 0.31, 0.30) for _ in range(20)]
     noise = seed_noise([e.seeds for e in (single, *several)])
     assert noise.freedom == 40
-    assert (noise.deviations**2).mean() == pytest.approx(0.01**2)
+    assert noise.root.T @ noise.root == pytest.approx(0.01**2)
     wide, narrow = (draw(e, noise, np.random.default_rng(0)).std() for e in (single, several[0]))
     assert narrow > 0.005
     assert wide == pytest.approx(narrow * 3**0.5, rel=0.1)
@@ -73,10 +73,18 @@ def test_an_entry_with_one_seed_gets_the_spread_of_the_others() -> None:
 def test_the_fewer_seeds_the_wider_as_student_has_it() -> None:
     for entries, freedom in ((1, 1), (3, 3), (60, 60)):
         noise = seed_noise([np.array([[0.29], [0.31]])] * entries)
-        squares = (draw(_plain(0.3), noise, np.random.default_rng(0))[0] - 0.3) ** 2
         assert noise.freedom == freedom
-        # Every deviation is one standard deviation, .01 * sqrt(2), so only the widening varies.
-        assert np.quantile(squares, 0.9) == pytest.approx(2e-4 * freedom / stats.chi2.ppf(0.1, freedom), rel=0.1)
+        drawn = np.quantile(noise.draw(2, 40_000, np.random.default_rng(0))[0], 0.975)
+        # The mean of two runs whose standard deviation is measured as .01 * sqrt(2).
+        assert drawn == pytest.approx(0.01 * stats.t.ppf(0.975, freedom), rel=0.1)
+
+
+def test_aggregates_scatter_together_as_they_were_measured() -> None:
+    rng = np.random.default_rng(0)
+    covariance = np.array([[4.0, 3.0], [3.0, 9.0]]) * 1e-4
+    seeds = [rng.multivariate_normal([0.2, 0.3], covariance, size=2 + i % 3) for i in range(2000)]
+    drawn = seed_noise(seeds).draw(1, 5000, rng)
+    assert np.cov(drawn) == pytest.approx(covariance, rel=0.15)
 
 
 def test_without_two_seeds_of_anything_a_spread_is_assumed() -> None:
