@@ -12,6 +12,9 @@ An entry is one uid file trained with one or more seeds. Its folder:
     uids.npy  seed-N/eval/predictions/TASK.parquet                        in the folder at tiny, by URL above it
     pool/{uids,shards}.npy  seed-N/train/checkpoint.safetensors           always elsewhere (but pool/ of byod at tiny)
 
+Above REALISED_IN_FOLDER bytes (scales large and xlarge) realised.npy stands elsewhere too; packing leaves it in the
+first seed's run folder, where publishing takes it from.
+
 `entry.json` is written last. Its `inputs` name every other file: records by record digest, the rest by sha256.
 """
 
@@ -55,6 +58,8 @@ __all__ = ["load_entry", "read_run", "sources_of", "write_entry"]
 
 IN_FOLDER_SCALES = ("tiny",)
 """Scales whose uid files and predictions are small enough to stand in the entry's folder."""
+REALISED_IN_FOLDER = 32 << 20
+"""Bytes of the largest bitmap that stands in the entry's folder: hosts of repositories refuse files of 100 MB."""
 PRIVATE = ("pool", "settings", "sources")
 """What a record's provenance says of places on the machine; no digest covers it, and no entry carries it."""
 POOL_FILES = ("uids.npy", "shards.npy")
@@ -99,9 +104,14 @@ def write_entry(
         inputs["bootstrap.npy"] = _save(folder / "bootstrap.npy", bootstrap.aggregate(runs[0].suite, replicates))
     listed: dict[str, Any] = {}
     full = _full_list(runs[0], sealed, pool_list)
+    elsewhere = {name: path for name, path in sources.items() if not _in_folder(name, runs[0])}
     if full is not None:
         listed = {"listed": len(full), "listed_uids": uid.digest(full)}
-        inputs["realised.npy"] = _save(folder / "realised.npy", _realised(full, sealed))
+        bitmap = _realised(full, sealed)
+        place = folder / "realised.npy"
+        if bitmap.nbytes > REALISED_IN_FOLDER:
+            place = elsewhere["realised.npy"] = realised_path(runs[0])
+        inputs["realised.npy"] = _save(place, bitmap)
     payload = EntryPayload(
         about=about,
         scale=runs[0].config.payload["scale"]["name"],
@@ -132,11 +142,7 @@ def write_entry(
         ],
         missing=[key for key in runs[0].suite.tasks if not all(key in run.tasks for run in runs)],
         aggregates=_aggregates(runs),
-        elsewhere={
-            name: Elsewhere(bytes=path.stat().st_size)
-            for name, path in sources.items()
-            if not _in_folder(name, runs[0])
-        },
+        elsewhere={name: Elsewhere(bytes=path.stat().st_size) for name, path in elsewhere.items()},
     )
     record = Record(
         kind="entry",
@@ -237,6 +243,11 @@ def sources_of(runs: Sequence[Run], pool: str | Path | None = None) -> dict[str,
     return found
 
 
+def realised_path(run: Run) -> Path:
+    """Where packing leaves a bitmap that is too large for the entry's folder; `run` is that of the lowest seed."""
+    return run.folder / "realised.npy"
+
+
 def _in_folder(name: str, run: Run) -> bool:
     if name.endswith(".safetensors") or (name.startswith("pool/") and not _mixed(run)):
         return False
@@ -290,15 +301,22 @@ def _full_list(run: Run, sealed: SealedPool, pool_list: str | Path | None) -> Ui
 
 
 def _realised(full: Uids, sealed: SealedPool) -> npt.NDArray[np.uint8]:
-    """One bit (little-endian) a uid of the sorted list `full`: is it in the sealed pool (byod: its own part)?"""
+    """One bit (little-endian) a uid of the sorted list `full`: is it in the sealed pool (byod: its own part)?
+
+    Beside the bitmap little is held, so the lists may be memory-mapped and larger than memory.
+    """
     if not uid.is_sorted(full):
         raise ArtifactError("pool_list: the uids are not sorted; `python -m harness.subset convert` sorts them")
-    at = uid.find(full, np.asarray(union.parts(sealed).get("pool", sealed.uids)))
-    if (at < 0).any():
-        raise ArtifactError(f"pool_list: {int((at < 0).sum()):,} uids of the sealed pool are not in the list")
-    there = np.zeros(len(full), dtype=bool)
-    there[at] = True
-    return np.packbits(there, bitorder="little")
+    bitmap = np.zeros(-(-len(full) // 8), dtype=np.uint8)
+    own, missing = union.parts(sealed).get("pool", sealed.uids), 0
+    for part in uid.blocks(own):
+        at = uid.find(full, np.asarray(part))
+        missing += int((at < 0).sum())
+        at = at[at >= 0]
+        np.bitwise_or.at(bitmap, at >> 3, np.uint8(1) << (at & 7).astype(np.uint8))
+    if missing:
+        raise ArtifactError(f"pool_list: {missing:,} uids of the sealed pool are not in the list")
+    return bitmap
 
 
 def _subset_summary(run: Run) -> SubsetSummary:

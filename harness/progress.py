@@ -61,8 +61,7 @@ class Progress:
             self._said = time.monotonic()
             left = (self.total - self.done) / max(self.rate, 1e-9)
             console.print(
-                f"{self.name}: {self.done:,} of {self.total:,} {self.unit}, {self._rate}/s, "
-                f"{left:,.0f} s left {note}",
+                f"{self.name}: {self.done:,} of {self.total:,} {self.unit}, {self._rate}/s, {left:,.0f} s left {note}",
                 highlight=False,
                 soft_wrap=True,
             )

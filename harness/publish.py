@@ -1,15 +1,15 @@
 """`python -m harness.entry publish`: an entry's large files on the hub, and their addresses in entry.json.
 
-Uploads what entry.json names and keeps elsewhere (uid file, pool list, predictions, checkpoints) and the data card,
-in one commit, then writes the addresses of that very commit into the entry. Files the hub has already are not sent
-again. HF_ENDPOINT and HF_TOKEN are honoured as everywhere in huggingface_hub.
+Uploads what entry.json names and keeps elsewhere (uid file, pool list, predictions, checkpoints, a large bitmap of the
+realised pool) and the data card, in one commit, then writes the addresses of that very commit into the entry. Files
+the hub has already are not sent again. HF_ENDPOINT and HF_TOKEN are honoured as everywhere in huggingface_hub.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from harness import files
-from harness.entry import read_run, sources_of
+from harness.entry import read_run, realised_path, sources_of
 from harness.entry_schema import load_entry
 from harness.errors import ArtifactError, InfraError
 from harness.progress import say
@@ -26,8 +26,9 @@ def publish(entry_dir: str | Path, run_dirs: Sequence[str | Path], *, repo: str)
 
     folder = Path(entry_dir)
     entry = load_entry(folder)
-    runs = [read_run(Path(run)) for run in run_dirs]
-    found = {name: path for name, path in sources_of(runs).items() if name in entry.payload.elsewhere}
+    runs = sorted((read_run(Path(run)) for run in run_dirs), key=lambda run: run.seed)
+    sources = sources_of(runs) | {"realised.npy": realised_path(runs[0])}
+    found = {name: path for name, path in sources.items() if name in entry.payload.elsewhere and path.exists()}
     missing = sorted(set(entry.payload.elsewhere) - set(found))
     if missing:
         raise ArtifactError(f"{folder}: {missing[0]} is in none of the run directories given; name those of every seed")

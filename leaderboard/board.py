@@ -5,7 +5,7 @@ import hashlib
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from harness.eval.suite import AGGREGATES
 from leaderboard import safe, statistics
 from leaderboard.entries import Entry, find, misplaced
 from leaderboard.findings import Verification, visible
-from leaderboard.statistics import Floats, Ranking, Scores
+from leaderboard.statistics import Floats, Ranking, Scores, SeedNoise
 from leaderboard.verified import recall
 
 AGGREGATE_TITLES: dict[AggregateName, str] = {
@@ -165,8 +165,8 @@ class BoardTable:
     """Ranked, best average first, ties by name."""
     apart: list[Row]
     """Not ranked: unofficial, incomplete or without replicates."""
-    seed_runs: int = 0
-    """How many seeds' deviations the intervals rest on; 0: seed noise is unknown."""
+    seed_freedom: int = 0
+    """Degrees of freedom of the measured noise of seeds; 0: it is assumed (statistics.ASSUMED_SPREAD)."""
 
     @property
     def key(self) -> str:
@@ -260,24 +260,33 @@ def _scale_order(scale: str) -> tuple[int, str]:
     return (known.index(scale) if scale in known else len(known), scale)
 
 
-def _tables(rows: Iterable[Row]) -> list[BoardTable]:
+def _tables(rows: Sequence[Row]) -> list[BoardTable]:
+    replicates = {id(row): _replicates(row) for row in rows}
     groups: dict[tuple[str, str, str], list[Row]] = {}
+    recipes: dict[tuple[str, str], list[Floats]] = {}
     for row in rows:
-        groups.setdefault((row.entry.record.protocol, row.payload.scale, row.payload.about.track), []).append(row)
+        protocol, scale = row.entry.record.protocol, row.payload.scale
+        groups.setdefault((protocol, scale, row.payload.about.track), []).append(row)
+        recipes.setdefault((protocol, scale), []).extend([] if row.reason else [_by_seed(row)])
+    # Both tracks of a scale are trained and evaluated alike, so their seeds are pooled.
+    noise = {recipe: statistics.seed_noise(seeds) for recipe, seeds in recipes.items()}
     ordered = sorted(groups.items(), key=lambda item: (item[0][0], _scale_order(item[0][1]), item[0][2]))
-    return [_table(*key, members) for key, members in ordered]
+    return [_table(key, members, replicates, noise[key[:2]]) for key, members in ordered]
 
 
-def _table(protocol: str, scale: str, track: str, members: Sequence[Row]) -> BoardTable:
-    replicates = {id(row): _replicates(row) for row in members}
+def _table(
+    key: tuple[str, str, str],
+    members: Sequence[Row],
+    replicates: Mapping[int, npt.NDArray[np.float32]],
+    noise: SeedNoise,
+) -> BoardTable:
     ranked = [row for row in members if not row.reason]
     # Replicate b means the same test sets for all; entries that bring more of them are cut to what all have.
     common = min((replicates[id(row)].shape[2] for row in ranked), default=0)
     ranked.sort(key=lambda row: (-(row.mean("average") or 0.0), row.name.casefold(), row.slug))
     scores = [Scores(seeds=_by_seed(row), replicates=replicates[id(row)][:, :, :common]) for row in ranked]
-    deviations = statistics.seed_deviations(scores)
     draws = np.stack([
-        statistics.draw(score, deviations, np.random.default_rng(_seed(row)))
+        statistics.draw(score, noise, np.random.default_rng(_seed(row)))
         for row, score in zip(ranked, scores, strict=True)
     ]) if ranked else np.empty((0, len(AGGREGATES), 1))  # fmt: skip
     for place, row in enumerate(ranked, start=1):
@@ -285,7 +294,7 @@ def _table(protocol: str, scale: str, track: str, members: Sequence[Row]) -> Boa
     _put_labels(members)
     _put_ranks(ranked, draws)
     apart = sorted((row for row in members if row.reason), key=lambda row: (row.name.casefold(), row.slug))
-    return BoardTable(protocol, scale, track, ranked, apart, seed_runs=len(deviations))
+    return BoardTable(*key, ranked, apart, seed_freedom=noise.freedom)
 
 
 def _by_seed(row: Row) -> Floats:

@@ -70,6 +70,8 @@ class Case:
 
     def __init__(self, entry: Entry, means: Means) -> None:
         self.entry, self.means, self.payload = entry, means, entry.payload
+        self.evaluated: list[str] = []
+        """Keys of the tasks on which the checkpoints were evaluated again."""
 
     @cached_property
     def scale(self) -> Scale:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from harness.records import StrictModel
 
@@ -53,6 +53,8 @@ class Verification(StrictModel):
     checks: list[str]
     """Names of the checks that were made."""
     findings: list[Finding]
+    evaluated: list[str] = Field(default=[])
+    """Keys of the tasks on which the checkpoints were evaluated again."""
     seconds: float
 
     def of(self, severity: Severity) -> list[Finding]:

@@ -15,9 +15,9 @@ from leaderboard.findings import Level
 
 TIMEOUT = 60
 NEEDED: dict[Level, tuple[str, ...]] = {
-    "claimed": ("uids.npy", "pool/"),
-    "rescored": ("uids.npy", "pool/", "predictions/", "checkpoint.safetensors"),
-    "retrained": ("uids.npy", "pool/", "predictions/", "checkpoint.safetensors"),
+    "claimed": ("uids.npy", "realised.npy", "pool/"),
+    "rescored": ("uids.npy", "realised.npy", "pool/", "predictions/", "checkpoint.safetensors"),
+    "retrained": ("uids.npy", "realised.npy", "pool/", "predictions/", "checkpoint.safetensors"),
 }
 
 

@@ -161,7 +161,7 @@ def table_data(table: BoardTable) -> dict[str, Any]:
     """One table as board.js takes it; a row is a list to keep the first page small."""
     return {
         "key": table.key, "scale": table.scale, "track": table.track, "protocol": table.protocol,
-        "seedRuns": table.seed_runs,
+        "seedFreedom": table.seed_freedom,
         "rows": [_row_data(row) for row in table.rows],
         "apart": [{"slug": row.slug, "name": row.label, "reason": row.reason, "average": _round(row.mean("average"))}
                   for row in table.apart],

@@ -2,8 +2,8 @@
 
 *Ranking.* N methods are trained with a base recipe and with a variant of it; the two columns of scores are compared by
 Kendall's tau-b and Spearman's rho. Their intervals come from `statistics.draw`: test samples drawn again (the same
-draw for every method and for both columns, which are measured on the same samples) and seeds' deviations drawn from
-the pool of all methods' (for each column its own). The draws add noise to scores that hold noise already, so they lie
+draw for every method and for both columns, which are measured on the same samples) and noise of seeds, whose spread is
+pooled over all methods (for each column its own). The draws add noise to scores that hold noise already, so they lie
 rather below the true agreement than around it; the base compared with itself by the same draws shows how far
 below, and is what a variant that changes nothing would give. A second interval draws the methods with replacement as
 well: how much the answer rests on which methods were chosen.
@@ -89,8 +89,8 @@ def column(scores: Sequence[Scores], aggregate: int, rng: np.random.Generator) -
 
 def _column(scores: Sequence[Scores], aggregate: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
     """Means over seeds (N,) and draws (N, B)."""
-    deviations = statistics.seed_deviations(scores)
-    draws = np.stack([statistics.draw(one, deviations, rng)[aggregate] for one in scores])
+    noise = statistics.seed_noise([one.seeds for one in scores])
+    draws = np.stack([statistics.draw(one, noise, rng)[aggregate] for one in scores])
     return np.array([one.seeds[:, aggregate].mean() for one in scores]), draws
 
 

@@ -19,11 +19,12 @@ def verify(folder: Path, *, level: Level = "claimed", means: Means | None = None
     started = time.monotonic()
     made: list[str] = []
     findings: list[Finding] = []
+    evaluated: list[str] = []
     reached: Level | None = None
     digest: str | None = None
     outcome: Outcome = "invalid"
     try:
-        digest, reached = _climb(folder, level, means or Means(), made, findings)
+        digest, reached = _climb(folder, level, means or Means(), made, findings, evaluated)
         if not any(finding.severity == "error" for finding in findings):
             outcome = "ok" if reached == level else "incomplete"
     except (InfraError, MemoryError, OSError) as problem:
@@ -33,7 +34,7 @@ def verify(folder: Path, *, level: Level = "claimed", means: Means | None = None
         )
     return Verification(
         entry=folder.as_posix(), digest=digest, level=level, reached=reached, outcome=outcome, checks=made,
-        findings=findings, seconds=round(time.monotonic() - started, 3),
+        findings=findings, evaluated=evaluated, seconds=round(time.monotonic() - started, 3),
     )  # fmt: skip
 
 
@@ -48,7 +49,7 @@ def failed(folder: Path, level: Level, problem: HarnessError) -> Verification:
 
 
 def _climb(
-    folder: Path, level: Level, means: Means, made: list[str], findings: list[Finding]
+    folder: Path, level: Level, means: Means, made: list[str], findings: list[Finding], evaluated: list[str]
 ) -> tuple[str | None, Level | None]:
     """Make the checks of every level up to `level`; the entry's digest and the highest level that it passes."""
     made.append("entry")
@@ -67,6 +68,7 @@ def _climb(
     for step in LEVELS[: LEVELS.index(level) + 1]:
         found = [finding for name, check in LADDER[step].items() for finding in _make(name, check, case, made)]
         findings += found
+        evaluated[:] = case.evaluated
         if any(finding.severity == "error" for finding in findings):
             return entry.record.digest, None
         if any(finding.severity == "skipped" for finding in found):

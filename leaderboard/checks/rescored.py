@@ -114,6 +114,7 @@ def reevaluate(case: Case) -> Notes:
                     yield error(run.folder, f"task {task.key}: {stated:.4f} stated, {again:.4f} when evaluated again")
             if len(tasks) == len(case.scored) and float(np.mean(differences)) > AVERAGE_TOLERANCE:
                 yield error(run.folder, f"scores differ by {np.mean(differences):.4f} on average when evaluated again")
+    case.evaluated = [task.key for task in tasks]
 
 
 def _drawn(case: Case) -> list[Task]:

@@ -8,10 +8,10 @@ from harness import uid
 from harness.records import read_record
 from leaderboard.case import Case, Notes, SkippedError, error, warning
 from leaderboard.checks.rescored import run_harness
+from leaderboard.statistics import ASSUMED_SPREAD
 
-SEED_SPREAD = {"tiny": 0.006}
-"""Standard deviation of the average between seeds of one uid file; tiny: pooled over nine runs of three methods
-(docs/benchmarks.md)."""
+SEED_SPREAD = {"tiny": ASSUMED_SPREAD}
+"""Standard deviation of the average between seeds of one uid file, by scale; add others as reference runs come."""
 PUBLISHED_SPREAD = 0.006
 """What the benchmark's authors state for their scales."""
 STANDARD_ERRORS = 3.0

@@ -6,9 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import uid
+from harness.files import sha256_file
 from harness.uid import Uids
 from leaderboard import safe
 from leaderboard.case import Case, Notes, SkippedError, error
+
+_STEP = 1 << 20
+"""Uids, or bytes of a bitmap, worked on at once."""
 
 
 def uids(case: Case) -> Notes:
@@ -71,12 +75,16 @@ def realised(case: Case) -> Notes:
         if case.payload.scale != "tiny":
             yield error("entry.json", "there is no realised.npy; pack the entry with --pool-list")
         return
-    bits = safe.load_array(case.locate("realised.npy"), dtype=np.uint8, ndim=1)
+    path = case.locate("realised.npy")
+    if "realised.npy" in case.payload.elsewhere and sha256_file(path) != case.entry.record.inputs["realised.npy"]:
+        yield error("realised.npy", "is not the file whose sha256 the entry states")
+        return
+    bits = safe.load_array(path, dtype=np.uint8, ndim=1)
     listed = case.payload.pool.listed or 0
     if len(bits) != -(-listed // 8):
         yield error("realised.npy", f"holds {len(bits):,} bytes, {listed:,} uids need {-(-listed // 8):,}")
         return
-    marked = int(np.unpackbits(bits, bitorder="little").sum())
+    marked = sum(int(np.unpackbits(bits[at : at + _STEP]).sum()) for at in range(0, len(bits), _STEP))
     if marked != own.stop - own.start:
         yield error("realised.npy", f"marks {marked:,} uids, the sealed pool holds {own.stop - own.start:,}")
     if case.means.pool_list is None:
@@ -98,8 +106,7 @@ def _marked(bits: npt.NDArray[np.uint8], at: npt.NDArray[np.int64]) -> npt.NDArr
 
 
 def _parts(uids: Uids) -> Iterator[Uids]:
-    step = 1 << 20
-    return (np.asarray(uids[at : at + step]) for at in range(0, len(uids), step))
+    return (np.asarray(uids[at : at + _STEP]) for at in range(0, len(uids), _STEP))
 
 
 def _multiplicity(found: Uids) -> tuple[int, int]:

@@ -71,7 +71,7 @@ function ordered(rows) {
 // Filter, draw the charts of what is left, and list it.
 function render() {
   const rows = matching();
-  const noise = current.seedRuns ? "" : " No entry here has two seeds, so intervals leave the noise of seeds out.";
+  const noise = current.seedFreedom ? "" : " No entry of this scale has two seeds, so the noise of seeds is taken as .0083 a run, what it is at scale tiny.";
   const otherSize = rows.some(row => row.other !== null) ? " * No random entry has this size; the nearest one is taken." : "";
   document.getElementById("note").textContent = `${rows.length.toLocaleString("en")} of ${current.rows.length.toLocaleString("en")} ranked entries, protocol ${current.protocol}.${noise}${otherSize}`;
   charts(rows);

@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import synthetic
 
 from harness.errors import ConfigError, StageError
 from harness.records import Record, write_record
@@ -94,3 +95,25 @@ def test_a_shipped_entry_needs_no_runs(scripts, tmp_path, capsys):
     assert "0 rounds missing" in said
     board.command(["only=no_filter", "dry_run=true", f"runs={tmp_path}", f"entries={tmp_path}"])
     assert "3 rounds missing" in capsys.readouterr().out
+
+
+def test_rescoring_takes_checkpoints_from_the_run_folders(scripts, tmp_path, monkeypatch):
+    board, rounds = scripts
+    sealed = synthetic.world(tmp_path / "pool", samples=500)
+    uids = synthetic.subset_of(sealed, keep=0.5)
+    jobs = [rounds.Round(name="mine", overrides=(), seed=seed, runs=tmp_path) for seed in (0, 1)]
+    for job in jobs:
+        synthetic.run(job.folder, sealed, uids, seed=job.seed)
+    asked = []
+
+    def leaderboard(argv):
+        files = Path(argv[argv.index("--files") + 1])
+        weights = [files / f"seed-{job.seed}" / "train" / "checkpoint.safetensors" for job in jobs]
+        asked.append((argv[:4], [path.read_text() for path in weights]))
+        return 1
+
+    monkeypatch.setattr(board, "leaderboard", leaderboard)
+    assert not board.verify(tmp_path / "entry", jobs, "rescored")
+    own = [(job.folder / "train" / "checkpoint.safetensors").read_text() for job in jobs]
+    assert asked == [(["verify", str(tmp_path / "entry"), "--level", "rescored"], own)]
+    assert own[0] != own[1]

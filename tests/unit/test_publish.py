@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import pytest
 import synthetic
 
+from harness import uid
 from harness.entry import write_entry
 from harness.entry_schema import load_entry
 from leaderboard.case import Means
@@ -109,19 +110,24 @@ def _publish(hub: str, entry: Path, *runs: Path) -> subprocess.CompletedProcess[
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def test_what_is_published_can_be_fetched_and_verified(hub: str, tmp_path: Path) -> None:
+def test_what_is_published_can_be_fetched_and_verified(
+    hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from leaderboard.means import fetch
 
+    monkeypatch.setattr("harness.entry.REALISED_IN_FOLDER", 10)
     sealed = synthetic.world(tmp_path / "pool", samples=500)
     run = synthetic.run(tmp_path / "run", sealed, synthetic.subset_of(sealed, keep=0.5))
     card = tmp_path / "card.md"
     card.write_text("# Mine\n")
     entry = tmp_path / "entry"
-    write_entry([run], entry, card=card)
+    uid.save(tmp_path / "list.npy", sealed.sorted_uids())
+    write_entry([run], entry, card=card, pool_list=tmp_path / "list.npy")
     done = _publish(hub, entry, run)
     assert done.returncode == 0, done.stderr
     assert Hub.files["README.md"] == b"# Mine\n"
     there = load_entry(entry).payload.elsewhere
+    assert "realised.npy" in there
     assert {place.url for place in there.values()} == {
         f"{hub}/datasets/me/entry/resolve/{OID}/{name}" for name in there
     }
@@ -130,7 +136,8 @@ def test_what_is_published_can_be_fetched_and_verified(hub: str, tmp_path: Path)
     weights = tmp_path / "files" / "seed-0" / "train" / "checkpoint.safetensors"
     assert weights.read_bytes() == (run / "train" / "checkpoint.safetensors").read_bytes()
     (tmp_path / "files" / "pool" / "pool.json").write_bytes((entry / "pool" / "pool.json").read_bytes())
-    assert verify(entry, means=Means(files=tmp_path / "files")).outcome == "ok"
+    brought = Means(files=tmp_path / "files", pool_list=tmp_path / "list.npy")
+    assert verify(entry, means=brought).outcome == "ok"
 
 
 def test_a_file_that_is_not_the_stated_one_is_not_kept(hub: str, tmp_path: Path) -> None:

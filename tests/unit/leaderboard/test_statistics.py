@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from leaderboard import statistics
-from leaderboard.statistics import Scores, correlation, draw, leave_tasks_out, rank, seed_deviations
+from leaderboard.statistics import ASSUMED_SPREAD, Scores, correlation, draw, leave_tasks_out, rank, seed_noise
 
 
 def _board(
@@ -23,8 +24,8 @@ def _board(
 
 
 def _rank(entries: list[Scores]) -> statistics.Ranking:
-    deviations = seed_deviations(entries)
-    draws = np.stack([draw(e, deviations, np.random.default_rng(i)) for i, e in enumerate(entries)])[:, 0]
+    noise = seed_noise([e.seeds for e in entries])
+    draws = np.stack([draw(e, noise, np.random.default_rng(i)) for i, e in enumerate(entries)])[:, 0]
     return rank(np.array([e.seeds.mean() for e in entries]), draws)
 
 
@@ -53,14 +54,54 @@ def test_noise_makes_the_ranges_wide_and_they_hold_the_truth() -> None:
     assert np.mean([r.worst - r.best for r in rankings]) > 3
 
 
+def _plain(*seeds: float) -> Scores:
+    """An entry whose scores do not depend on test samples."""
+    replicates = np.broadcast_to(np.float32(seeds)[:, None, None], (len(seeds), 1, 2000))
+    return Scores(seeds=np.array(seeds)[:, None], replicates=replicates)
+
+
 def test_an_entry_with_one_seed_gets_the_spread_of_the_others() -> None:
-    flat = np.full((1, 1, 500), 0.3, dtype=np.float32)
-    single = Scores(seeds=np.array([[0.3]]), replicates=flat)
-    several = Scores(seeds=np.array([[0.29], [0.31], [0.30]]), replicates=np.repeat(flat, 3, axis=0))
-    deviations = seed_deviations([single, several])
-    assert deviations.std() == pytest.approx(0.01, rel=0.3)
-    wide, narrow = (draw(e, deviations, np.random.default_rng(0)).std() for e in (single, several))
-    assert wide == pytest.approx(narrow * 3**0.5, rel=0.15)
+    single, several = _plain(0.3), [_plain(0.29, 0.31, 0.30) for _ in range(20)]
+    noise = seed_noise([e.seeds for e in (single, *several)])
+    assert noise.freedom == 40
+    assert noise.root.T @ noise.root == pytest.approx(0.01**2)
+    wide, narrow = (draw(e, noise, np.random.default_rng(0)).std() for e in (single, several[0]))
+    assert narrow > 0.005
+    assert wide == pytest.approx(narrow * 3**0.5, rel=0.1)
+
+
+def test_the_fewer_seeds_the_wider_as_student_has_it() -> None:
+    for entries, freedom in ((1, 1), (3, 3), (60, 60)):
+        noise = seed_noise([np.array([[0.29], [0.31]])] * entries)
+        assert noise.freedom == freedom
+        drawn = np.quantile(noise.draw(2, 40_000, np.random.default_rng(0))[0], 0.975)
+        # The mean of two runs whose standard deviation is measured as .01 * sqrt(2).
+        assert drawn == pytest.approx(0.01 * stats.t.ppf(0.975, freedom), rel=0.1)
+
+
+def test_aggregates_scatter_together_as_they_were_measured() -> None:
+    rng = np.random.default_rng(0)
+    covariance = np.array([[4.0, 3.0], [3.0, 9.0]]) * 1e-4
+    seeds = [rng.multivariate_normal([0.2, 0.3], covariance, size=2 + i % 3) for i in range(2000)]
+    drawn = seed_noise(seeds).draw(1, 5000, rng)
+    assert np.cov(drawn) == pytest.approx(covariance, rel=0.15)
+
+
+def test_without_two_seeds_of_anything_a_spread_is_assumed() -> None:
+    noise = seed_noise([np.array([[0.3, 0.2]]), np.array([[0.31, 0.25]])])
+    assert noise.freedom == 0
+    assert noise.draw(1, 2000, np.random.default_rng(0)).std(axis=1) == pytest.approx([ASSUMED_SPREAD] * 2, rel=0.05)
+    near = _rank([_plain(0.300), _plain(0.305)])
+    assert (near.best.tolist(), near.worst.tolist()) == ([1, 1], [2, 2])
+    assert (near.high - near.low).min() > 2 * ASSUMED_SPREAD
+    far = _rank([_plain(0.30), _plain(0.35)])
+    assert (far.best.tolist(), far.worst.tolist()) == ([2, 1], [2, 1])
+
+
+def test_two_entries_of_two_seeds_are_rarely_told_apart_wrongly() -> None:
+    rng = np.random.default_rng(4)
+    boards = [_board(rng, np.full(2, 0.2), sample_noise=0.001, seed_noise=0.006, seeds=2) for _ in range(300)]
+    assert sum(_rank(board).better.any() for board in boards) <= 24  # 15 expected, with a standard deviation of 4
 
 
 def test_equal_entries_are_tied_and_one_alone_is_first() -> None:

@@ -15,8 +15,10 @@ from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.pool.sealed import SealedPool
 from leaderboard import __main__ as commands
 from leaderboard import means as fetching
+from leaderboard import safe
 from leaderboard.case import Means
 from leaderboard.checks import LADDER, rescored
+from leaderboard.findings import Verification
 from leaderboard.verify import verify
 
 
@@ -45,9 +47,11 @@ def test_predictions_give_the_stated_scores(honest: Path, means: Means) -> None:
     assert [finding.check for finding in result.findings] == ["evaluated again"]
 
 
-def _again(shift: float, honest: Path, run_dirs: list[Path], means: Means, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The outcome of `rescored` if evaluating again gives the stated scores plus `shift`."""
-    files = honest.parent / f"files-{shift}"
+def _again(
+    shift: float, tasks: int | None, honest: Path, run_dirs: list[Path], means: Means, monkeypatch: pytest.MonkeyPatch
+) -> Verification:
+    """The verification up to `rescored` if evaluating again gives the stated scores plus `shift`."""
+    files = honest.parent / f"files-{shift}-{tasks}"
     for seed, run in enumerate(run_dirs):
         place = files / f"seed-{seed}" / "train"
         place.mkdir(parents=True)
@@ -63,14 +67,18 @@ def _again(shift: float, honest: Path, run_dirs: list[Path], means: Means, monke
             (Path(settings["out"]) / path.name).write_text(json.dumps(record))
 
     monkeypatch.setattr(rescored, "run_harness", evaluate)
-    return verify(honest, level="rescored", means=dataclasses.replace(means, files=files)).outcome
+    return verify(honest, level="rescored", means=dataclasses.replace(means, files=files, tasks=tasks))
 
 
-@pytest.mark.parametrize(("shift", "outcome"), [(0.0, "ok"), (0.0005, "ok"), (0.02, "invalid")])
+@pytest.mark.parametrize(
+    ("shift", "tasks", "outcome"), [(0.0, None, "ok"), (0.0005, None, "ok"), (0.0005, 8, "ok"), (0.02, 8, "invalid")]
+)
 def test_evaluating_again_agrees_within_the_tolerance(
-    shift: float, outcome: str, honest: Path, run_dirs: list[Path], means: Means, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert _again(shift, honest, run_dirs, means, monkeypatch) == outcome
+    shift: float, tasks: int | None, outcome: str,
+    honest: Path, run_dirs: list[Path], means: Means, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    result = _again(shift, tasks, honest, run_dirs, means, monkeypatch)
+    assert (result.outcome, len(result.evaluated)) == (outcome, tasks or 38)
 
 
 def test_our_own_failure_is_not_held_against_the_entry(
@@ -106,6 +114,35 @@ def test_the_realised_pool_is_checked_against_the_full_list(
     uid.save(tmp_path / "other.npy", np.asarray(more.uids))
     wrong = verify(tmp_path / "entry", means=dataclasses.replace(means, pool_list=tmp_path / "other.npy"))
     assert wrong.outcome == "invalid"
+
+
+def test_a_bitmap_above_the_limit_of_files_is_verified_from_elsewhere(
+    sealed: SealedPool, means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    more = synthetic.world(tmp_path / "more", samples=1_000_000, seed=9)
+    uid.save(tmp_path / "list.npy", uid.sort(np.concatenate([np.asarray(sealed.uids), np.asarray(more.uids)])))
+    run = synthetic.run(tmp_path / "run", sealed, synthetic.subset_of(sealed, keep=0.3))
+    listed = dataclasses.replace(means, pool_list=tmp_path / "list.npy")
+    monkeypatch.setattr(safe, "MAX_FILE", 100_000)  # the bitmap has 125,375 bytes
+    write_entry([run], tmp_path / "within", pool_list=tmp_path / "list.npy")
+    assert "more than 100,000" in verify(tmp_path / "within", means=listed).findings[-1].what
+
+    monkeypatch.setattr("harness.entry.REALISED_IN_FOLDER", 100_000)
+    folder = tmp_path / "entry"
+    record = write_entry([run], folder, pool_list=tmp_path / "list.npy")
+    assert not (folder / "realised.npy").exists()
+    assert record.payload["elsewhere"]["realised.npy"]["bytes"] == (run / "realised.npy").stat().st_size > 125_375
+    assert [finding.check for finding in verify(folder, means=listed).of("skipped")] == ["realised pool"]
+
+    brought = dataclasses.replace(listed, files=tmp_path / "files")
+    there = tmp_path / "files" / "realised.npy"
+    there.parent.mkdir()
+    there.write_bytes((run / "realised.npy").read_bytes())
+    assert verify(folder, means=brought).outcome == "ok"
+    content = bytearray(there.read_bytes())
+    content[-1] ^= 1
+    there.write_bytes(content)
+    assert ["sha256" in finding.what for finding in verify(folder, means=brought).findings] == [True]
 
 
 def test_too_good_is_looked_at_and_not_refused(honest: Path, means: Means) -> None:
