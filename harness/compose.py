@@ -5,6 +5,7 @@ before hydra sees them; parameters of a method pass through, since its signature
 """
 
 from collections.abc import Sequence
+from textwrap import fill, indent
 from typing import Any
 
 from harness.config import RunConfig, scale_names, setting_names, validated
@@ -45,11 +46,35 @@ def _check_choices(noun: str, value: str, known: Sequence[str]) -> None:
                 raise ConfigError(unknown_name(noun, choice.strip(), known))
 
 
+def usage(text: str) -> str:
+    """`text`, then the methods and scales and every setting with its default, as the files in configs/ explain them.
+
+    hydra's own help takes seconds where a group has as many options as `method`, and leaves the comments out.
+    """
+    configs = data_dir("configs")
+    # Paragraphs of config.yaml that hydra reads are no settings.
+    own = [part for part in (configs / "config.yaml").read_text().strip().split("\n\n") if "hydra" not in part]
+    groups = {"train": "train/default.yaml", "eval": "eval/default.yaml", "scale": "scale/tiny.yaml"}
+    parts = [f"{name}:\n" + indent((configs / file).read_text().strip(), "  ") for name, file in groups.items()]
+    return "\n\n".join([
+        text.strip(), fill("method: " + ", ".join(_methods()), 120, subsequent_indent="  "),
+        "method.target: package.module:function, with method=custom\n"
+        "method.seed: 0         # of what a method draws; its parameters are method.NAME=value",
+        "scale: " + ", ".join(scale_names()),
+        "Settings and their defaults; what stands below `pool:` is given as pool.path=DIR:", *own, *parts,
+        "`python -m harness.methods` tells what each method does and takes; --hydra-help lists hydra's own flags.",
+    ])  # fmt: skip
+
+
+def _methods() -> list[str]:
+    return [*plugins.names(), "custom"]
+
+
 def method_options() -> list[str]:
     """Names of the installed methods, and `custom`; each is made an option of hydra's group `method`."""
     from hydra.core.config_store import ConfigStore
 
-    options = [*plugins.names(), "custom"]
+    options = _methods()
     for name in options:
         ConfigStore.instance().store(group="method", name=name, node={"name": name, "target": None, "seed": 0})
     return options

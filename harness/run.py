@@ -9,13 +9,14 @@ from types import ModuleType
 from typing import Any
 
 from harness import cli
-from harness.compose import check_override, from_hydra, hydra_sentence, method_options
+from harness.compose import check_override, from_hydra, hydra_sentence, method_options, usage
 from harness.errors import ConfigError, HarnessError
 from harness.files import data_dir
 
 
 def command(argv: list[str]) -> None:
     """Compose the configuration (one, or one a sweep job) and run the contest round on each."""
+    cli.offer_help(argv, usage(__doc__ or ""))
     import hydra
     from hydra.errors import HydraException
 

@@ -55,11 +55,11 @@ def test_help_lists_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def _commands() -> list[str]:
-    """Modules that are commands for people; harness.run is hydra's, a worker is started by its parent."""
+    """Modules that are commands for people; a worker is started by its parent."""
     root = Path(harness.__file__).parents[1]
     files = [path for room in ("harness", "leaderboard") for path in (root / room).rglob("*.py")]
     commands = [path.relative_to(root) for path in files if "cli.main(command)" in path.read_text()]
-    return sorted({".".join(path.with_suffix("").parts) for path in commands} - {"harness.run", "harness.train.worker"})
+    return sorted({".".join(path.with_suffix("").parts) for path in commands} - {"harness.train.worker"})
 
 
 @pytest.mark.parametrize("module", _commands())
