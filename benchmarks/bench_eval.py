@@ -32,7 +32,7 @@ from harness import model as models
 from harness.eval import data, metrics
 from harness.eval.encoder import Encoder
 from harness.eval.kinds.winogavil import prompt
-from harness.eval.predictions import padded
+from harness.eval.metrics import padded
 from harness.eval.run import evaluate
 from harness.eval.source import TaskSource, load_job
 from harness.eval.suite import Suite, Task, load

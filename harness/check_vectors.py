@@ -18,7 +18,7 @@ import numpy.typing as npt
 from harness import cli
 from harness.errors import ArtifactError, ConfigError
 from harness.eval import metrics
-from harness.eval.predictions import padded
+from harness.eval.metrics import padded
 
 TOLERANCE = 1e-6
 Arrays = Mapping[str, npt.NDArray[Any]]

@@ -8,7 +8,7 @@ The values are those of the reference's evaluators (DataComp eval_utils: clip-be
 metrics), single precision where theirs is.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -230,6 +230,14 @@ def retrieval(columns: Columns) -> Values:
         values[f"image_retrieval_recall@{k}"] = mean32(hits[~by_image])
     values["mean_recall@1"] = 0.5 * (values["text_retrieval_recall@1"] + values["image_retrieval_recall@1"])
     return values
+
+
+def padded(rows: Sequence[npt.NDArray[Any]], width: int) -> npt.NDArray[np.int64]:
+    """Array (N, width) of rows of indices, padded with -1."""
+    out = np.full((len(rows), width), -1, dtype=np.int64)
+    for place, row in zip(out, rows, strict=True):
+        place[: len(row)] = row
+    return out
 
 
 def chosen(scores: npt.NDArray[Any], associations: int) -> npt.NDArray[np.int64]:

@@ -26,14 +26,6 @@ from harness.files import atomic_path
 Array = npt.NDArray[Any]
 
 
-def padded(rows: Sequence[Array], width: int) -> npt.NDArray[np.int64]:
-    """Array (N, width) of rows of indices, padded with -1."""
-    out = np.full((len(rows), width), -1, dtype=np.int64)
-    for place, row in zip(out, rows, strict=True):
-        place[: len(row)] = row
-    return out
-
-
 def digest(keys: Sequence[str], columns: Columns) -> str:
     """sha256 (hex) of the content, whatever the version of the file format that it is written in."""
     state = hashlib.sha256("\0".join(keys).encode())
