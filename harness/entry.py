@@ -12,8 +12,7 @@ An entry is one uid file trained with one or more seeds. Its folder:
     uids.npy  seed-N/eval/predictions/TASK.parquet                        in the folder at tiny, by URL above it
     pool/{uids,shards}.npy  seed-N/train/checkpoint.safetensors           always elsewhere (but pool/ of byod at tiny)
 
-Above REALISED_IN_FOLDER bytes (scales large and xlarge) realised.npy stands elsewhere too; packing leaves it in the
-first seed's run folder, where publishing takes it from.
+Above realised.IN_FOLDER bytes (scales large and xlarge) realised.npy stands elsewhere too.
 
 `entry.json` is written last. Its `inputs` name every other file: records by record digest, the rest by sha256.
 """
@@ -29,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import bootstrap, cli, files, uid
+from harness import bootstrap, cli, files, realised, uid
 from harness.config import validated
 from harness.entry_schema import (
     About,
@@ -49,17 +48,13 @@ from harness.eval import suite as suites
 from harness.finished import Run, read_run
 from harness.pool import union
 from harness.pool.sealed import SealedPool, read_pool_record
-from harness.pool.view import Pool
 from harness.provenance import provenance
 from harness.records import Record, read_record, write_record
-from harness.uid import Uids
 
 __all__ = ["load_entry", "read_run", "sources_of", "write_entry"]
 
 IN_FOLDER_SCALES = ("tiny",)
 """Scales whose uid files and predictions are small enough to stand in the entry's folder."""
-REALISED_IN_FOLDER = 32 << 20
-"""Bytes of the largest bitmap that stands in the entry's folder: hosts of repositories refuse files of 100 MB."""
 PRIVATE = ("pool", "settings", "sources")
 """What a record's provenance says of places on the machine; no digest covers it, and no entry carries it."""
 POOL_FILES = ("uids.npy", "shards.npy")
@@ -103,15 +98,15 @@ def write_entry(
     if replicates:
         inputs["bootstrap.npy"] = _save(folder / "bootstrap.npy", bootstrap.aggregate(runs[0].suite, replicates))
     listed: dict[str, Any] = {}
-    full = _full_list(runs[0], sealed, pool_list)
+    full = realised.full_list(runs[0], sealed, pool_list)
     elsewhere = {name: path for name, path in sources.items() if not _in_folder(name, runs[0])}
     if full is not None:
         listed = {"listed": len(full), "listed_uids": uid.digest(full)}
-        bitmap = _realised(full, sealed)
+        bits = realised.bitmap(full, sealed)
         place = folder / "realised.npy"
-        if bitmap.nbytes > REALISED_IN_FOLDER:
-            place = elsewhere["realised.npy"] = realised_path(runs[0])
-        inputs["realised.npy"] = _save(place, bitmap)
+        if bits.nbytes > realised.IN_FOLDER:
+            place = elsewhere["realised.npy"] = realised.elsewhere(runs[0])
+        inputs["realised.npy"] = _save(place, bits)
     payload = EntryPayload(
         about=about,
         scale=runs[0].config.payload["scale"]["name"],
@@ -243,11 +238,6 @@ def sources_of(runs: Sequence[Run], pool: str | Path | None = None) -> dict[str,
     return found
 
 
-def realised_path(run: Run) -> Path:
-    """Where packing leaves a bitmap that is too large for the entry's folder; `run` is that of the lowest seed."""
-    return run.folder / "realised.npy"
-
-
 def _in_folder(name: str, run: Run) -> bool:
     if name.endswith(".safetensors") or (name.startswith("pool/") and not _mixed(run)):
         return False
@@ -285,38 +275,6 @@ def _save(path: Path, array: npt.NDArray[Any]) -> str:
     with files.atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
     return files.sha256_file(path)
-
-
-def _full_list(run: Run, sealed: SealedPool, pool_list: str | Path | None) -> Uids | None:
-    """The sorted uids of the full pool: as given, else of the pool's metadata where it has any.
-
-    The generated pool of scale tiny is the same for everybody, so its list would tell nothing.
-    """
-    if pool_list is not None:
-        return uid.load(pool_list)
-    path = sealed.sources["pool"][0] if "pool" in sealed.sources else sealed.path
-    if run.config.payload["scale"]["name"] == "tiny" or not files.list_files(f"{path}/metadata", ".parquet"):
-        return None
-    return Pool.open(path).uids()
-
-
-def _realised(full: Uids, sealed: SealedPool) -> npt.NDArray[np.uint8]:
-    """One bit (little-endian) a uid of the sorted list `full`: is it in the sealed pool (byod: its own part)?
-
-    Beside the bitmap little is held, so the lists may be memory-mapped and larger than memory.
-    """
-    if not uid.is_sorted(full):
-        raise ArtifactError("pool_list: the uids are not sorted; `python -m harness.subset convert` sorts them")
-    bitmap = np.zeros(-(-len(full) // 8), dtype=np.uint8)
-    own, missing = union.parts(sealed).get("pool", sealed.uids), 0
-    for part in uid.blocks(own):
-        at = uid.find(full, np.asarray(part))
-        missing += int((at < 0).sum())
-        at = at[at >= 0]
-        np.bitwise_or.at(bitmap, at >> 3, np.uint8(1) << (at & 7).astype(np.uint8))
-    if missing:
-        raise ArtifactError(f"pool_list: {missing:,} uids of the sealed pool are not in the list")
-    return bitmap
 
 
 def _subset_summary(run: Run) -> SubsetSummary:

@@ -8,8 +8,8 @@ the hub has already are not sent again. HF_ENDPOINT and HF_TOKEN are honoured as
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness import files
-from harness.entry import read_run, realised_path, sources_of
+from harness import files, realised
+from harness.entry import read_run, sources_of
 from harness.entry_schema import load_entry
 from harness.errors import ArtifactError, InfraError
 from harness.progress import say
@@ -27,7 +27,7 @@ def publish(entry_dir: str | Path, run_dirs: Sequence[str | Path], *, repo: str)
     folder = Path(entry_dir)
     entry = load_entry(folder)
     runs = sorted((read_run(Path(run)) for run in run_dirs), key=lambda run: run.seed)
-    sources = sources_of(runs) | {"realised.npy": realised_path(runs[0])}
+    sources = sources_of(runs) | {"realised.npy": realised.elsewhere(runs[0])}
     found = {name: path for name, path in sources.items() if name in entry.payload.elsewhere and path.exists()}
     missing = sorted(set(entry.payload.elsewhere) - set(found))
     if missing:

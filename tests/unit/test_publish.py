@@ -115,7 +115,7 @@ def test_what_is_published_can_be_fetched_and_verified(
 ) -> None:
     from leaderboard.means import fetch
 
-    monkeypatch.setattr("harness.entry.REALISED_IN_FOLDER", 10)
+    monkeypatch.setattr("harness.realised.IN_FOLDER", 10)
     sealed = synthetic.world(tmp_path / "pool", samples=500)
     run = synthetic.run(tmp_path / "run", sealed, synthetic.subset_of(sealed, keep=0.5))
     card = tmp_path / "card.md"

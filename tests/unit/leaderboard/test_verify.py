@@ -127,7 +127,7 @@ def test_a_bitmap_above_the_limit_of_files_is_verified_from_elsewhere(
     write_entry([run], tmp_path / "within", pool_list=tmp_path / "list.npy")
     assert "more than 100,000" in verify(tmp_path / "within", means=listed).findings[-1].what
 
-    monkeypatch.setattr("harness.entry.REALISED_IN_FOLDER", 100_000)
+    monkeypatch.setattr("harness.realised.IN_FOLDER", 100_000)
     folder = tmp_path / "entry"
     record = write_entry([run], folder, pool_list=tmp_path / "list.npy")
     assert not (folder / "realised.npy").exists()
