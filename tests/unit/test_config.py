@@ -1,6 +1,8 @@
 """Settings: composed by hydra, validated, locked, and clear about what is wrong."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +47,15 @@ def test_composes_with_method_parameters() -> None:
 def test_overriding_the_recipe_is_allowed_and_named() -> None:
     run = compose(["scale.samples_seen=131072", "scale.lr=2e-3", "pool.holdout=1000"])
     assert run.unofficial == ["scale.samples_seen", "scale.lr", "pool.holdout"]
+
+
+def test_an_edited_recipe_is_not_the_contests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(data_dir("configs"), tmp_path, dirs_exist_ok=True)
+    edited = tmp_path / "scale" / "tiny.yaml"
+    edited.write_text(edited.read_text().replace("lr: 1.0e-3", "lr: 2.0e-3"))
+    monkeypatch.setattr(config, "data_dir", lambda _: tmp_path)
+    assert config.locked_differences(load_scale("tiny")) == ["configs/scale/tiny.yaml"]
+    assert config.locked_differences(load_scale("small")) == []
 
 
 @pytest.mark.parametrize(
