@@ -62,13 +62,7 @@ def _where(config: RunConfig, places: dict[str, str]) -> tuple[Path, str, str | 
     """Output folder, uid file and folder of resharded tars."""
     run_dir = Path(config.run_dir) if config.run_dir else None
     out = places.get("out") or (str(run_dir / "train") if run_dir else None)
-    if config.intersect and run_dir is None:
-        raise ConfigError(
-            "setting intersect: training alone takes a uid file as it is; "
-            "`python -m harness.select subset=FILE intersect=true out=KEPT.npy` makes one that fits the pool"
-        )
-    own = str(run_dir / "uids.npy") if run_dir else None
-    uids = own if config.intersect else config.subset or own  # what the selection left of the file is in the run folder
+    uids = config.subset or (str(run_dir / "uids.npy") if run_dir else None)
     if out is None or uids is None:
         raise ConfigError("training alone needs subset=FILE and out=DIR, or the run_dir=DIR of a run that has its uids")
     shards = places.get("shards")

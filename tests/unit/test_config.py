@@ -9,7 +9,6 @@ from harness.compose import check_override, compose
 from harness.config import RunConfig, load_scale, scale_names
 from harness.errors import ConfigError
 from harness.files import data_dir
-from harness.train import __main__ as train
 
 
 def test_scales_are_locked() -> None:
@@ -90,11 +89,3 @@ def test_setting_names_cover_the_model() -> None:
         config.setting_names()
     )
     assert set(RunConfig.model_fields) <= {name.split(".")[0] for name in config.setting_names()}
-
-
-def test_training_alone_takes_what_the_selection_left_of_an_intersected_file() -> None:
-    config = compose(["subset=mine.npy", "intersect=true", "run_dir=r"])
-    assert train._where(config, {})[1] == "r/uids.npy"
-    assert train._where(config.model_copy(update={"intersect": False}), {})[1] == "mine.npy"
-    with pytest.raises(ConfigError, match=r"`python -m harness\.select subset=FILE intersect=true out=KEPT\.npy`"):
-        train._where(config.model_copy(update={"run_dir": None}), {"out": "x"})
