@@ -8,7 +8,7 @@ python -m harness.pool diff A B [--out uids.npy]
 import argparse
 import sys
 
-from harness import cli, uid
+from harness import cli
 from harness.executor import get, local
 from harness.pool.diff import diff
 from harness.pool.seal import seal
@@ -57,10 +57,8 @@ def _seal(chosen: argparse.Namespace) -> None:
 
 
 def _diff(chosen: argparse.Namespace) -> None:
-    found = diff(SealedPool.open(chosen.a), SealedPool.open(chosen.b))
+    found = diff(SealedPool.open(chosen.a), SealedPool.open(chosen.b), chosen.out)
     sys.stdout.write("\n".join(found.lines()) + "\n")
-    if chosen.out:
-        uid.save(chosen.out, found.common)
 
 
 if __name__ == "__main__":

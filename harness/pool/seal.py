@@ -20,15 +20,16 @@ import numpy.typing as npt
 
 from harness import uid
 from harness.errors import ArtifactError, ConfigError, InfraError
-from harness.files import atomic_path, is_remote, join, list_files, lock
+from harness.files import atomic_path, is_remote, join, lock
 from harness.pool import shards as pool_shards
+from harness.pool.downloaded import downloaded
 from harness.pool.originals import write_runs
 from harness.pool.quarantine import repair
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_index, read_pool_record, save_array
 from harness.pool.shards import NO_TAR, Job, Sealed, Shard
 from harness.progress import say
 from harness.provenance import provenance
-from harness.records import Record, digest_of, read_record, write_record
+from harness.records import Record, digest_of, write_record
 from harness.tars import UidRule
 from harness.uid import UID_DTYPE, Uids
 
@@ -199,26 +200,11 @@ def _seal_all(
         "uids": uid.digest(uid.load(os.path.join(where, "uids.npy"))),
     }
     payload |= {name: True for name, there in (("made_uids", uids == "content"), ("sha256", runs)) if there}
-    facts: dict[str, Any] = {"seen": seen, "remarks": len(remarks), "download": _download(path)}
+    facts: dict[str, Any] = {"seen": seen, "remarks": len(remarks), "download": downloaded(path, others, executor)}
     record = Record(kind="pool", payload=payload, provenance=provenance(seconds=time.monotonic() - started, **facts))
     write_record(os.path.join(where, "pool.json"), record)
     _tell(path, where, record, remarks)
     return jobs, found
-
-
-def _download(path: str) -> dict[str, Any] | None:
-    """How the pool was downloaded: links, pictures, their share, and the record of each part with its settings."""
-    if is_remote(path):
-        return None
-    files = [name for name in list_files(path, ".json") if os.path.basename(name).startswith("download")]
-    records = [read_record(name, "download") for name in files]
-    if not records:
-        return None
-    links, pictures = (sum(record.payload.get(name, 0) for record in records) for name in ("links", "pictures"))
-    parts = [
-        {"digest": record.digest, **record.payload, "packages": record.provenance.get("packages")} for record in records
-    ]
-    return {"links": links, "pictures": pictures, "rate": round(pictures / max(links, 1), 4), "parts": parts}
 
 
 def _strays(listed: list[Shard], others: set[str]) -> list[str]:

@@ -70,6 +70,7 @@ def test_an_edited_recipe_is_not_the_contests(monkeypatch: pytest.MonkeyPatch, t
         ("train.order=random", "train.order"),
         ("wandb=maybe", "wandb"),
         ("method=custom", "method.target"),
+        ("intersect=true", "give subset=FILE"),
         ("scale.samples_seen=0", "scale.samples_seen"),
         ("seed", "setting=value"),
         ("scale.lr=[", "configuration"),
