@@ -300,8 +300,8 @@ def index_tar(path: str | os.PathLike[str], *, uids: UidRule = "own") -> tuple[S
 
     A sample is complete with one image, a txt of UTF-8 and, where `uids` are its own, a json that holds its uid;
     members of other extensions are ignored. Of a tar that is cut short or turns to garbage or zeros the samples before
-    that point are used. Pictures are not decoded. Raises ArtifactError if there is no such file, InfraError if it cannot
-    be read.
+    that point are used. Pictures are not decoded. Raises ArtifactError if there is no such file, InfraError if it
+    cannot be read.
     """
     with Reader(path, ahead=AHEAD) as reader:
         window = _Window(reader)
