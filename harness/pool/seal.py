@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -83,6 +84,8 @@ def seal(
             return sealed
         runs = None
         if rules.sha256:
+            for left in Path(where).glob(".originals-*"):  # by commands that were killed
+                shutil.rmtree(left, ignore_errors=True)
             runs = stack.enter_context(tempfile.TemporaryDirectory(prefix=".originals-", dir=where))
             write_runs(path, runs, executor)
         jobs, found = _seal_all(path, where, rules, seen, executor, runs)
