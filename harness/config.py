@@ -139,6 +139,8 @@ class RunConfig(StrictModel):
     method: MethodConfig
     subset: str | None = None
     """A ready uid file instead of a method."""
+    intersect: bool = False
+    """Leave out uids of `subset` that the pool does not hold, instead of refusing them."""
     pool: PoolConfig = PoolConfig()
     byod: list[ByodFolder] = Field(default=[], max_length=1000)
     """Data from elsewhere, mixed with what is chosen from the pool: the run is one of the byod track."""

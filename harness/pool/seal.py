@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import itertools
 import os
-import re
 import shutil
 import tempfile
 import time
@@ -24,6 +23,7 @@ from harness import uid
 from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.files import is_remote, join, list_files, lock, stamp
 from harness.pool import shards as pool_shards
+from harness.pool.downloaded import downloaded
 from harness.pool.originals import write_runs
 from harness.pool.quarantine import repair
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_index, read_pool_record, save_array
@@ -41,8 +41,6 @@ MANY = 1000
 """Missing shards in a row that are named one by one."""
 _SEALING = ".sealing.json"
 """In the folder of sealed files: the rules of a sealing that has begun and not ended."""
-_DOWNLOAD = re.compile(r"download(_part_\d+_of_\d+)?\.json")
-"""Names of the records of harness.download."""
 _BUCKET = 1 << 25
 """Uids compared at once when looking for repeats: half a gigabyte."""
 _CHUNK = 1 << 22
@@ -186,7 +184,7 @@ def _seal_all(
 ) -> tuple[list[Job], list[Sealed]]:
     """Seal every shard that needs it and write the pool's files, pool.json last."""
     started = time.monotonic()
-    download = _download(path)
+    download = downloaded(path, seen.others, executor)
     write_record(os.path.join(where, _SEALING), Record(kind="sealing", payload=rules.payload))
     # The old record goes first: a pool.json that stands always fits the files beside it.
     Path(where, "pool.json").unlink(missing_ok=True)
@@ -237,21 +235,6 @@ def _seal_all(
     return jobs, found
 
 
-def _download(path: str) -> dict[str, Any] | None:
-    """How the pool was downloaded: links, pictures, their share, and the record of each part with its settings."""
-    if is_remote(path):
-        return None
-    files = [name for name in list_files(path, ".json") if _DOWNLOAD.fullmatch(os.path.basename(name))]
-    records = [read_record(name, "download") for name in files]
-    if not records:
-        return None
-    links, pictures = (sum(record.payload.get(name, 0) for record in records) for name in ("links", "pictures"))
-    parts = [
-        {"digest": record.digest, **record.payload, "packages": record.provenance.get("packages")} for record in records
-    ]
-    return {"links": links, "pictures": pictures, "rate": round(pictures / max(links, 1), 4), "parts": parts}
-
-
 def _tell(path: str, where: str, record: Record, reasons: collections.Counter[str], remarks: list[list[str]]) -> None:
     payload = record.payload
     say(f"{path}: {payload['samples']:,} samples in {payload['shards']:,} shards sealed, digest {record.digest[:12]}…")
@@ -290,7 +273,7 @@ def _remarks(found: list[Sealed], seen: _Seen, download: dict[str, Any] | None) 
         remarks += [[name, "", f"tar without {suffix.lstrip('_.')}"] for name in sorted(names - beside) if beside]
     remarks += [[name, "", remark] for name, remark in _gaps(names)]
     there = sum(sealed.samples + sum(bool(fault.name) for fault in sealed.left_out) for sealed in found)
-    if download and there < download["pictures"]:
+    if download and download["parts"] and there < download["pictures"]:
         missing = f"{download['pictures'] - there:,} of the {download['pictures']:,} pictures that were downloaded"
         remarks.append(["", "", f"{missing} (download.json) are not in the tars"])
     return remarks

@@ -59,6 +59,7 @@ def test_overriding_the_recipe_is_allowed_and_named() -> None:
         ("train.order=random", "train.order"),
         ("wandb=maybe", "wandb"),
         ("method=custom", "method.target"),
+        ("intersect=true", "give subset=FILE"),
         ("scale.samples_seen=0", "scale.samples_seen"),
         ("seed", "setting=value"),
         ("scale.lr=[", "configuration"),
