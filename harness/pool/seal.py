@@ -225,7 +225,8 @@ def _seal_all(
         "left_out": {"count": sum(unusable.values()), "reasons": unusable},
         "uids": uid.digest(uid.load(os.path.join(where, "uids.npy"))),
     }
-    facts: dict[str, Any] = {"seen": seen.digest, "remarks": len(remarks), "download": download}
+    lost = reasons.total() - sum(unusable.values())
+    facts: dict[str, Any] = {"seen": seen.digest, "lost": lost, "remarks": len(remarks), "download": download}
     record = Record(
         kind="pool", payload=payload | rules.payload, provenance=provenance(seconds=time.monotonic() - started, **facts)
     )

@@ -19,6 +19,7 @@ from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.files import lock
 from harness.pool import seal as sealing
 from harness.pool import shards as pool_shards
+from harness.pool.__main__ import command
 from harness.pool.seal import repeats, seal
 from harness.pool.sealed import SealedPool, load_left_out
 from harness.records import Record, read_record, write_record
@@ -171,6 +172,8 @@ def test_fewer_samples_than_downloaded(pool: Path, capsys: pytest.CaptureFixture
     assert sealed_again(pool).digest == before.digest
     assert left_out(pool) == [["00000001", "", "", "fewer samples than its stats.json says"]]
     assert "1 left out (1 fewer samples than its stats.json says)" in capsys.readouterr().err
+    command(["seal", str(pool)])
+    assert "24 samples in 3 shards, 1 left out" in capsys.readouterr().out
     (pool / "shards" / "99999999_stats.json").write_bytes(b"")
     assert sealed_again(pool).digest == before.digest
     assert left_out(pool)[1:] == [["99999999", "", "", "stats.json without its tar"]]
