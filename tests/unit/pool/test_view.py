@@ -191,16 +191,6 @@ def test_agreeing_pools_need_no_mask(folder: Path) -> None:
     assert all(file.mask is None for file in pool._files)
 
 
-def test_metadata_of_other_pairs_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    strangers = [uid_hex(("elsewhere", n)) for n in range(20)]
-    with pytest.raises(ArtifactError, match=r"metadata: no row has the uid of a pair in the tars; put the pool's own"):
-        Pool.open(folder, sealed=sealed(folder, strangers)).uids()
-    assert len(Pool.open(folder, sealed=sealed(folder, every()[:7] + strangers))) == 7
-    assert "metadata: no row for 20 of 27 pairs in the tars; they cannot be chosen" in capsys.readouterr().err
-    assert len(Pool.open(folder, sealed=sealed(folder, every()[:7]), holdout=2)) == 5
-    assert capsys.readouterr().err == ""
-
-
 def parts_of(pool: Pool) -> list[list[str]]:
     return pool.map(lambda table: table["uid"].to_pylist(), columns=["uid"])
 
@@ -459,6 +449,16 @@ def test_arrays_of_a_pool_are_read_only_and_known_to_it(pool: Pool) -> None:
     assert pool.gave(uids) and not pool.gave(uids.copy()) and not pool.gave(uids[1:])
     with pytest.raises(ValueError, match="read-only"):
         uids[0] = uids[1]
+
+
+def test_metadata_of_other_pairs_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strangers = [uid_hex(("elsewhere", n)) for n in range(20)]
+    with pytest.raises(ArtifactError, match=r"metadata: no row has the uid of a pair in the tars; put the pool's own"):
+        Pool.open(folder, sealed=sealed(folder, strangers)).uids()
+    assert len(Pool.open(folder, sealed=sealed(folder, every()[:7] + strangers))) == 7
+    assert "metadata: no row for 20 of 27 pairs in the tars; they cannot be chosen" in capsys.readouterr().err
+    assert len(Pool.open(folder, sealed=sealed(folder, every()[:7]), holdout=2)) == 5
+    assert capsys.readouterr().err == ""
 
 
 def test_targets(folder: Path, pool: Pool) -> None:
