@@ -50,7 +50,8 @@ def _seal(chosen: argparse.Namespace) -> None:
         chosen.pool, seal_dir=chosen.seal_dir, executor=executor, quarantine=chosen.quarantine, uids=chosen.uids,
         sha256=chosen.sha256,
     )  # fmt: skip
-    left_out = read_pool_record(sealed.seal_dir).payload["left_out"]["count"]
+    record = read_pool_record(sealed.seal_dir)
+    left_out = record.payload["left_out"]["count"] + record.provenance.get("lost", 0)
     sys.stdout.write(
         f"{len(sealed):,} samples in {len(sealed.shards):,} shards, {left_out:,} left out, digest {sealed.digest}\n"
     )

@@ -298,6 +298,12 @@ class Pool:
 
     @cached_property
     def _files(self) -> list[MetadataFile]:
+        files = self._masked_files()
+        if self.sealed is not None:
+            reading.require_rows(self.path, files, len(self.sealed) - len(self._holdout))
+        return files
+
+    def _masked_files(self) -> list[MetadataFile]:
         """The metadata files with their masks; no masks where all rows are visible."""
         if self.sealed is None:
             return self._plain_files
