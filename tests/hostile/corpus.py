@@ -26,6 +26,7 @@ from harness.uid import UID_DTYPE
 from leaderboard.entries import kind_of
 
 FIRST_TASK = "seed-0/eval/cifar10.json"
+FLICKR = "retrieval-flickr_1k_test_image_text_retrieval"
 WEIGHTS = "seed-0/train/checkpoint.safetensors"
 
 
@@ -560,14 +561,23 @@ def replicates_of_others(forger: Forger) -> None:
     forger.mend()
 
 
-def _put_column(forger: Forger, name: str, values: Any) -> None:
-    """Another column in the first task's predictions, with the digest that they have now."""
-    place = forger.folder / "seed-0/eval/predictions/cifar10.parquet"
+def _put_column(forger: Forger, name: str, values: Any, *, task: str = "cifar10") -> None:
+    """Another column in the predictions of a task, with the digest that they have now."""
+    place = forger.folder / f"seed-0/eval/predictions/{task}.parquet"
     table = pq.read_table(place)
     pq.write_table(table.set_column(table.column_names.index(name), name, values), place, compression="zstd")
     digest = predictions.digest(*predictions.read(place))
-    forger.edit(FIRST_TASK, lambda r: r["payload"].update(predictions=digest))
+    forger.edit(f"seed-0/eval/{task}.json", lambda r: r["payload"].update(predictions=digest))
     forger.mend()
+
+
+def _put_first(forger: Forger, name: str, values: Any, *, task: str) -> None:
+    """Another first row of a column in the predictions of a task."""
+    found = predictions.read(forger.folder / f"seed-0/eval/predictions/{task}.parquet")[1][name].copy()
+    found[0] = values
+    flat = pa.array(found.reshape(-1))
+    column = flat if found.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, found.shape[1])
+    _put_column(forger, name, column, task=task)
 
 
 def one_long_key(forger: Forger) -> None:
@@ -578,6 +588,34 @@ def one_long_key(forger: Forger) -> None:
 def class_without_end(forger: Forger) -> None:
     """A class so large that counting by class would take all memory."""
     _put_column(forger, "target", pa.array([1 << 40] * 400))
+
+
+def class_of_another_task(forger: Forger) -> None:
+    """No large number, but replicates by class would take gigabytes."""
+    _put_first(forger, "target", 1 << 20, task="vtab-pets")
+
+
+def groups_that_multiply(forger: Forger) -> None:
+    """Groups are counted by race and gender, so that memory goes by the product of the two."""
+    _put_first(forger, "metadata", [30, 1 << 24, 1 << 24, 1], task="fairness-utkface")
+
+
+def image_of_no_row(forger: Forger) -> None:
+    """The image of a caption, by which samples are drawn."""
+    queries = predictions.read(forger.folder / "seed-0/eval/predictions" / f"{FLICKR}.parquet")[1]["first"].copy()
+    queries[-1] = 1 << 24
+    _put_column(forger, "first", pa.array(queries), task=FLICKR)
+
+
+def candidate_of_no_instance(forger: Forger) -> None:
+    _put_first(forger, "chosen", [0, 99, *[-1] * 10], task="misc-winogavil")
+
+
+def column_too_many(forger: Forger) -> None:
+    place = forger.folder / "seed-0/eval/predictions/cifar10.parquet"
+    table = pq.read_table(place)
+    pq.write_table(table.append_column("secret", pa.array([0] * len(table))), place)
+    _put_first(forger, "target", 0, task="cifar10")
 
 
 def class_below_zero(forger: Forger) -> None:
@@ -600,6 +638,11 @@ RESCORED: dict[Callable[[Forger], None], str] = {
     replicates_of_others: "not what the stored predictions give",
     one_long_key: "a key of 100,000 bytes",
     class_without_end: "other than whole numbers",
+    class_of_another_task: "column target holds other than whole numbers from 0 to 29",
+    groups_that_multiply: "column metadata holds other than whole numbers from -1 to 1,",
+    image_of_no_row: "column first holds other than whole numbers from 0 to 5,000",
+    candidate_of_no_instance: "column chosen holds other than whole numbers from -1 to 11",
+    column_too_many: "holds the columns target, top, secret",
     class_below_zero: "other than whole numbers",
     class_of_no_kind: "is of type double",
     wide_answers: "is of type fixed_size_list",
