@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.config import Scale, load_scale, scale_names
+from harness.config import Scale, load_scale, model_names, scale_names
 from harness.errors import ArtifactError, ConfigError
 from harness.order import Order, Rows
 from harness.pool.sealed import SealedPool
@@ -17,13 +17,23 @@ from leaderboard.case import Case, Notes, error
 MOST_CHECKPOINTS = 1000
 """A changed recipe may ask for more than anyone keeps; their steps are not worked out."""
 
+MOST_SAMPLES = 10
+"""A changed recipe may see so many times its scale's samples; more are not worked out."""
+MOST_BATCH = 1 << 20
+"""Nor is a larger batch, which is held whole."""
+MOST_EPOCHS = 1000
+"""Nor are more passes over a subset: each takes a look at the whole pool, however small the subset."""
+
 
 def scale(case: Case) -> Notes:
-    """The scale is one of ours, and training recorded the digest of the locked recipe."""
+    """Scale and model are known ones, and training recorded the digest of the locked recipe."""
     name = case.scale.name
     if name not in scale_names():
         yield error("seed-*/config.json", f"scale {name[:40]!r} is not one of {', '.join(scale_names())}")
         return
+    if case.scale.model not in model_names():
+        what = f"model {case.scale.model[:60]!r} is neither one of open_clip's own nor a file of configs/model/"
+        yield error("seed-*/config.json", what)
     for run in case.runs:
         if run.train.payload.get("scale") != case.scale.digest:
             yield error(f"{run.folder}/train/train.json", "scale digest is not that of the recipe in config.json")
@@ -79,10 +89,23 @@ def ledger(case: Case) -> Notes:
             holdout = run.config.payload.get("holdout") or 0
             name = run.config.payload.get("order")
             order = _Counted(sealed, uids, case.counts, seed=run.seed, scale=case.scale, holdout=holdout, order=name)
-            for difference in ledgers.differences(payload, order):
+            for difference in _endless(case.scale, order) or ledgers.differences(payload, order):
                 yield error(where, difference)
         except (ConfigError, ArtifactError) as problem:
             yield error(where, str(problem))
+
+
+def _endless(recipe: Scale, order: Order) -> list[str]:
+    """Why the order of a recipe is not recomputed: what the recipe says would take for ever; empty if it would not."""
+    found = []
+    for what, value, most in (
+        ("samples_seen", order.samples_seen, MOST_SAMPLES * load_scale(recipe.name).samples_seen),
+        ("batch_size", order.batch_size, MOST_BATCH),
+        ("the number of epochs", order.samples_seen // order.size, MOST_EPOCHS),
+    ):
+        if value > most:
+            found.append(f"{what} is {value:.4g}, more than {most:,}, which no ledger is recomputed for")
+    return found
 
 
 class _Counted(Order):

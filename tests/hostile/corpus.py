@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness import uid
+from harness.config import Scale
 from harness.eval import predictions
 from harness.files import sha256_file
 from harness.order import chain
@@ -451,6 +452,57 @@ def endless_checkpoints(forger: Forger) -> None:
     forger.mend()
 
 
+def _put_recipe(forger: Forger, *, batches: int, **values: int) -> None:
+    """Another recipe, in every record that states it, and a ledger of as many batches as it gives."""
+    for seed in range(2):
+        forger.edit(f"seed-{seed}/config.json", lambda r: r["payload"]["scale"].update(values))
+        forger.edit(f"seed-{seed}/train/train.json", lambda r: r["payload"].update(values))
+        forger.edit(
+            f"seed-{seed}/train/ledger.json", lambda r: r["payload"].update(values, batches=["00000000"] * batches)
+        )
+    forger.mend()
+
+
+def endless_samples(forger: Forger) -> None:
+    """One batch that passes over the subset for ever."""
+    _put_recipe(forger, batches=1, samples_seen=10**15, batch_size=10**15)
+
+
+def endless_batches(forger: Forger) -> None:
+    """Batches that each fit, and are more than anybody computes."""
+    _put_recipe(forger, batches=20_000, samples_seen=20_000 << 20, batch_size=1 << 20)
+
+
+def endless_epochs(forger: Forger) -> None:
+    """The locked recipe on a subset of one pair: every sample is an epoch, and every epoch looks at the pool."""
+    _put_uids(forger, np.load(forger.folder / "uids.npy")[:1].copy())
+
+
+def _put_model(forger: Forger, name: str) -> None:
+    """An entry of another model, unofficial and consistent in every record."""
+    for seed in range(2):
+        forger.edit(f"seed-{seed}/config.json", lambda r: r["payload"]["scale"].update(model=name))
+        digest = Scale(**forger.read(f"seed-{seed}/config.json")["payload"]["scale"]).digest
+        forger.edit(f"seed-{seed}/train/train.json", lambda r, digest=digest: r["payload"].update(scale=digest))
+        for record in (forger.folder / f"seed-{seed}/eval").glob("*.json"):
+            forger.edit(record.relative_to(forger.folder).as_posix(), lambda r: r["payload"].update(model=name))
+    forger.payload(lambda p: p.update(unofficial=["scale.model"]))
+    forger.mend()
+
+
+def model_of_the_hub(forger: Forger) -> None:
+    """A name that open_clip would download a stranger's repository for."""
+    _put_model(forger, "hf-hub:stranger/model")
+
+
+def model_of_a_folder(forger: Forger) -> None:
+    _put_model(forger, f"local-dir:{forger.folder}")
+
+
+def model_of_no_kind(forger: Forger) -> None:
+    _put_model(forger, "ViT-B-33")
+
+
 def results_exchanged(forger: Forger) -> None:
     """The record of one task under the name of another, on every seed."""
     for seed in range(2):
@@ -528,6 +580,12 @@ CASES: dict[Callable[[Forger], None], str] = {
     too_many_records: "records of",
     too_many_bytes: "files of",
     endless_checkpoints: "checkpoints",
+    endless_samples: "samples_seen is 1e+15, more than 655,360",
+    endless_batches: "samples_seen is 2.097e+10",
+    endless_epochs: "the number of epochs is 6.554e+04, more than 1,000",
+    model_of_the_hub: "model 'hf-hub:stranger/model' is neither one of open_clip's own",
+    model_of_a_folder: "is neither one of open_clip's own",
+    model_of_no_kind: "model 'ViT-B-33' is neither one of open_clip's own",
     results_exchanged: "key is mnist",
 }
 """Each case and a part of the reason that must be given."""
