@@ -384,6 +384,12 @@ def certain_replicates(forger: Forger) -> None:
     forger.mend()
 
 
+def fewer_replicates(forger: Forger) -> None:
+    """Fewer than everybody else has: a table would have to be cut to them."""
+    np.save(forger.folder / "bootstrap.npy", np.load(forger.folder / "bootstrap.npy")[:, :, :100])
+    forger.mend()
+
+
 def replicates_of_nan(forger: Forger) -> None:
     np.save(forger.folder / "bootstrap.npy", np.full((2, 5, 1000), np.nan, dtype=np.float32))
     forger.mend()
@@ -567,6 +573,7 @@ CASES: dict[Callable[[Forger], None], str] = {
     broken_chain: "the chain of digests is broken",
     other_protocol: "protocol 'v0'",
     certain_replicates: "do not lie around",
+    fewer_replicates: "shape (2, 5, 100), expected (2, 5, 1000)",
     replicates_of_nan: "not fractions",
     half_a_pair: "surrogates not allowed",
     list_for_parameters: "method",
