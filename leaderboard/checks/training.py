@@ -21,6 +21,8 @@ MOST_SAMPLES = 10
 """A changed recipe may see so many times its scale's samples; more are not worked out."""
 MOST_BATCH = 1 << 20
 """Nor is a larger batch, which is held whole."""
+MOST_HOLDOUT = 1 << 20
+"""Nor are more pairs held out, which are sorted in memory."""
 MOST_EPOCHS = 1000
 """Nor are more passes over a subset: each takes a look at the whole pool, however small the subset."""
 
@@ -89,23 +91,16 @@ def ledger(case: Case) -> Notes:
             holdout = run.config.payload.get("holdout") or 0
             name = run.config.payload.get("order")
             order = _Counted(sealed, uids, case.counts, seed=run.seed, scale=case.scale, holdout=holdout, order=name)
-            for difference in _endless(case.scale, order) or ledgers.differences(payload, order):
+            for difference in ledgers.differences(payload, order):
                 yield error(where, difference)
         except (ConfigError, ArtifactError) as problem:
             yield error(where, str(problem))
 
 
-def _endless(recipe: Scale, order: Order) -> list[str]:
-    """Why the order of a recipe is not recomputed: what the recipe says would take for ever; empty if it would not."""
-    found = []
-    for what, value, most in (
-        ("samples_seen", order.samples_seen, MOST_SAMPLES * load_scale(recipe.name).samples_seen),
-        ("batch_size", order.batch_size, MOST_BATCH),
-        ("the number of epochs", order.samples_seen // order.size, MOST_EPOCHS),
-    ):
-        if value > most:
-            found.append(f"{what} is {value:.4g}, more than {most:,}, which no ledger is recomputed for")
-    return found
+def _bounded(what: str, value: int, most: int) -> None:
+    """ArtifactError if an order would take for ever to work out because a record says so."""
+    if value > most:
+        raise ArtifactError(f"{what} is {value:.4g}, more than {most:,}, which no ledger is recomputed for")
 
 
 class _Counted(Order):
@@ -123,10 +118,14 @@ class _Counted(Order):
         order: Any,
     ) -> None:
         self._held = counts
+        _bounded("samples_seen", scale.samples_seen, MOST_SAMPLES * load_scale(scale.name).samples_seen)
+        _bounded("batch_size", scale.batch_size, MOST_BATCH)
+        _bounded("holdout", holdout, MOST_HOLDOUT)
         super().__init__(
             sealed.uids, sealed.borders, uids, seed=seed, batch_size=scale.batch_size, samples_seen=scale.samples_seen,
             order=order, exclude=sealed.holdout(holdout),
         )  # fmt: skip
+        _bounded("the number of epochs", self.samples_seen // self.size, MOST_EPOCHS)
 
     def _counts(self, first: int, end: int) -> Rows:
         counts = self._held[first:end].astype(np.int64)

@@ -479,6 +479,12 @@ def endless_batches(forger: Forger) -> None:
     _put_recipe(forger, batches=20_000, samples_seen=20_000 << 20, batch_size=1 << 20)
 
 
+def endless_holdout(forger: Forger) -> None:
+    for seed in range(2):
+        forger.edit(f"seed-{seed}/config.json", lambda r: r["payload"].update(holdout=10**12))
+    forger.mend()
+
+
 def endless_epochs(forger: Forger) -> None:
     """The locked recipe on a subset of one pair: every sample is an epoch, and every epoch looks at the pool."""
     _put_uids(forger, np.load(forger.folder / "uids.npy")[:1].copy())
@@ -589,6 +595,7 @@ CASES: dict[Callable[[Forger], None], str] = {
     endless_checkpoints: "checkpoints",
     endless_samples: "samples_seen is 1e+15, more than 655,360",
     endless_batches: "samples_seen is 2.097e+10",
+    endless_holdout: "holdout is 1e+12, more than 1,048,576",
     endless_epochs: "the number of epochs is 6.554e+04, more than 1,000",
     model_of_the_hub: "model 'hf-hub:stranger/model' is neither one of open_clip's own",
     model_of_a_folder: "is neither one of open_clip's own",
