@@ -34,9 +34,11 @@ open_clip.add_model_config(data_dir("configs") / "model")
 
 def config(name: str) -> dict[str, Any]:
     """The architecture of model `name`; ConfigError with the nearest names if there is none."""
-    if name not in model_names():
+    # Asked for another name, open_clip may follow it to an address or a folder.
+    found = open_clip.get_model_config(name) if name in open_clip.list_models() else {"text_cfg": {}}
+    if "context_length" not in found["text_cfg"]:
         raise ConfigError(unknown_name("model", name, model_names()))
-    return dict(open_clip.get_model_config(name))
+    return dict(found)
 
 
 def image_size(name: str) -> int:

@@ -72,6 +72,7 @@ def test_no_name_of_a_model_leads_elsewhere(name: str, run_in: Path, monkeypatch
 
 def test_models_are_those_that_open_clip_knows() -> None:
     assert {"clip-tiny", "ViT-B-32", "ViT-L-14"} <= set(config.model_names()) <= set(open_clip.list_models())
+    assert model.config("ViT-B-32") == open_clip.get_model_config("ViT-B-32")
 
 
 def test_weights_come_back(tmp_path: Path) -> None:

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile.corpus import CASES, RESCORED, Forger
+from hostile import answers, claims, files
+from hostile.forger import Forger
 
 from leaderboard.board import Board
 from leaderboard.case import Means
 from leaderboard.site import build
 from leaderboard.verify import verify
+
+CASES, RESCORED = files.CASES | claims.CASES, answers.CASES
 
 
 @pytest.fixture(autouse=True)
