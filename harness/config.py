@@ -5,7 +5,10 @@ unofficial. Everything under `train` and `eval` but `train.order`, `eval.suite` 
 this machine does the work, and changes no result.
 """
 
+import importlib.util
 import json
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
@@ -205,6 +208,19 @@ class RunConfig(StrictModel):
 def scale_names() -> list[str]:
     """Names of the scales in configs/scale/."""
     return sorted(path.stem for path in (data_dir("configs") / "scale").glob("*.yaml"))
+
+
+@cache
+def model_names() -> list[str]:
+    """Names of the models: those of configs/model/, and open_clip's own with a text tower that it brings itself.
+
+    open_clip would follow other names (`hf-hub:owner/repo`, `local-dir:path`, towers of the hub) to where they point.
+    It is not imported: that takes torch.
+    """
+    package = importlib.util.find_spec("open_clip")
+    folders = [Path(place) / "model_configs" for place in (package and package.submodule_search_locations) or ()]
+    files = [path for folder in (*folders, data_dir("configs") / "model") for path in folder.glob("*.json")]
+    return sorted(path.stem for path in files if "context_length" in json.loads(path.read_text()).get("text_cfg", {}))
 
 
 def load_scale(name: str) -> Scale:

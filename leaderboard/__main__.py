@@ -106,7 +106,7 @@ def _verify(options: argparse.Namespace) -> int:
     return BROKEN if "broken" in outcomes else int(not outcomes <= {"ok"})
 
 
-def _verify_one(folder: Path, options: argparse.Namespace, *, best_known: dict[str, float]) -> Verification:
+def _verify_one(folder: Path, options: argparse.Namespace, *, best_known: dict[str, dict[str, float]]) -> Verification:
     """Bring what is needed, verify, and keep the result if asked to."""
     from leaderboard.means import fetch, sealed_pool
     from leaderboard.verify import failed, verify

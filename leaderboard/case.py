@@ -47,8 +47,8 @@ class Means:
     """Folder in which to train again; resumable."""
     seed: int | None = None
     """Training seed of the maintainer, for training again."""
-    best_known: Mapping[str, float] = field(default_factory=dict)
-    """Highest average on record, by scale."""
+    best_known: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Highest value on record, by scale, of an aggregate or task."""
 
 
 @dataclass(frozen=True)

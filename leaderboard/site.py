@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from markupsafe import Markup
 
-from harness.config import validated
-from harness.entry_schema import Link
 from harness.errors import ArtifactError
 from harness.eval.suite import AGGREGATES, Suite, Task
 from harness.files import write_bytes
-from harness.records import StrictModel
 from leaderboard.board import AGGREGATE_TITLES, Board, BoardTable, Row, scale_correlations
 from leaderboard.findings import visible
+from leaderboard.published import Published, load_published
 
 HERE = Path(__file__).parent
 STATIC = ("site.css", "common.js", "board.js", "compare.js", "tasks.js")
@@ -40,36 +37,6 @@ GROUPS = {
     "retrieval": "Retrieval",
     None: "Other tasks",
 }
-
-
-class Source(StrictModel):
-    """Where a published result was printed."""
-
-    title: str
-    link: Link | None = None
-
-
-class PublishedRow(StrictModel):
-    """A result that others published; nobody here has verified it."""
-
-    scale: str
-    track: str
-    method: str
-    size: str = ""
-    scores: tuple[float | None, float | None, float | None, float | None, float | None]
-    source: str
-
-
-class Published(StrictModel):
-    """published.yaml"""
-
-    sources: dict[str, Source]
-    rows: list[PublishedRow]
-
-
-def load_published() -> Published:
-    """The published results beside the board."""
-    return validated(Published, yaml.safe_load((HERE / "published.yaml").read_text()), prefix="published.yaml: ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -170,7 +170,7 @@ def answers(task: Task, *, skill: float, seed: int) -> tuple[list[str], dict[str
     top[top >= classes] = 0
     columns = {"target": target, "top": top}
     if task.metadata:
-        metadata = np.stack([truth.integers(4, size=n) for _ in task.metadata], axis=1)
+        metadata = np.stack([truth.integers(4, size=n) % (size or 4) for size in task.metadata.values()], axis=1)
         columns["metadata"] = metadata
     return keys, columns
 

@@ -29,9 +29,7 @@ def predictions_of(case: Case, run: SeedRun, task: Task) -> tuple[list[str], met
     path = f"{run.folder}/eval/predictions/{task.slug}.parquet"
     if path not in case.entry.record.inputs:
         raise ArtifactError(f"{path} is not part of the entry; predictions are needed to recompute scores")
-    # A retrieval task has a row a query: images and, five or more an image, their captions.
-    rows = task.samples * (20 if task.kind == "retrieval" else 1)
-    return safe.load_predictions(case.locate(path), rows=rows)
+    return safe.load_predictions(case.locate(path), task)
 
 
 def rescore(case: Case) -> Notes:

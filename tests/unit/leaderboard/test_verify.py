@@ -145,10 +145,20 @@ def test_a_bitmap_above_the_limit_of_files_is_verified_from_elsewhere(
     assert ["sha256" in finding.what for finding in verify(folder, means=brought).findings] == [True]
 
 
-def test_too_good_is_looked_at_and_not_refused(honest: Path, means: Means) -> None:
-    result = verify(honest, means=dataclasses.replace(means, best_known={"tiny": 0.1}))
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [
+        ({"tiny": {"average": 0.1}}, "average 0.3"), ({"tiny": {"mnist": 0.1}}, "mnist 0.3"),
+        ({"tiny": {"average": 0.32, "mnist": 0.2}}, None), ({"small": {"average": 0.1}}, None), ({}, None),
+    ],
+)  # fmt: skip
+def test_too_good_is_looked_at_and_not_refused(
+    known: dict[str, dict[str, float]], found: str | None, honest: Path, means: Means
+) -> None:
+    result = verify(honest, means=dataclasses.replace(means, best_known=known))
     assert result.outcome == "ok"
-    assert "too good" in result.of("warning")[0].what
+    warnings = [finding.what for finding in result.of("warning")]
+    assert warnings == [] if found is None else "too good" in warnings[0] and found in warnings[0]
 
 
 def test_a_file_of_the_entry_at_fault_is_not_our_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
