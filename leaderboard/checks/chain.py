@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from harness import order
 from harness.config import locked_differences
 from harness.eval.suite import Task
 from harness.records import PROTOCOL
 from leaderboard.case import Case, Notes, error, warning
+from leaderboard.entries import kind_of
 
 
 def seeds(case: Case) -> Notes:
@@ -109,12 +111,14 @@ def sources(case: Case) -> Notes:
 
 
 def protocol(case: Case) -> Notes:
-    """All records are of the protocol that this verifier knows."""
+    """All records are of the protocol that this verifier knows; training in another order bears a name of its own."""
+    fed = order.protocol(case.runs[0].config.payload.get("order"))
     for path in sorted(["entry.json", *case.entry.record.inputs]):
         if path.endswith(".json"):
             record = case.entry.record if path == "entry.json" else case.entry.read(path)
-            if record.protocol != PROTOCOL:
-                yield error(path, f"protocol {record.protocol[:40]!r}, this verifier knows {PROTOCOL}")
+            known = fed if kind_of(path) in ("train", "ledger") else PROTOCOL
+            if record.protocol != known:
+                yield error(path, f"protocol {record.protocol[:40]!r}, this verifier knows {known[:40]}")
 
 
 def summary(case: Case) -> Notes:

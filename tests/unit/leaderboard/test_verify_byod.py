@@ -122,5 +122,7 @@ def test_a_swapped_uid_list(spoiled: Path, means: Means) -> None:
     uids[-1] = uid.from_hex(["f" * 32])[0]
     uid.save(spoiled / "pool" / "uids.npy", uids)
     digest = sha256_file(spoiled / "pool" / "uids.npy")
+    assert any("its digest of the uids" in p for p in problems(spoiled, means))
+    changed(spoiled, "pool/pool.json", lambda r: r["payload"].update(uids=uid.digest(uids)))
     changed(spoiled, "entry.json", lambda e: e["inputs"].update({"pool/uids.npy": digest}))
     assert any("source byod-2 does not hold the uids of its record" in p for p in problems(spoiled, means))
