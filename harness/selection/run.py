@@ -122,7 +122,6 @@ def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
     done = finished(place, work)
     if done is not None:
         return done
-    started = time.monotonic()
     unknown, first = pool.strangers(subset.uids)
     if unknown:
         raise ArtifactError(
@@ -130,7 +129,7 @@ def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
         )
     subset.save(place.uids)
     inputs, more = {"pool": pool.digest}, {"method": None, "remarks": list[str]()}
-    write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
+    write_record(place.record, record_of(subset, inputs, more, work=work, seconds=None))
     return Subset.load(place.uids)
 
 
@@ -224,8 +223,13 @@ def finished(place: Place, work: str) -> Subset | None:
     return subset
 
 
-def record_of(subset: Subset, inputs: dict[str, str], more: dict[str, Any], *, work: str, seconds: float) -> Record:
-    """The record of a subset; `work` is a digest of what it was made from, for `finished`."""
+def record_of(
+    subset: Subset, inputs: dict[str, str], more: dict[str, Any], *, work: str, seconds: float | None
+) -> Record:
+    """The record of a subset; `work` is a digest of what it was made from, for `finished`.
+
+    `seconds` is what the choice took, None where that is not known: of a ready uid file.
+    """
     payload = {
         "uids": subset.digest,
         "size": len(subset),

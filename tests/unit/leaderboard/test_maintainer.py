@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,7 +23,7 @@ from leaderboard.case import Case, Means
 from leaderboard.checks import rescored, retrained
 from leaderboard.entries import Entry
 from leaderboard.findings import Finding, Verification
-from leaderboard.site import build
+from leaderboard.site import build, command
 from leaderboard.verified import recall, remember
 from leaderboard.verify import verify
 
@@ -114,6 +115,35 @@ def test_what_a_request_takes_away_or_leaves_behind_is_found(
     assert "tiny/other: was removed" in capsys.readouterr().out
     git("checkout", ".")
     assert commands.command(arguments) == 0
+
+
+def test_files_that_nobody_can_fetch_are_looked_at(above: Path, means: Means) -> None:
+    result = verify(above, means=means)
+    assert [finding.what for finding in result.of("warning") if finding.check == "addresses"]
+    where = Path(shutil.copytree(above, above.parents[1] / "with-addresses" / "above"))
+    record = json.loads((where / "entry.json").read_text())
+    record["payload"]["elsewhere"]["uids.npy"]["url"] = "https://example.org/uids.npy"
+    (where / "entry.json").write_text(json.dumps(record))
+    assert "addresses" not in {finding.check for finding in verify(where, means=means).findings}
+
+
+def _commands(folder: Path) -> list[str]:
+    board = Board.load(folder.parents[1], verified=folder.parents[1] / "none")
+    return command(next(row for row in board.rows if row.entry.slug == folder.name)).split("\n")
+
+
+def test_how_to_run_it_again_says_where_the_uid_file_is(honest: Path, above: Path) -> None:
+    method, again = [compose(shlex.split(line)[3:]) for line in _commands(honest) if line[0] != "#"]
+    assert (method.method.name, again.subset) == ("clip_score", "leaderboard/entries/tiny/honest/uids.npy")
+    said = _commands(above)
+    assert "# (its authors give no address; ask them)" in said
+    config = compose(shlex.split(said[-1])[3:])
+    assert (config.subset, config.pool.path, config.eval.data_dir) == ("FILES/uids.npy", "POOL", "TASKS")
+    where = Path(shutil.copytree(above, above.parents[1] / "debug" / "published"))
+    record = json.loads((where / "entry.json").read_text())
+    record["payload"]["elsewhere"]["uids.npy"]["url"] = "https://example.org/uids.npy"
+    (where / "entry.json").write_text(json.dumps(record))
+    assert "python -m leaderboard verify leaderboard/entries/debug/published --files FILES --fetch" in _commands(where)
 
 
 def _result(entry: Path, level: str, outcome: str, reached: str | None) -> Verification:
