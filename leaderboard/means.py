@@ -7,11 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from harness import executor, files, uid
+from harness import files, uid
 from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError
-from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
-from harness.tiny import cache as tiny
 from harness.uid import Uids
 from leaderboard.entries import Entry, is_entry_path
 from leaderboard.findings import Level
@@ -69,6 +67,10 @@ def generated_pool(folder: Path) -> SealedPool | None:
             return None
     except HarnessError:
         return None  # verify says what is wrong with it
+    from harness import executor
+    from harness.pool.seal import seal
+    from harness.tiny import cache as tiny
+
     return seal(tiny.ensure_pool(), executor=executor.local())
 
 

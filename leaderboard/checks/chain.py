@@ -101,7 +101,8 @@ def sources(case: Case) -> Notes:
 
 def protocol(case: Case) -> Notes:
     """All records are of the protocol that this verifier knows; training in another order bears a name of its own."""
-    fed = order.protocol(case.runs[0].config.payload.get("order"))
+    chosen: Any = case.runs[0].config.payload.get("order")
+    fed = order.protocol(chosen)
     for path in sorted(["entry.json", *case.entry.record.inputs]):
         if path.endswith(".json"):
             record = case.entry.record if path == "entry.json" else case.entry.read(path)

@@ -19,7 +19,7 @@ from harness.entry_schema import About
 from harness.files import sha256_file
 from harness.pool.sealed import SealedPool
 from harness.pool.union import unite
-from harness.records import Record
+from harness.records import Record, read_record
 from leaderboard.board import Board
 from leaderboard.case import Means
 from leaderboard.site import build, command
@@ -54,6 +54,10 @@ def changed(folder: Path, path: str, change: Callable[[dict[str, Any]], None]) -
     if path != "entry.json":
         entry["inputs"][path] = Record.model_validate(value).digest
         (folder / "entry.json").write_text(json.dumps(entry))
+
+
+def pool_digest(folder: Path) -> str:
+    return read_record(folder / "pool" / "pool.json", "pool").digest
 
 
 @pytest.fixture
@@ -132,7 +136,8 @@ def test_a_swapped_uid_list(spoiled: Path, means: Means) -> None:
     uids[-1] = uid.from_hex(["f" * 32])[0]
     uid.save(spoiled / "pool" / "uids.npy", uids)
     digest = sha256_file(spoiled / "pool" / "uids.npy")
+    changed(spoiled, "entry.json", lambda e: e["inputs"].update({"pool/uids.npy": digest}))
     assert any("its digest of the uids" in p for p in problems(spoiled, means))
     changed(spoiled, "pool/pool.json", lambda r: r["payload"].update(uids=uid.digest(uids)))
-    changed(spoiled, "entry.json", lambda e: e["inputs"].update({"pool/uids.npy": digest}))
+    changed(spoiled, "entry.json", lambda e: e["payload"]["pool"].update(digest=pool_digest(spoiled)))
     assert any("source byod-2 does not hold the uids of its record" in p for p in problems(spoiled, means))
