@@ -91,7 +91,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """An empty temporary folder that takes the place of `path`, and of all that is there, when the block ends well.
 
-    Raises InfraError if the disk is full or the folder cannot be written.
+    Raises InfraError if the disk is full or the folder cannot be written, ArtifactError if `path` is a file.
     """
     target = Path(path)
     try:
@@ -99,13 +99,18 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
     except OSError as error:
         raise from_os_error(error, target) from error
-    new = workplace / "new"
+    new, old = workplace / "new", workplace / "old"
     try:
         new.mkdir()
         yield new
-        if target.exists():
-            target.rename(workplace / "old")
-        new.rename(target)
+        if target.is_dir():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
     except OSError as error:
         raise from_os_error(error, target) from error
     finally:

@@ -178,7 +178,9 @@ def _changes(folder: Path, commit: str) -> list[str]:
     """Files below `folder` that git sees changed since the merge base with `commit`, committed or not, or removed."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, errors="surrogateescape", check=False
+        )
         if done.returncode:
             raise ConfigError(f"--changed-since {commit}: git says: {done.stderr.strip()}")
         return done.stdout

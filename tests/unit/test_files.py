@@ -33,6 +33,9 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         (draft / "three").touch()
         raise ValueError("stop")
     assert [p.name for p in tmp_path.rglob("*")] == ["a", "two"]
+    with pytest.raises(ArtifactError, match="a file stands"), files.atomic_folder(tmp_path / "a" / "two"):
+        pass
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "two"]
 
 
 def test_what_killed_commands_left_is_removed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shlex
 import shutil
 import subprocess
@@ -104,12 +105,15 @@ def test_what_a_request_takes_away_or_leaves_behind_is_found(
     arguments = ["verify", str(root), "--changed-since", "main", "--pool", sealed.seal_dir]
     (spoiled.parent / "other" / "entry.json").unlink()
     (root / "note \u00e9.txt").write_text("new")
+    (root / os.fsdecode(b"\xff")).touch()
     assert commands.command(arguments) == 1
     said = capsys.readouterr().out
     assert "tiny/other: is in no entry" in said
     assert "note \u00e9.txt: is in no entry" in said
     assert "tiny/spoiled" not in said
+    assert r"\udcff: is in no entry" in said
     (root / "note \u00e9.txt").unlink()
+    (root / os.fsdecode(b"\xff")).unlink()
     shutil.rmtree(spoiled.parent / "other")
     assert commands.command(arguments) == 1
     assert "tiny/other: was removed" in capsys.readouterr().out
