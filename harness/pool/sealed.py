@@ -52,10 +52,13 @@ class SealedPool:
     """Of a union: name of each pool in it to that pool's path and folder of sealed files. Empty for any other pool."""
 
     @classmethod
-    def open(cls, path: str, seal_dir: str | None = None) -> Self:
-        """The sealed pool in `path`; ArtifactError if it is not sealed or its files do not fit together."""
+    def open(cls, path: str, seal_dir: str | None = None, *, record: Record | None = None) -> Self:
+        """The sealed pool in `path`; ArtifactError if it is not sealed or its files do not fit together.
+
+        `record` is its pool.json where that stands in another folder.
+        """
         where = str(seal_dir or path)
-        record = read_pool_record(where)
+        record = record or read_pool_record(where)
         table = load_table(where)
         uids = uid.load(join(where, "uids.npy"))
         borders = np.concatenate([np.zeros(1, np.int64), np.cumsum(table["samples"], dtype=np.int64)])

@@ -124,7 +124,6 @@ def adopt(path: str, *, pool: Pool, out: Path, intersect: bool = False) -> Subse
     done = finished(place, work)
     if done is not None:
         return done
-    started = time.monotonic()
     unknown, first = pool.strangers(given.uids)
     if unknown and (not intersect or unknown == len(given)):
         raise ArtifactError(
@@ -139,10 +138,7 @@ def adopt(path: str, *, pool: Pool, out: Path, intersect: bool = False) -> Subse
         requested = {"size": len(given), "distinct": given.distinct}
         more["intersected"] = {"subset": given.digest, "requested": requested, "lost": lost}
         say(f"{path}: {kept_of(given, subset)}")
-    write_record(
-        place.record,
-        record_of(subset, {"pool": pool.digest}, more, work=work, seconds=time.monotonic() - started),
-    )
+    write_record(place.record, record_of(subset, {"pool": pool.digest}, more, work=work, seconds=None))
     return subset
 
 
@@ -236,8 +232,13 @@ def finished(place: Place, work: str) -> Subset | None:
     return subset
 
 
-def record_of(subset: Subset, inputs: dict[str, str], more: dict[str, Any], *, work: str, seconds: float) -> Record:
-    """The record of a subset; `work` is a digest of what it was made from, for `finished`."""
+def record_of(
+    subset: Subset, inputs: dict[str, str], more: dict[str, Any], *, work: str, seconds: float | None
+) -> Record:
+    """The record of a subset; `work` is a digest of what it was made from, for `finished`.
+
+    `seconds` is what the choice took, None where that is not known: of a ready uid file.
+    """
     payload = {
         "uids": subset.digest,
         "size": len(subset),

@@ -197,7 +197,8 @@ def test_a_ready_file_is_adopted(pool: Pool, tmp_path: Path) -> None:
     uid.save(tmp_path / "mine.npy", pool.uids()[3:9])
     subset = run.adopt(str(tmp_path / "mine.npy"), pool=pool, out=tmp_path / "out")
     assert len(subset) == 6
-    assert read_record(tmp_path / "out" / "subset.json", "subset").payload["method"] is None
+    record = read_record(tmp_path / "out" / "subset.json", "subset")
+    assert (record.payload["method"], record.provenance["seconds"]) == (None, None)
     uid.save(tmp_path / "bad.npy", uid.sort(uid.from_hex([STRANGER, *uid.to_hex(pool.uids())])))
     with pytest.raises(ArtifactError, match=f"1 of 51 uids are not in the pool .* the first is {STRANGER}"):
         run.adopt(str(tmp_path / "bad.npy"), pool=pool, out=tmp_path / "out2")
