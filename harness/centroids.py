@@ -24,6 +24,8 @@ Floats = npt.NDArray[Any]
 Start = Literal["random", "spread"]
 ITERATIONS = 20
 CLUSTERS = 100_000
+SAMPLES = {"large": 0.3, "xlarge": 0.03}
+"""Scale to the fraction of the captions that the reference draws there; elsewhere it takes all."""
 ROWS_A_CLUSTER = 128
 """Rows of the whole pool for each centroid where their number is not given: the reference's ratio at small."""
 
