@@ -5,6 +5,7 @@ unofficial. Everything under `train` and `eval` but `train.order`, `eval.suite` 
 this machine does the work, and changes no result.
 """
 
+import json
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
@@ -139,6 +140,8 @@ class RunConfig(StrictModel):
     method: MethodConfig
     subset: str | None = None
     """A ready uid file instead of a method."""
+    intersect: bool = False
+    """Leave out uids of `subset` that the pool does not hold, instead of refusing them."""
     pool: PoolConfig = PoolConfig()
     byod: list[ByodFolder] = Field(default=[], max_length=1000)
     """Data from elsewhere, mixed with what is chosen from the pool: the run is one of the byod track."""
@@ -215,10 +218,16 @@ def load_scale(name: str) -> Scale:
 
 
 def locked_differences(scale: Scale) -> list[str]:
-    """Names `scale.x` of the values that differ from the locked recipe of that scale's name."""
+    """Names `scale.x` of the values that differ from the locked recipe of that scale's name.
+
+    Where the recipe's own file is not the one whose digest is locked, its name.
+    """
     if scale.name not in scale_names():
         return ["scale.name"]
-    locked = load_scale(scale.name).model_dump()
+    recipe = load_scale(scale.name)
+    if recipe.digest != json.loads((data_dir("configs") / "scale" / "locked.json").read_text()).get(scale.name):
+        return [f"configs/scale/{scale.name}.yaml"]
+    locked = recipe.model_dump()
     return [f"scale.{key}" for key, value in scale.model_dump().items() if value != locked[key]]
 
 

@@ -146,7 +146,7 @@ class Order:
         if strangers:
             raise ArtifactError(
                 f"{strangers:,} of the {len(self._subset):,} uids of the subset are not in the sealed pool; "
-                "take them out, or seal the pool they come from"
+                "`python -m harness.select subset=FILE intersect=true out=KEPT.npy` leaves them out"
             )
         return totals
 

@@ -85,8 +85,7 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
         )
     models.config(settings.model)
     pool = Pool.open(sealed.path, sealed=sealed)
-    if not len(pool):
-        raise ArtifactError(f"{sealed.path}: no row of the metadata is in the sealed pool; seal it again")
+    pool.count()  # an error where the metadata are of other pairs
     # Resolved where the work is done: a cluster's driver may have no GPU.
     device = next(executor.stream(_device, [settings.device], name="device", quiet=True))
     precision = settings.precision or ("fp32" if device == "cpu" else "amp_bfloat16")

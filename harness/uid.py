@@ -32,8 +32,6 @@ BLOCK = 1 << 18
 """Rows worked on at once: their words fit the processor's cache."""
 SORT_BLOCK = 1 << 23
 """Rows sorted at once where an array is sorted through files."""
-SPARSE = 128
-"""Rows of a table for each uid sought in it from which on a binary search costs less than reading the table."""
 MERGE_BLOCK = 1 << 19
 """Rows merged at once: they still fit a cache."""
 
@@ -145,9 +143,6 @@ def _find_block(table: Uids, queries: Uids, found: npt.NDArray[np.int64]) -> Non
     wanted = np.ascontiguousarray(queries["f0"])
     start = bisect.bisect_left(table["f0"], wanted[0])
     stop = bisect.bisect_right(table["f0"], wanted[-1])
-    if stop - start > SPARSE * len(wanted):
-        found[:] = _find_from(table, wanted, queries["f1"], np.full(len(wanted), start, dtype=np.int64))
-        return
     done = 0
     while start < stop and done < len(wanted):
         high = np.ascontiguousarray(table["f0"][start : min(start + BLOCK, stop)])
@@ -164,15 +159,15 @@ def _find_block(table: Uids, queries: Uids, found: npt.NDArray[np.int64]) -> Non
         found[done + hit[equal]] = position[equal]
         if (at < low).any():
             later = at < low
-            found[done + hit[later]] = _find_from(table, part[hit[later]], low[later], position[later])
+            found[done + hit[later]] = _find_low(table, part[hit[later]], low[later], position[later])
         done = upto
         start += len(high)
 
 
-def _find_from(
+def _find_low(
     table: Uids, high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64], first: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """Binary search by both words, for queries whose first equal row in `table` is `first` or a later one."""
+    """Binary search by low word, for queries whose high word stands several times in `table` from row `first` on."""
     left, right = first.copy(), np.full(len(first), len(table), dtype=np.int64)
     while True:
         open_ = left < right
@@ -269,9 +264,15 @@ def upto(uids: Uids, high: int, low: int) -> int:
 
 def digest(uids: Uids) -> str:
     """sha256 (hex) over the little-endian bytes of `uids` in their given order."""
+    return digest_pieces([uids])
+
+
+def digest_pieces(pieces: Iterable[Uids]) -> str:
+    """`digest` of the concatenation of `pieces`."""
     state = hashlib.sha256()
-    for start in range(0, len(uids), 1 << 20):
-        state.update(np.ascontiguousarray(uids[start : start + (1 << 20)]).tobytes())
+    for uids in pieces:
+        for start in range(0, len(uids), 1 << 20):
+            state.update(np.ascontiguousarray(uids[start : start + (1 << 20)]).tobytes())
     return state.hexdigest()
 
 

@@ -65,15 +65,11 @@ def test_sorting_is_stable(pairs: list[tuple[int, int]]) -> None:
 
 
 @settings(max_examples=60)
-@given(PAIRS, PAIRS, st.sampled_from([0, 1, 128]))
-def test_find_gives_the_first_equal_row(
-    table: list[tuple[int, int]], queries: list[tuple[int, int]], sparse: int
-) -> None:
+@given(PAIRS, PAIRS)
+def test_find_gives_the_first_equal_row(table: list[tuple[int, int]], queries: list[tuple[int, int]]) -> None:
     ordered = sorted(table)
     wanted = [ordered.index(query) if query in ordered else -1 for query in queries + table]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(uid, "SPARSE", sparse)
-        assert uid.find(array(ordered), array(queries + table)).tolist() == wanted
+    assert uid.find(array(ordered), array(queries + table)).tolist() == wanted
 
 
 def test_find_works_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
