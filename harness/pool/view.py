@@ -7,7 +7,6 @@ import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from harness.executor import Executor
 from harness.files import join, list_files, open_file, stamp
 from harness.pool import reading, scanning
 from harness.pool.keeping import gathered, identity, resumable
+from harness.pool.masks import Masks
 from harness.pool.ranking import nth_largest
 from harness.pool.reading import MetadataFile, Ranges, Stretch, stretches
 from harness.pool.sealed import SealedPool
@@ -308,14 +308,14 @@ class Pool:
         if self.sealed is None:
             return self._plain_files
         rows = [file.rows for file in self._plain_files]
-        _ = self._realised
-        return self.executor.map(
-            self._masked, self._plain_files, name="realised", unit="rows", weights=rows, threads=True
-        )
+        masks = Masks(self.sealed, len(self._holdout))
+        if not all(map(masks.kept, self._plain_files)):
+            _ = self._realised
+        work = partial(masks.masked, self._visible)
+        return self.executor.map(work, self._plain_files, name="realised", unit="rows", weights=rows, threads=True)
 
-    def _masked(self, file: MetadataFile) -> MetadataFile:
-        visible = self.contains(scanning.uids(file, {}))
-        return file if visible.all() else replace(file, mask=np.packbits(visible).tobytes())
+    def _visible(self, file: MetadataFile) -> npt.NDArray[np.bool_]:
+        return self.contains(scanning.uids(file, {}))
 
 
 def _opened(beside: dict[str, str], path: str) -> MetadataFile:
