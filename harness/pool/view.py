@@ -1,6 +1,5 @@
 """The pool as methods see it: metadata and embeddings, read-only, never more than one file per worker in memory."""
 
-import copy
 import hashlib
 import os
 import traceback
@@ -10,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,7 @@ import numpy.typing as npt
 from harness import executor as executors
 from harness import uid
 from harness.errors import ArtifactError, HarnessError, MethodError
-from harness.executor import Executor
+from harness.executor import Executor, LocalExecutor
 from harness.files import join, list_files, open_file, stamp
 from harness.pool import reading, scanning
 from harness.pool.keeping import gathered, identity, resumable
@@ -72,9 +71,16 @@ class Pool:
 
     def resuming(self, scratch: Path) -> "Pool":
         """This pool, keeping what each pass over it has finished in `scratch`, for the same passes of a later run."""
-        other = copy.copy(self)
+        other = Pool.__new__(Pool)
+        other.__dict__.update(self.__dict__)
         other._scratch, other._passes, other._arrays = scratch, Counter(), 0
         return other
+
+    def __reduce__(self) -> NoReturn:
+        raise MethodError(
+            "a function that works on the pool's files runs in other processes and cannot use `pool` there; ask the "
+            "pool before, and let the function use the answer"
+        )
 
     def __len__(self) -> int:
         return sum(file.count for file in self._files)
@@ -283,6 +289,8 @@ class Pool:
             executor = executors.local(1)
         elif self._scratch is not None and not threads:
             work = self._resumed(work, self._scratch)
+        if not threads:
+            work = executors.carried(work)
         return executor.stream(work, files, name=name, unit="rows", weights=rows, threads=threads)
 
     def _resumed(self, work: Callable[[MetadataFile], list[Any]], scratch: Path) -> Callable[[MetadataFile], list[Any]]:
@@ -312,9 +320,9 @@ class Pool:
             return self._plain_files
         rows = [file.rows for file in self._plain_files]
         _ = self._realised
-        return self.executor.map(
-            self._masked, self._plain_files, name="realised", unit="rows", weights=rows, threads=True
-        )
+        # Threads of this process, whatever the executor: the sorted uids would be too much to ship to each worker.
+        here = self.executor if isinstance(self.executor, LocalExecutor) else executors.local()
+        return here.map(self._masked, self._plain_files, name="realised", unit="rows", weights=rows, threads=True)
 
     def _masked(self, file: MetadataFile) -> MetadataFile:
         visible = self.contains(scanning.uids(file, {}))

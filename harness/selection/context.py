@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from harness.config import Scale
+from harness.errors import MethodError
 from harness.executor import Executor
 from harness.progress import Progress
 
@@ -27,6 +29,12 @@ class SelectionContext:
     progress: type[Progress] = Progress
     """`with ctx.progress("what", total=n, unit="rows") as bar: bar.advance(k)` for a long step of one's own."""
     remarks: list[str] = field(default_factory=list)
+
+    def __reduce__(self) -> NoReturn:
+        raise MethodError(
+            "a function that works on the pool's files runs in other processes and cannot use `ctx` there; take what it "
+            "needs out of it before, as in `scratch = ctx.scratch`"
+        )
 
     def remark(self, text: str) -> None:
         """Put one sentence into the subset's record: which model or data file was used. Nothing about time or place."""

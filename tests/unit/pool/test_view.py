@@ -9,6 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import cloudpickle  # type: ignore[import-untyped]
 import fsspec
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,11 @@ import pytest
 from metadata_pool import CAPTIONS, table_of, uid_hex, write_features, write_file, write_metadata
 
 from harness import Pool, executor, uid
+from harness.config import load_scale
 from harness.errors import ArtifactError, MethodError
 from harness.pool import keeping, view
 from harness.pool.sealed import SealedPool
+from harness.selection.context import SelectionContext
 
 SIZES = (40, 25, 35)
 SCORE = "clip_l14_similarity_score"
@@ -110,14 +113,13 @@ def test_row_groups_outside_a_range_are_not_read(tmp_path: Path, monkeypatch: py
         return plain(self, *args, row_groups=row_groups, **more)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", noting)
-    seen: list[int] = []
 
     def note(table: Any) -> npt.NDArray[np.bool_]:
-        seen.append(table.num_rows)
+        (tmp_path / "seen").write_text(str(table.num_rows))
         return np.ones(table.num_rows, dtype=bool)
 
     assert len(Pool.open(tmp_path).filter(note, columns=["text"], within={SCORE: (0.5, None)})) == 14
-    assert read == [3] and sum(seen) == 14
+    assert read == [3] and (tmp_path / "seen").read_text() == "14"
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.01, 0.29, 0.3, 0.5, 0.97, 0.99, 0.999])
@@ -314,6 +316,68 @@ def test_a_function_that_raises_is_told_with_file_and_traceback(
     finally:
         pool.executor.close()
     assert "in broken_filter" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_what_a_function_uses_is_a_copy_for_each_file_at_every_size(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    if not inline:
+        monkeypatch.setattr(view, "INLINE_ROWS", 0)
+    seen, rng = [], np.random.default_rng(0)
+
+    def draw(table: Any) -> float:
+        seen.append(table.num_rows)
+        return float(rng.random())
+
+    drawn = pool.map(draw, columns=["text"])
+    assert seen == [] and drawn == [np.random.default_rng(0).random()] * len(SIZES)
+    lock = threading.Lock()
+    for use, said in (
+        (pool, "cannot use `pool` there"),
+        (context(pool), r"cannot use `ctx` there; take .* as in `scratch = ctx\.scratch`"),
+        (lock, "cannot be sent there .*lock"),
+    ):
+        with pytest.raises(MethodError, match=said):
+            pool.map(lambda table, use=use: str(use), columns=["text"])
+
+
+def context(pool: Pool) -> SelectionContext:
+    return SelectionContext(
+        rng=np.random.default_rng(0), scale=load_scale("tiny"), samples_seen=1, scratch=Path("scratch"),
+        executor=pool.executor,
+    )  # fmt: skip
+
+
+class Far(executor.Executor):
+    """Like a cluster: all that is worked on is sent there, and little of it."""
+
+    workers = 2
+    largest = 0
+
+    def _results(self, fn: Any, items: Any, name: str, threads: int) -> Iterator[Any]:
+        for item in items:
+            sent = cloudpickle.dumps((fn, item))
+            self.largest = max(self.largest, len(sent))
+            function, there = cloudpickle.loads(sent)
+            yield function(there)
+
+
+def test_little_of_a_sealed_pool_is_sent_to_other_machines(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "INLINE_ROWS", 0)
+    real = [*every()[::3], *(uid_hex(("elsewhere", row)) for row in range(5000))]
+    far = Far()
+
+    def found(workers: executor.Executor) -> list[Any]:
+        pool = Pool.open(folder, sealed=sealed(folder, real), holdout=9, executor=workers).resuming(tmp_path / "kept")
+        keep = pool.threshold(SCORE, keep=0.4)
+        uids = pool.filter(lambda table: np.ones(table.num_rows, bool), columns=["text"], within={SCORE: (keep, None)})
+        return [len(pool), keep, hexes(uids), hexes(pool.sample(5, rng=np.random.default_rng(0)))]
+
+    assert found(far) == found(executor.local(1))
+    assert 0 < far.largest < 20_000 < 16 * len(real)
 
 
 def test_an_interrupted_pass_goes_on_with_the_files_that_are_left(
