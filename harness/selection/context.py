@@ -32,8 +32,8 @@ class SelectionContext:
 
     def __reduce__(self) -> NoReturn:
         raise MethodError(
-            "a function that works on the pool's files runs in other processes and cannot use `ctx` there; take what it "
-            "needs out of it before, as in `scratch = ctx.scratch`"
+            "a function that works on the pool's files runs in other processes and cannot use `ctx` there; take what "
+            "it needs out of it before, as in `scratch = ctx.scratch`"
         )
 
     def remark(self, text: str) -> None:
