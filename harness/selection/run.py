@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from harness import uid
 from harness.config import MethodConfig, Scale
-from harness.errors import ArtifactError, HarnessError, MethodError, from_os_error
+from harness.errors import ArtifactError, ConfigError, HarnessError, MethodError, from_os_error
 from harness.executor import Executor
-from harness.files import stamp
+from harness.files import lock, stamp
 from harness.pool.view import Pool
 from harness.progress import say
 from harness.provenance import provenance
@@ -33,7 +33,8 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     `out` is a folder (uids.npy, subset.json), or the uid file itself (FILE.npy, with FILE.json beside it). A finished
     selection with the same method, source, parameters, seed and pool (in the same state) is taken as it is.
     Raises ConfigError before any work if a parameter does not fit, MethodError if the function raises or returns
-    something that is not a subset of the pool.
+    something that is not a subset of the pool, InfraError if another process is choosing for `out`, or if the disk or
+    the memory is full.
     """
     params = plugins.bind(method, config.params)
     settings = {"name": config.name, "target": config.target, "seed": config.seed, "params": _plain(params)}
@@ -46,21 +47,22 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     if done is not None:
         return done
     started = time.monotonic()
-    scratch = _scratch(place.scratch, work)
-    ctx = SelectionContext(
-        rng=np.random.default_rng(config.seed),
-        scale=scale,
-        samples_seen=scale.samples_seen,
-        scratch=scratch,
-        executor=executor,
-    )
-    pool = pool.resuming(scratch / "pool")
-    subset = checked(call(method, pool, ctx, params), pool=pool, name=method.name)
-    inputs = {"pool": pool.digest}
-    subset.save(place.uids)
-    more = {"method": settings, "remarks": ctx.remarks}
-    write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
-    shutil.rmtree(place.scratch, ignore_errors=True)
+    with lock(place.scratch):
+        scratch = _scratch(place.scratch, work)
+        ctx = SelectionContext(
+            rng=np.random.default_rng(config.seed),
+            scale=scale,
+            samples_seen=scale.samples_seen,
+            scratch=scratch,
+            executor=executor,
+        )
+        pool = pool.resuming(scratch / "pool")
+        subset = checked(call(method, pool, ctx, params), pool=pool, name=method.name)
+        inputs = {"pool": pool.digest}
+        subset.save(place.uids)
+        more = {"method": settings, "remarks": ctx.remarks}
+        write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
+        shutil.rmtree(place.scratch, ignore_errors=True)
     return Subset.load(place.uids)
 
 
@@ -92,8 +94,10 @@ class Place:
 
     @classmethod
     def of(cls, out: Path) -> Self:
-        """In the folder `out`, or at the uid file itself."""
+        """In the folder `out`, or at the uid file itself; ConfigError if that belongs to a run."""
         if out.suffix == ".npy":
+            if out.name == "uids.npy" and (out.parent / "config.json").exists():
+                raise ConfigError(f"setting out: {out} is the uid file of the run in {out.parent}; choose another file")
             return cls(uids=out, record=out.with_suffix(".json"), scratch=out.with_name(f".{out.stem}.scratch"))
         return cls(uids=out / "uids.npy", record=out / "subset.json", scratch=out / "scratch")
 
@@ -104,7 +108,7 @@ def _scratch(folder: Path, work: str) -> Path:
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         for other in folder.iterdir():
-            if other != scratch:
+            if other.is_dir() and other != scratch:
                 shutil.rmtree(other)
     except OSError as error:
         raise from_os_error(error, folder) from error
