@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from harness import executor as executors
 from harness import uid
-from harness.errors import ArtifactError, HarnessError, MethodError
+from harness.errors import ArtifactError, HarnessError, MethodError, machines_fault
 from harness.executor import Executor, LocalExecutor
 from harness.files import join, list_files, open_file, stamp
 from harness.pool import reading, scanning
@@ -371,7 +371,9 @@ def _apply(fn: Callable[..., Any], stretch: Stretch, with_features: bool) -> Any
     except HarnessError:
         raise
     except (Exception, SystemExit) as error:
-        wrapped = MethodError(f"{stretch.file.path}: the function raised {type(error).__name__}: {error}")
+        wrapped = machines_fault(error, f"the function on {stretch.file.path}") or MethodError(
+            f"{stretch.file.path}: the function raised {type(error).__name__}: {error}"
+        )
         wrapped.add_note(traceback.format_exc())
         raise wrapped from error
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from harness import uid
 from harness.config import MethodConfig, Scale
-from harness.errors import ArtifactError, ConfigError, HarnessError, MethodError, from_os_error
+from harness.errors import ArtifactError, ConfigError, HarnessError, MethodError, from_os_error, machines_fault
 from harness.executor import Executor
 from harness.files import lock, stamp
 from harness.pool.view import Pool
@@ -25,6 +25,9 @@ from harness.selection.context import SelectionContext
 from harness.selection.plugins import Method
 from harness.subset import Subset
 from harness.uid import UID_DTYPE, Uids
+
+MAX_SIZE = 1 << 40
+"""Uids that a subset can hold, repeats counted: 16 TB."""
 
 
 def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, out: Path, executor: Executor) -> Subset:
@@ -139,7 +142,10 @@ def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
 
 
 def call(method: Method, pool: Pool, ctx: SelectionContext, params: dict[str, Any]) -> Any:
-    """What the method's function returns. An exception in it comes out as MethodError with its traceback as note."""
+    """What the method's function returns.
+
+    An exception in it comes out as MethodError with its traceback as note, as InfraError if disk or memory are full.
+    """
     try:
         return method.function(pool, ctx=ctx, **params)
     except MethodError as error:
@@ -147,7 +153,7 @@ def call(method: Method, pool: Pool, ctx: SelectionContext, params: dict[str, An
     except HarnessError:
         raise
     except (Exception, SystemExit) as error:  # sys.exit(0) of a method is no success of the command
-        wrapped = _named(method, f"raised {type(error).__name__}: {error}", error)
+        wrapped = machines_fault(error, ctx.scratch) or _named(method, f"raised {type(error).__name__}: {error}", error)
         wrapped.add_note("".join(traceback.format_exception(error)))
         raise wrapped from error
 
@@ -196,6 +202,12 @@ def _checked_counts(counts: Any, uids: Uids, name: str) -> npt.NDArray[np.int64]
         )
     if len(array) and int(array.min()) < 0:
         raise MethodError(f"method {name} returned a negative count ({int(array.min())}) in row {int(array.argmin())}")
+    # Unsigned counts that fell below zero are huge.
+    if (total := float(array.sum(dtype=np.float64))) > MAX_SIZE:
+        raise MethodError(
+            f"method {name} returned counts that add up to {total:.3g}, the largest ({int(array.max())}) in row "
+            f"{int(array.argmax())}; a subset holds at most {MAX_SIZE:.3g}"
+        )
     return array.astype(np.int64)
 
 

@@ -10,7 +10,7 @@ from metadata_pool import table_of, uid_hex, write_file, write_metadata
 
 from harness import Pool, Subset, executor, uid
 from harness.config import MethodConfig, load_scale
-from harness.errors import ArtifactError, ConfigError, MethodError
+from harness.errors import ArtifactError, ConfigError, InfraError, MethodError
 from harness.pool.sealed import SealedPool
 from harness.records import read_record
 from harness.selection import plugins, run
@@ -142,6 +142,8 @@ STRANGER = uid_hex("stranger")
         (lambda pool: (pool.uids(), np.ones(3, int)), "one whole number for each of the 50"),
         (lambda pool: (pool.uids(), np.ones(50)), "dtype float64"),
         (lambda pool: (pool.uids(), -np.ones(50, int)), r"negative count \(-1\) in row 0"),
+        (lambda pool: (pool.uids(), np.zeros(50, np.uint64) - np.uint64(1)), r"add up to 9\.22e\+20, the largest"),
+        (lambda pool: (pool.uids(), np.full(50, 1 << 60)), r"add up to 5\.76e\+19"),
         (lambda pool: np.concatenate([pool.uids(), uid.from_hex([STRANGER, STRANGER])]),
          f"returned 2 uids that are not in the pool.*{STRANGER}"),
     ],
@@ -176,6 +178,61 @@ def test_a_method_that_exits_does_not_end_the_command(pool: Pool, tmp_path: Path
 
     with pytest.raises(MethodError, match=r"method mine:select.* raised SystemExit: 0"):
         select(leaving, pool, tmp_path / "out")
+
+
+def full_disk(pool: Pool, /, *, ctx: Any) -> Any:
+    with open("/dev/full", "wb") as file:
+        np.zeros(1 << 20).tofile(file)
+
+
+def no_memory(pool: Pool, /, *, ctx: Any) -> Any:
+    np.zeros(1 << 50)
+
+
+def unwritable(pool: Pool, /, *, ctx: Any) -> Any:
+    Path("/sys/mine").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [
+        (full_disk, "{where}: the disk is full"),
+        (no_memory, "{where}: the memory is used up; use fewer workers"),
+        (unwritable, "/sys/mine: (permission denied|the file system is read-only)"),
+    ],
+)
+@pytest.mark.parametrize("on_a_file", [False, True])
+def test_a_full_disk_or_memory_is_not_held_against_the_method(
+    pool: Pool, tmp_path: Path, on_a_file: bool, work: Any, said: str
+) -> None:
+    def plain(pool: Pool, /, *, ctx: Any) -> Any:
+        return pool.map(lambda table: work(None, ctx=None)) if on_a_file else work(pool, ctx=ctx)
+
+    said = said.format(where=r"the function on .*0\.parquet" if on_a_file else f"{tmp_path}/out/scratch/.*")
+    with pytest.raises(InfraError, match=f"^{said}") as caught:
+        select(plain, pool, tmp_path / "out")
+    assert f"in {work.__name__}" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("name", ["out", "mine.npy"])
+def test_two_selections_for_one_place_do_not_work_at_once(pool: Pool, tmp_path: Path, name: str) -> None:
+    def again(inner: Pool, /, *, ctx: Any, first: bool = False) -> Any:
+        (ctx.scratch / "kept").touch()
+        if first:
+            with pytest.raises(InfraError, match="another command works in this folder"):
+                select(again, pool, tmp_path / name)
+        assert (ctx.scratch / "kept").exists()
+        return inner.uids()
+
+    assert len(select(again, pool, tmp_path / name, first=True)) == len(pool)
+    assert not list(tmp_path.rglob("*scratch*"))
+
+
+def test_the_uid_file_of_a_run_is_no_place_for_another_choice(pool: Pool, tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ConfigError, match=r"uids\.npy is the uid file of the run in .*; choose another file"):
+        select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "uids.npy")
+    assert len(select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "mine.npy")) == len(pool)
 
 
 def test_an_exception_on_a_file_names_method_and_file(pool: Pool, tmp_path: Path) -> None:
