@@ -19,6 +19,7 @@ from harness import uid
 from harness.errors import ArtifactError, HarnessError, MethodError, machines_fault
 from harness.executor import Executor, LocalExecutor
 from harness.files import join, list_files, open_file, stamp
+from harness.pool import features as npz
 from harness.pool import reading, scanning
 from harness.pool.keeping import gathered, identity, resumable
 from harness.pool.ranking import nth_largest
@@ -223,12 +224,8 @@ class Pool:
         `train` holds b32_img and l14_img (rows, width) and label (rows,) where the pool's maker offers them.
         """
         path = join(self.path, "targets", f"{name}.npz")
-        with open_file(path) as file:
-            try:
-                with np.load(file, allow_pickle=False) as arrays:
-                    return {key: arrays[key] for key in arrays.files}
-            except (ValueError, OSError) as error:
-                raise ArtifactError(f"{path}: not a readable npz file: {error}") from error
+        with open_file(path) as file, npz.reading(path), np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
 
     def target_texts(self) -> list[str]:
         """The lines of `<path>/targets/texts.txt`: captions like those that evaluation wants."""

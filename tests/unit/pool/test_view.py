@@ -279,8 +279,30 @@ def test_compressed_features_that_are_damaged_are_named(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[2000:2040] = bytes(40)
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=rf"{path}: not a whole npz file"):
+    with pytest.raises(ArtifactError, match=rf"{path}: not a readable npz file: .*; download it again"):
         list(Pool.open(tmp_path).features("b32_img"))
+
+
+@pytest.mark.parametrize("place", [b"PK\x01\x02", b"l14_txt.npy"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_features_that_are_damaged_anywhere_are_named(tmp_path: Path, compressed: bool, place: bytes) -> None:
+    write_metadata(tmp_path, (30,), features=False)
+    path = tmp_path / "metadata" / f"{0:032x}.npz"
+    write_features(path, 30, 0, compressed=compressed)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    begin, damaged = whole.index(place), 0
+    for _ in range(60):
+        content = bytearray(whole)
+        for at in rng.integers(begin, min(begin + 100, len(whole)), size=3):
+            content[at] = int(rng.integers(256))
+        path.write_bytes(content)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # NumPy's, of headers from Python 2
+                list(Pool.open(tmp_path).features("l14_txt"))
+        except ArtifactError as error:
+            assert str(error).startswith(f"{path}: "), error
+            damaged += 1
+    assert damaged > 20
 
 
 def test_unreadable_parquet_is_named(folder: Path) -> None:
