@@ -16,11 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFile
 from metadata_pool import CAPTIONS, table_of, uid_hex, write_features, write_file, write_metadata
 
 from harness import Pool, executor, uid
 from harness.config import load_scale
-from harness.errors import ArtifactError, MethodError
+from harness.errors import ArtifactError, InfraError, MethodError
 from harness.pool import keeping, view
 from harness.pool.sealed import SealedPool
 from harness.selection.context import SelectionContext
@@ -566,6 +567,29 @@ def test_a_pool_in_memory_of_fsspec_is_the_same(pool: Pool, folder: Path) -> Non
     system.put(str(folder), "/pool", recursive=True)
     try:
         assert answers(Pool.open("memory://pool")) == answers(pool)
+    finally:
+        system.rm("/pool", recursive=True)
+
+
+@pytest.mark.parametrize(("suffix", "below"), [(".parquet", 1 << 20), (".parquet", 500), (".npz", 1 << 20)])
+def test_a_store_that_fails_while_it_is_read_is_not_held_against_pool_or_method(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, below: int
+) -> None:
+    system = fsspec.filesystem("memory")
+    system.put(str(folder), "/pool", recursive=True)
+    plain, work = MemoryFile.read, lambda table, features: table.num_rows
+
+    def failing(self: Any, *arguments: Any) -> bytes:
+        if self.path.endswith(suffix) and self.tell() < below:
+            raise ConnectionResetError("connection reset by peer")
+        return bytes(plain(self, *arguments))
+
+    try:
+        pool = Pool.open("memory://pool")
+        assert sum(pool.map(work, columns=["text"], features=["b32_txt"])) == sum(SIZES)
+        monkeypatch.setattr(MemoryFile, "read", failing)
+        with pytest.raises(InfraError, match=rf"{0:032x}\{suffix}: the store did not answer \(connection reset"):
+            pool.map(work, columns=["text"], features=["b32_txt"])
     finally:
         system.rm("/pool", recursive=True)
 
