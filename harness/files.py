@@ -36,7 +36,7 @@ def answering(path: str | os.PathLike[str]) -> Iterator[None]:
     except HarnessError:
         raise
     except Exception as error:
-        if _is_missing(error) or (isinstance(error, OSError) and not is_remote(path)):
+        if isinstance(error, OSError) and (not is_remote(path) or _is_missing(error)):
             raise from_os_error(error, path) from error
         if not is_remote(path):
             raise
@@ -50,7 +50,7 @@ def answering(path: str | os.PathLike[str]) -> Iterator[None]:
         raise InfraError(f"{path}: the store did not answer ({shown}); run the same command again") from error
 
 
-def _is_missing(error: Exception) -> bool:
+def _is_missing(error: OSError) -> bool:
     # fsspec says the same of a server that it cannot reach, with the reason as cause.
     cause = error.__cause__
     known = cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404

@@ -347,6 +347,7 @@ def test_what_a_function_uses_is_a_copy_for_each_file_at_every_size(
 ) -> None:
     if not inline:
         monkeypatch.setattr(view, "INLINE_ROWS", 0)
+    pool.executor = executor.local(1)
     seen, rng = [], np.random.default_rng(0)
 
     def draw(table: Any) -> float:
