@@ -193,11 +193,14 @@ def carried(fn: Callable[[Item], Result]) -> Callable[[Item], Result]:
     except HarnessError:
         raise
     except Exception as error:
-        raise MethodError(
-            "a function that works on the pool's files runs in other processes, but something that it uses cannot be "
-            f"sent there ({type(error).__name__}: {error}); make that inside the function"
-        ) from error
+        reason = f"{type(error).__name__}: {error}"
+        raise left_behind("all that it holds", f"make inside it what cannot be sent ({reason})") from error
     return partial(_call, function)
+
+
+def left_behind(name: str, instead: str) -> MethodError:
+    """The error for a function that would take along what stays in this process."""
+    return MethodError(f"a function on the pool's files runs in other processes and cannot use {name} there; {instead}")
 
 
 def _call(function: bytes, item: Any) -> Any:

@@ -78,10 +78,7 @@ class Pool:
         return other
 
     def __reduce__(self) -> NoReturn:
-        raise MethodError(
-            "a function that works on the pool's files runs in other processes and cannot use `pool` there; ask the "
-            "pool before, and let the function use the answer"
-        )
+        raise executors.left_behind("`pool`", "ask it before, and let the function use the answer")
 
     def __len__(self) -> int:
         return sum(file.count for file in self._files)

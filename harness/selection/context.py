@@ -7,8 +7,7 @@ from typing import NoReturn
 import numpy as np
 
 from harness.config import Scale
-from harness.errors import MethodError
-from harness.executor import Executor
+from harness.executor import Executor, left_behind
 from harness.progress import Progress
 
 
@@ -31,10 +30,7 @@ class SelectionContext:
     remarks: list[str] = field(default_factory=list)
 
     def __reduce__(self) -> NoReturn:
-        raise MethodError(
-            "a function that works on the pool's files runs in other processes and cannot use `ctx` there; take what "
-            "it needs out of it before, as in `scratch = ctx.scratch`"
-        )
+        raise left_behind("`ctx`", "take what it needs out of it before, as in `scratch = ctx.scratch`")
 
     def remark(self, text: str) -> None:
         """Put one sentence into the subset's record: which model or data file was used. Nothing about time or place."""

@@ -360,7 +360,7 @@ def test_what_a_function_uses_is_a_copy_for_each_file_at_every_size(
     for use, said in (
         (pool, "cannot use `pool` there"),
         (context(pool), r"cannot use `ctx` there; take .* as in `scratch = ctx\.scratch`"),
-        (lock, "cannot be sent there .*lock"),
+        (lock, r"make inside it what cannot be sent \(TypeError: .*lock"),
     ):
         with pytest.raises(MethodError, match=said):
             pool.map(lambda table, use=use: str(use), columns=["text"])
