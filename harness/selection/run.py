@@ -26,6 +26,8 @@ from harness.selection.plugins import Method
 from harness.subset import Subset
 from harness.uid import UID_DTYPE, Uids
 
+METADATA_ONLY = "Chosen from the metadata alone: which pictures are there was not known."
+"""Remark in the record of a choice from a pool that is not sealed."""
 MAX_SIZE = 1 << 40
 """Uids that a subset can hold, repeats counted: 16 TB."""
 
@@ -58,6 +60,7 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
             samples_seen=scale.samples_seen,
             scratch=scratch,
             executor=executor,
+            remarks=[] if pool.sealed is not None else [METADATA_ONLY],
         )
         pool = pool.resuming(scratch / "pool")
         subset = checked(call(method, pool, ctx, params), pool=pool, name=method.name)

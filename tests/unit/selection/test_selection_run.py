@@ -13,6 +13,7 @@ from harness.config import MethodConfig, load_scale
 from harness.errors import ArtifactError, ConfigError, InfraError, MethodError
 from harness.pool.sealed import SealedPool
 from harness.records import read_record
+from harness.select import command
 from harness.selection import plugins, run
 from harness.selection.plugins import Method
 
@@ -47,13 +48,37 @@ def test_the_record_says_what_was_chosen_from_what(pool: Pool, tmp_path: Path) -
     record = read_record(tmp_path / "out" / "subset.json", "subset")
     assert record.inputs == {"pool": pool.digest}
     assert record.payload == {
-        "uids": subset.digest, "size": 7, "distinct": 7, "max_count": 1, "remarks": ["with a remark"],
+        "uids": subset.digest, "size": 7, "distinct": 7, "max_count": 1,
+        "remarks": [run.METADATA_ONLY, "with a remark"],
         "method": {"name": "custom", "target": "mine:select", "seed": 0, "params": {"n": 7}},
     }  # fmt: skip
     assert uid.digest(np.load(tmp_path / "out" / "uids.npy")) == subset.digest
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["subset.json", "uids.npy"]
     assert select(some, pool, tmp_path / "other", seed=1).digest != subset.digest
     assert select(some, pool, tmp_path / "again").digest == subset.digest
+
+
+def test_a_choice_can_be_made_before_the_pictures_are_there(
+    run_in: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = write_metadata(run_in / "pool", SIZES, features=False)
+    command([f"pool.path={folder}", "method=clip_score", "method.fraction=0.5", "out=mine.npy"])
+    said = capsys.readouterr()
+    pool = Pool.open(folder)
+    border = pool.threshold("clip_l14_similarity_score", keep=0.5)
+    wanted = pool.filter(within={"clip_l14_similarity_score": (border, None)})
+    assert "holds no pictures; chosen from its metadata alone" in said.err
+    assert said.out == f"mine.npy: {len(wanted)} uids, {len(wanted)} distinct\n" and 0 < len(wanted) < len(pool)
+    assert uid.digest(np.load("mine.npy")) == uid.digest(wanted)
+    assert read_record("mine.json", "subset").payload["remarks"] == [run.METADATA_ONLY]
+    assert not (folder / "pool.json").exists()
+    with pytest.raises(ConfigError, match="holds no pictures that could be held out"):
+        command([f"pool.path={folder}", "method=clip_score", "pool.holdout=5", "out=mine.npy"])
+    (folder / "shards").mkdir()
+    (folder / "shards" / "half.txt").touch()
+    with pytest.raises(ArtifactError, match=r"holds no \.tar"):
+        command([f"pool.path={folder}", "method=clip_score", "out=mine.npy"])
 
 
 def test_work_that_is_done_is_not_done_again(pool: Pool, tmp_path: Path) -> None:
@@ -290,7 +315,8 @@ def test_ray_chooses_the_same_from_a_sealed_pool(tmp_path: Path) -> None:
             from harness.config import MethodConfig, load_scale
             from harness.pool import view
             from harness.pool.sealed import SealedPool
-            from harness.selection import plugins, run
+            from harness.select import command
+from harness.selection import plugins, run
 
             view.INLINE_ROWS = 0
             ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
