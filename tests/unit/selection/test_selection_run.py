@@ -315,8 +315,7 @@ def test_ray_chooses_the_same_from_a_sealed_pool(tmp_path: Path) -> None:
             from harness.config import MethodConfig, load_scale
             from harness.pool import view
             from harness.pool.sealed import SealedPool
-            from harness.select import command
-from harness.selection import plugins, run
+            from harness.selection import plugins, run
 
             view.INLINE_ROWS = 0
             ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
