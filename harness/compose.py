@@ -13,6 +13,8 @@ from harness.errors import ConfigError, unknown_name
 from harness.files import data_dir
 from harness.selection import plugins
 
+METHOD_KEYS = plugins.OWN_SETTINGS
+
 
 def check_override(text: str, *, methods: Sequence[str], extra: Sequence[str] = ()) -> str:
     """One command-line override as hydra takes it; parameters of the method are let through (`++method.x=…`).
@@ -89,8 +91,8 @@ def from_hydra(values: Any) -> RunConfig:
         raise ConfigError(f"configuration: {error}") from error
     tree.pop("hydra", None)
     method = tree.get("method") or {}
-    params = {key: value for key, value in method.items() if key not in plugins.OWN_SETTINGS}
-    tree["method"] = {key: method[key] for key in plugins.OWN_SETTINGS if key in method} | {"params": params}
+    params = {key: value for key, value in method.items() if key not in METHOD_KEYS}
+    tree["method"] = {key: method[key] for key in METHOD_KEYS if key in method} | {"params": params}
     config = validated(RunConfig, tree)
     if config.method.name == "custom" and config.method.target is None:
         raise ConfigError("setting method.target: method=custom needs method.target=package.module:function")
