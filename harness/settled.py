@@ -26,16 +26,14 @@ def settle(run_dir: Path, config: RunConfig, sealed: SealedPool, method: plugins
         inputs["method"] = plugins.source_digest(method, config.method.params)
     elif config.subset is not None:
         inputs["subset"] = files.sha256_file(config.subset)
+    if (run_dir / FILE).exists():
+        require_settings(run_dir, config)
+        _require_same(run_dir, {"inputs": read_record(run_dir / FILE, "config").inputs}, {"inputs": inputs})
+        return
     record = Record(
         kind="config", inputs=inputs, payload=_payload(config), provenance=provenance(settings=config.model_dump())
     )
-    path = run_dir / FILE
-    if not path.exists():
-        write_record(path, record)
-        return
-    old = read_record(path, "config")
-    compared = {"protocol", "payload", "inputs"}
-    _require_same(run_dir, old.model_dump(include=compared), record.model_dump(include=compared))
+    write_record(run_dir / FILE, record)
 
 
 def read_settings(run_dir: Path) -> RunConfig:
