@@ -134,6 +134,8 @@ def _coherent(config: RunConfig) -> RunConfig:
         name = parts[0] if config.method.name == NO_METHOD else "method"
         other = "pool.weight=0" if config.subset is None else f"subset={config.subset}"
         raise ConfigError(f"setting {name}: no method runs with {other}; leave out one of the two")
+    if config.intersect and config.subset is None:
+        raise ConfigError("setting intersect: it is for a ready uid file; give subset=FILE with it")
     if config.subset is not None and not config.pool.weight:
         raise ConfigError("setting subset: with pool.weight=0 nothing is chosen from the pool")
     return config

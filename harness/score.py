@@ -32,7 +32,7 @@ from harness import cli, files, images, uid
 from harness import executor as executors
 from harness import model as models
 from harness.config import PoolAt
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ConfigError
 from harness.executor import Executor
 from harness.files import atomic_path
 from harness.pool.reading import MetadataFile
@@ -75,8 +75,7 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
         )
     models.config(settings.model)
     pool = Pool.open(sealed.path, sealed=sealed)
-    if not len(pool):
-        raise ArtifactError(f"{sealed.path}: no row of the metadata is in the sealed pool; seal it again")
+    pool.count()  # an error where the metadata are of other pairs
     if not os.path.exists(settings.checkpoint):
         models.load(settings.model, settings.checkpoint)  # a tag: fetched once, before the workers need it
     folder = Path(sealed.path) / "scored" / settings.name / _identity(sealed, settings)

@@ -246,9 +246,15 @@ def upto(uids: Uids, high: int, low: int) -> int:
 
 def digest(uids: Uids) -> str:
     """sha256 (hex) over the little-endian bytes of `uids` in their given order."""
+    return digest_pieces([uids])
+
+
+def digest_pieces(pieces: Iterable[Uids]) -> str:
+    """`digest` of the concatenation of `pieces`."""
     state = hashlib.sha256()
-    for start in range(0, len(uids), 1 << 20):
-        state.update(np.ascontiguousarray(uids[start : start + (1 << 20)]).tobytes())
+    for uids in pieces:
+        for start in range(0, len(uids), 1 << 20):
+            state.update(np.ascontiguousarray(uids[start : start + (1 << 20)]).tobytes())
     return state.hexdigest()
 
 

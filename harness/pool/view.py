@@ -31,8 +31,6 @@ CHUNK = 1 << 17
 """File rows that `filter` hands to a function at once."""
 INLINE_ROWS = 200_000
 """Pools up to this size are worked on in this process: starting workers takes longer."""
-SORT_IN_MEMORY = 1 << 27
-"""Sealed pools up to this size are sorted in memory (2 GB), larger ones into a file beside the seal."""
 
 Array = npt.NDArray[Any]
 
@@ -256,14 +254,7 @@ class Pool:
 
     @cached_property
     def _realised(self) -> Uids:
-        if self.sealed is None:
-            return self.uids()
-        if len(self.sealed.uids) <= SORT_IN_MEMORY:
-            return self.sealed.sorted_uids()
-        path = Path(self.sealed.seal_dir) / f"sorted-{self.sealed.digest[:16]}.npy"
-        if not path.exists():
-            uid.sort_to_file(uid.blocks(self.sealed.uids), path)
-        return uid.load(path)
+        return self.uids() if self.sealed is None else self.sealed.sorted_uids()
 
     def _gathered(self, parts: Iterable[Uids]) -> Uids:
         self._arrays += 1
@@ -307,6 +298,12 @@ class Pool:
 
     @cached_property
     def _files(self) -> list[MetadataFile]:
+        files = self._masked_files()
+        if self.sealed is not None:
+            reading.require_rows(self.path, files, len(self.sealed) - len(self._holdout))
+        return files
+
+    def _masked_files(self) -> list[MetadataFile]:
         """The metadata files with their masks; no masks where all rows are visible."""
         if self.sealed is None:
             return self._plain_files

@@ -89,7 +89,7 @@ def test_metadata_that_do_not_fit_are_told_before_any_work(pool: Path, monkeypat
     monkeypatch.setattr(score, "_embedded", None)
     for path in (pool / "metadata").glob("*.parquet"):
         pq.write_table(pa.table({"uid": [uid_of(path.name)]}), path)
-    with pytest.raises(ArtifactError, match="no row of the metadata is in the sealed pool"):
+    with pytest.raises(ArtifactError, match="no row has the uid of a pair in the tars"):
         score.command(arguments(pool))
     shutil.rmtree(pool / "metadata")
     with pytest.raises(ArtifactError, match="no parquet file"):

@@ -451,6 +451,16 @@ def test_arrays_of_a_pool_are_read_only_and_known_to_it(pool: Pool) -> None:
         uids[0] = uids[1]
 
 
+def test_metadata_of_other_pairs_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strangers = [uid_hex(("elsewhere", n)) for n in range(20)]
+    with pytest.raises(ArtifactError, match=r"metadata: no row has the uid of a pair in the tars; put the pool's own"):
+        Pool.open(folder, sealed=sealed(folder, strangers)).uids()
+    assert len(Pool.open(folder, sealed=sealed(folder, every()[:7] + strangers))) == 7
+    assert "metadata: no row for 20 of 27 pairs in the tars; they cannot be chosen" in capsys.readouterr().err
+    assert len(Pool.open(folder, sealed=sealed(folder, every()[:7]), holdout=2)) == 5
+    assert capsys.readouterr().err == ""
+
+
 def test_targets(folder: Path, pool: Pool) -> None:
     with pytest.raises(ArtifactError, match=r"targets/train\.npz: no such file"):
         pool.targets("train")
