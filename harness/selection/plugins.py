@@ -18,9 +18,11 @@ from importlib import metadata
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from harness.config import MethodConfig
-from harness.errors import ConfigError, HarnessError, PluginError, unknown_name
+from harness.errors import ArtifactError, ConfigError, HarnessError, PluginError, unknown_name
+from harness.records import Json, canonical_json
 from harness.selection import source
 
 GROUP = "datacomp_harness.methods"
@@ -190,12 +192,47 @@ def bind(method: Method, params: dict[str, Any]) -> dict[str, Any]:
     bound: dict[str, Any] = {}
     for name, parameter in known.items():
         if name in params:
-            bound[name] = _checked(method, name, params[name], types.get(name))
+            bound[name] = _checked(method, parameter, params[name], types.get(name))
         elif parameter.default is inspect.Parameter.empty:
             raise ConfigError(f"method {method.name} needs parameter {name!r}: give method.{name}=VALUE")
         else:
             bound[name] = parameter.default
     return bound | {name: value for name, value in params.items() if name not in known}
+
+
+def bound(config: MethodConfig) -> tuple[MethodConfig, Method]:
+    """`config` with all the parameters of its method, as they are recorded, and the method itself."""
+    method = resolve(config)
+    return config.model_copy(update={"params": recorded(method, bind(method, config.params))}), method
+
+
+def recorded(method: Method, params: dict[str, Any]) -> dict[str, Json]:
+    """The bound `params` as a record holds them; binding them again gives the same arguments.
+
+    Raises ConfigError that names the parameter which JSON cannot hold.
+    """
+    plain = {}
+    for name, value in params.items():
+        try:
+            plain[name] = _json(value)
+            canonical_json(plain[name])
+        except (ValueError, ArtifactError) as error:
+            raise ConfigError(
+                f"method {method.name}, parameter {name}={value!r}: cannot be recorded; take a text, a finite number, "
+                "true, false, null, or a list or mapping of such"
+            ) from error
+    return plain
+
+
+def _json(value: Any) -> Json:
+    """A tuple as a list, a set as a sorted one, a path or a member of an Enum as its text, a number of numpy as one."""
+    if isinstance(value, dict):
+        return {str(key): _json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(part) for part in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(_json, value), key=canonical_json)
+    return _json(value.tolist()) if hasattr(value, "tolist") else to_jsonable_python(value)
 
 
 def source_digest(method: Method, params: dict[str, Any]) -> str:
@@ -221,13 +258,14 @@ def _types(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _checked(method: Method, name: str, value: Any, annotation: Any) -> Any:
-    if annotation is None:
-        return value
+def _checked(method: Method, parameter: inspect.Parameter, value: Any, annotation: Any) -> Any:
+    name = parameter.name
     try:
-        adapter = TypeAdapter(annotation)
+        adapter = TypeAdapter(annotation) if annotation is not None else None
     except (PydanticUserError, TypeError):
-        return value
+        adapter = None
+    if adapter is None:
+        return parameter.default if _is_record_of(parameter.default, value) else value
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -236,3 +274,10 @@ def _checked(method: Method, name: str, value: Any, annotation: Any) -> Any:
             str(part) for part in (name, *problem["loc"]) if not str(part).startswith(("function-", "list["))
         )
         raise ConfigError(f"method {method.name}, parameter {where}={value!r}: {problem['msg']}") from error
+
+
+def _is_record_of(default: Any, value: Any) -> bool:
+    try:
+        return canonical_json(_json(default)) == canonical_json(value)
+    except (ValueError, ArtifactError):
+        return False

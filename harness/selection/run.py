@@ -42,8 +42,9 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     the memory is full.
     """
     params = plugins.bind(method, config.params)
-    settings = {"name": config.name, "target": config.target, "seed": config.seed, "params": _plain(params)}
-    given = {name: _state(value) for name, value in params.items()}
+    plain = plugins.recorded(method, params)
+    settings = {"name": config.name, "target": config.target, "seed": config.seed, "params": plain}
+    given = {name: _state(value) for name, value in plain.items()}
     given = {name: state for name, state in given.items() if state}
     source = plugins.source_digest(method, params)
     work = digest_of({"method": settings, "source": source, "files": given, "pool": pool.state})
@@ -228,14 +229,6 @@ def _described(answer: Any) -> str:
     if answer is None:
         return "None"
     return f"a {type(answer).__name__}"
-
-
-def _plain(params: dict[str, Any]) -> dict[str, Any]:
-    """Parameters as JSON values; what JSON cannot hold stands as its type's name."""
-    from pydantic_core import to_jsonable_python
-
-    plain: dict[str, Any] = to_jsonable_python(params, fallback=lambda value: f"<{type(value).__name__}>")
-    return plain
 
 
 def finished(place: Place, work: str) -> Subset | None:

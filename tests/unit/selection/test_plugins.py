@@ -47,6 +47,49 @@ def test_parameters_are_bound_with_their_defaults(module: str) -> None:
     assert plugins.bind(custom(f"{module}:free"), {"a": 1}) == {"a": 1}
 
 
+RECORDED = """
+from pathlib import Path
+import numpy as np
+
+class Shape:
+    pass
+
+def select(pool, /, *, ctx, langs: tuple[str, ...] = ("en", "de"), near=(1, 2), texts: Path = Path("a.txt"),
+           words: set[str] = {"b", "c", "a"}, share=np.float32(0.5), weights={1: 2}):
+    return pool.uids()
+
+def strange(pool, /, *, ctx, shape=Shape(), most=float("inf")):
+    return pool.uids()
+"""
+
+
+def test_parameters_are_recorded_as_json_and_bound_from_it(module: str, run_in: Path) -> None:
+    (run_in / "my_filter_of_test.py").write_text(RECORDED)
+    config, method = plugins.bound(MethodConfig(name="custom", target=f"{module}:select"))
+    assert config.params == {
+        "langs": ["en", "de"], "near": [1, 2], "texts": "a.txt", "words": ["a", "b", "c"], "share": 0.5,
+        "weights": {"1": 2},
+    }  # fmt: skip
+    assert plugins.bound(config)[0] == config
+    arguments = plugins.bind(method, config.params)
+    assert arguments == {
+        "langs": ("en", "de"), "near": (1, 2), "texts": Path("a.txt"), "words": {"a", "b", "c"}, "share": 0.5,
+        "weights": {1: 2},
+    }  # fmt: skip
+    assert type(arguments["share"]).__name__ == "float32"
+    assert plugins.bind(method, {"near": [3]})["near"] == [3]
+
+
+@pytest.mark.parametrize(("params", "said"), [({}, "parameter shape=.*cannot be recorded"),
+                                              ({"shape": 1}, "parameter most=inf: cannot be recorded")])  # fmt: skip
+def test_a_parameter_that_no_record_holds_is_named(
+    module: str, run_in: Path, params: dict[str, object], said: str
+) -> None:
+    (run_in / "my_filter_of_test.py").write_text(RECORDED)
+    with pytest.raises(ConfigError, match=said):
+        plugins.bound(MethodConfig(name="custom", target=f"{module}:strange", params=params))
+
+
 @pytest.mark.parametrize(
     ("params", "said"),
     [
