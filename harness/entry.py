@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import bootstrap, cli, files, realised, uid
+from harness import bootstrap, cli, files, npy, realised, uid
 from harness.config import validated
 from harness.entry_schema import (
     About,
@@ -282,8 +282,7 @@ def _public(record: Record) -> dict[str, Any]:
 
 def _save(path: Path, array: npt.NDArray[Any]) -> str:
     """Write `array` as npy, atomically; the sha256 (hex) of the file."""
-    with files.atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    npy.save(path, array)
     return files.sha256_file(path)
 
 

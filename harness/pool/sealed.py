@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from harness import npy, uid
 from harness.errors import ArtifactError, ConfigError
-from harness.files import atomic_path, join
+from harness.files import join
 from harness.records import Record, read_json, read_record
 from harness.tars import SAMPLE_DTYPE, Samples
 from harness.uid import UID_DTYPE, Uids
@@ -179,8 +179,7 @@ def load_array(path: str) -> npt.NDArray[Any]:
 
 def save_array(path: str, array: npt.NDArray[Any]) -> None:
     """Write `array` to the local `path` as npy, atomically."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    npy.save(path, array)
 
 
 def digest_array(array: npt.NDArray[Any]) -> str:

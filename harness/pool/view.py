@@ -6,7 +6,6 @@ import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,6 +21,7 @@ from harness.files import join, list_files, open_file, stamp
 from harness.pool import features as npz
 from harness.pool import reading, scanning
 from harness.pool.keeping import gathered, identity, resumable
+from harness.pool.masks import Masks
 from harness.pool.ranking import nth_largest
 from harness.pool.reading import MetadataFile, Ranges, Stretch, stretches
 from harness.pool.sealed import SealedPool
@@ -310,14 +310,16 @@ class Pool:
         if self.sealed is None:
             return self._plain_files
         rows = [file.rows for file in self._plain_files]
-        _ = self._realised
+        masks = Masks(self.sealed, len(self._holdout))
+        if not all(map(masks.kept, self._plain_files)):
+            _ = self._realised
+        work = partial(masks.masked, self._visible)
         # Threads of this process, whatever the executor: the sorted uids would be too much to ship to each worker.
         here = self.executor if isinstance(self.executor, LocalExecutor) else executors.local()
-        return here.map(self._masked, self._plain_files, name="realised", unit="rows", weights=rows, threads=True)
+        return here.map(work, self._plain_files, name="realised", unit="rows", weights=rows, threads=True)
 
-    def _masked(self, file: MetadataFile) -> MetadataFile:
-        visible = self.contains(scanning.uids(file, {}))
-        return file if visible.all() else replace(file, mask=np.packbits(visible).tobytes())
+    def _visible(self, file: MetadataFile) -> npt.NDArray[np.bool_]:
+        return self.contains(scanning.uids(file, {}))
 
 
 def _opened(beside: dict[str, str], path: str) -> MetadataFile:

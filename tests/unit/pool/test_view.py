@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +23,8 @@ from metadata_pool import CAPTIONS, table_of, uid_hex, write_features, write_fil
 from harness import Pool, executor, uid
 from harness.config import load_scale
 from harness.errors import ArtifactError, InfraError, MethodError
-from harness.pool import keeping, view
+from harness.pool import keeping, masks, scanning, view
+from harness.pool.reading import MetadataFile
 from harness.pool.sealed import SealedPool
 from harness.selection.context import SelectionContext
 
@@ -192,6 +194,35 @@ def test_agreeing_pools_need_no_mask(folder: Path) -> None:
     pool = Pool.open(folder, sealed=sealed(folder, every()))
     assert len(pool) == sum(SIZES)
     assert all(file.mask is None for file in pool._files)
+
+
+def test_what_is_visible_is_looked_up_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "KEEP_FROM", 0)
+    seal, looked = sealed(folder, every()[::3]), []
+    uids_of = scanning.uids
+
+    def counted(file: MetadataFile, within: Any) -> uid.Uids:
+        looked.append(file.path)
+        return uids_of(file, within)
+
+    def lookups(holdout: int = 0) -> int:
+        """Files whose uids were read to see which rows are there."""
+        looked.clear()
+        pool = Pool.open(folder, sealed=seal, holdout=holdout, executor=executor.local(1))
+        assert len(pool) == len(every()[::3]) - holdout
+        count = len(looked)
+        assert set(hexes(pool.uids())) <= set(every()[::3])
+        return count
+
+    monkeypatch.setattr(scanning, "uids", counted)
+    assert [lookups(), lookups(), lookups(holdout=9), lookups(holdout=9), lookups()] == [3, 0, 3, 0, 0]
+    path = folder / "metadata" / f"{1:032x}.parquet"
+    os.utime(path, ns=(1, 1))
+    assert [lookups(), lookups()] == [1, 0]
+    # Where the seal cannot be written nothing is kept.
+    shutil.rmtree(folder / f"visible-{seal.digest[:16]}")
+    monkeypatch.setattr(masks.Masks, "_place", lambda *_: Path("/sys/visible/mask.npy"))
+    assert [lookups(), lookups()] == [3, 3]
 
 
 def parts_of(pool: Pool) -> list[list[str]]:
