@@ -7,11 +7,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.installed
+WHAT := --constraint constraints.txt --editable '.[dev]'
 
+# An environment without pip is one whose making was interrupted. uv is faster, and does not know the package index that
+# pip is told of by its own configuration: where it fails, pip does the work.
 $(DONE): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --python $(BIN)/python --quiet --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv && \
+	  $(BIN)/uv pip install --python $(BIN)/python --quiet $(WHAT) || \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check $(WHAT)
 	@touch $(DONE)
 
 tiny: $(DONE)

@@ -11,10 +11,10 @@ import numpy as np
 
 from harness import uid
 from harness.config import ByodFolder, RunConfig
-from harness.errors import ArtifactError
+from harness.errors import ArtifactError, ConfigError
 from harness.executor import Executor
 from harness.pool.seal import seal
-from harness.pool.sealed import SealedPool
+from harness.pool.sealed import SealedPool, read_pool_record
 from harness.pool.union import parts, unite
 from harness.records import digest_of, read_record, write_record
 from harness.selection.run import Place, finished, record_of
@@ -30,11 +30,20 @@ SELECTION = "selection"
 def gather(config: RunConfig, own: SealedPool | None, run_dir: Path, executor: Executor) -> SealedPool:
     """The union of the pool (None: left out) and the byod folders of `config`, each sealed now if it is not yet.
 
-    Raises ArtifactError if a folder is not there, holds nothing usable, or repeats a uid of another.
+    Raises ArtifactError if a folder is not there, holds nothing usable, or repeats a uid of another; ConfigError if the
+    run in `run_dir` was made with other data, and its union is left as it is.
     """
     pools = [own] if own is not None else []
     pools += [_sealed(folder, executor) for folder in config.byod]
-    return unite(dict(zip(config.weights, pools, strict=True)), run_dir / FOLDER)
+    sources = dict(zip(config.weights, pools, strict=True))
+    place = run_dir / FOLDER
+    if (run_dir / "config.json").exists() and (place / "pool.json").exists():
+        before, now = read_pool_record(str(place)).inputs, {name: pool.digest for name, pool in sources.items()}
+        for name in sorted({*before, *now}):
+            if before.get(name) != now.get(name):
+                setting = "pool.path" if name == "pool" else f"byod ({name})"
+                raise ConfigError(f"{run_dir}: made with other data of setting {setting}; choose another run_dir")
+    return unite(sources, place)
 
 
 def _sealed(folder: ByodFolder, executor: Executor) -> SealedPool:

@@ -5,15 +5,21 @@ before hydra sees them; parameters of a method pass through, since its signature
 """
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import getitem
 from textwrap import fill, indent
 from typing import Any
 
-from harness.config import RunConfig, scale_names, setting_names, validated
+from harness.config import MethodConfig, RunConfig, scale_names, setting_names, validated
 from harness.errors import ConfigError, unknown_name
 from harness.files import data_dir
 from harness.selection import plugins
 
-METHOD_KEYS = ("name", "target", "seed")
+NO_METHOD = "no_filter"
+"""The method where none is named (configs/config.yaml)."""
+METHOD_KEYS = plugins.OWN_SETTINGS
+PATHS = ("run_dir", "subset", "pool.path", "pool.seal_dir", "eval.data_dir")
+"""Settings whose value is a path, whatever characters it has."""
 
 
 def check_override(text: str, *, methods: Sequence[str], extra: Sequence[str] = ()) -> str:
@@ -35,7 +41,24 @@ def check_override(text: str, *, methods: Sequence[str], extra: Sequence[str] = 
         return f"++{bare}={value}"
     elif bare not in setting_names():
         raise ConfigError(unknown_name("setting", bare, [*setting_names(), *extra]))
-    return text
+    return f"{key}={_quoted(bare, value)}" if bare in PATHS and equals else text
+
+
+def _quoted(name: str, path: str) -> str:
+    """`path` in quotes where hydra would read a number or not read it at all; its own syntax stays as it is."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    if path.startswith("~"):
+        raise ConfigError(f"setting {name}: the shell leaves {path} as it is; write the path out, or $HOME for ~")
+    if path.startswith(("'", '"')) or "," in path or "${" in path:
+        return path
+    try:
+        plain = not isinstance(OverridesParser.create().parse_override(f"path={path}").value(), int | float)
+    except HydraException:
+        plain = False
+    return path if plain else QuotedString(text=path, quote=Quote.single).with_quotes()
 
 
 def _check_choices(noun: str, value: str, known: Sequence[str]) -> None:
@@ -93,7 +116,11 @@ def from_hydra(values: Any) -> RunConfig:
     method = tree.get("method") or {}
     params = {key: value for key, value in method.items() if key not in METHOD_KEYS}
     tree["method"] = {key: method[key] for key in METHOD_KEYS if key in method} | {"params": params}
-    config = validated(RunConfig, tree)
+    return _coherent(validated(RunConfig, tree))
+
+
+def _coherent(config: RunConfig) -> RunConfig:
+    """`config`; ConfigError that names a setting which does not go together with the others."""
     if config.method.name == "custom" and config.method.target is None:
         raise ConfigError("setting method.target: method=custom needs method.target=package.module:function")
     if config.method.name != "custom" and config.method.target is not None:
@@ -102,6 +129,11 @@ def from_hydra(values: Any) -> RunConfig:
         raise ConfigError("setting pool.weight: weighs the pool against byod folders, and there are none")
     if config.byod and config.pool.holdout:
         raise ConfigError("setting pool.holdout: pairs are held out of a pool alone, not beside byod folders")
+    if not config.uses_method and config.method != MethodConfig(name=NO_METHOD):
+        parts = [f"method.{name}" for name in config.method.params] or ["method.seed"]
+        name = parts[0] if config.method.name == NO_METHOD else "method"
+        other = "pool.weight=0" if config.subset is None else f"subset={config.subset}"
+        raise ConfigError(f"setting {name}: no method runs with {other}; leave out one of the two")
     if config.intersect and config.subset is None:
         raise ConfigError("setting intersect: it is for a ready uid file; give subset=FILE with it")
     if config.subset is not None and not config.pool.weight:
@@ -126,6 +158,26 @@ def compose(overrides: Sequence[str]) -> RunConfig:
         raise ConfigError(hydra_sentence(error)) from error
 
 
+def laid_over(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """`config` with the settings that `overrides` name as they say; its own scale or method named again stays as it is.
+
+    Raises ConfigError for what does not exist or does not go together.
+    """
+    given, tree = compose(overrides).model_dump(), config.model_dump()
+    for name in sorted({text.partition("=")[0].lstrip("+") for text in overrides}):
+        first, _, rest = name.partition(".")
+        path = [first, "params", rest] if first == "method" and rest and rest not in METHOD_KEYS else name.split(".")
+        same = name in ("scale", "method") and given[name]["name"] == tree[name]["name"]
+        if first in given and not same:  # nor hydra's own
+            reduce(getitem, path[:-1], tree)[path[-1]] = reduce(getitem, path, given)
+    return _coherent(validated(RunConfig, tree))
+
+
 def hydra_sentence(error: Exception) -> str:
     """hydra's message on one line."""
-    return "configuration: " + " ".join(str(error).split())
+    from hydra.errors import OverrideParseException
+
+    said = "configuration: " + " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        said += "; a value with other characters than letters, digits and ._:/+- needs quotes: \"NAME='VALUE'\""
+    return said

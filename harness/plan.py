@@ -15,39 +15,45 @@ SUSTAINED = {"H200": 400e12, "H100": 400e12, "A100": 125e12, "cuda": 60e12, "cpu
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """What is trained on, of a pool that is there."""
+
+    size: int
+    """Uids chosen, repeats counted."""
+    distinct: int
+    shard_bytes: int
+    """Bytes of the pool's tars."""
+    reshard: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """The size of a run."""
 
     config: RunConfig
     pool_size: int
     """Pairs in the effective pool."""
-    subset_size: int
-    """Uids chosen, repeats counted."""
-    subset_distinct: int
-    shard_bytes: int
-    """Bytes of the pool's tars."""
-    missing_tasks: list[str]
-    """Task keys whose data are not in eval.data_dir."""
+    chosen: Chosen | None
+    """None before the generated pool is made: what a method would choose from it is not known."""
+    missing_tasks: list[str] | None
+    """Task keys whose data are not in their folder; None if tiny's stand-ins are still to be made."""
+    no_tasks: str = ""
+    """Why the task data cannot be looked for."""
     device: str
     """Name of the device that would train."""
     cores: int
-    reshard: bool
-
-    @property
-    def repeats(self) -> float:
-        """How often a chosen pair is seen on average."""
-        return self.config.scale.samples_seen / max(self.subset_size, 1)
 
     @property
     def pass_bytes(self) -> int:
         """Bytes read in one pass over the subset, by the mean size of a pair in the pool."""
-        return int(self.shard_bytes * self.subset_distinct / max(self.pool_size, 1))
+        return int(self.chosen.shard_bytes * self.chosen.distinct / max(self.pool_size, 1)) if self.chosen else 0
 
     @property
     def disk_bytes(self) -> int:
         """Bytes written: resharded tars, kept checkpoints with one resumable snapshot, predictions."""
         weights = parameters(self.config.scale) * 4
-        return (self.pass_bytes if self.reshard else 0) + weights * (self.config.scale.checkpoints + 4) + (50 << 20)
+        tars = self.pass_bytes if self.chosen and self.chosen.reshard else 0
+        return tars + weights * (self.config.scale.checkpoints + 4) + (50 << 20)
 
     @property
     def train_seconds(self) -> float:
@@ -62,25 +68,40 @@ class Plan:
         scale = self.config.scale
         where = f"{self.cores} cores" if self.device == "cpu" else f"{self.config.train.gpus} x {self.device}"
         last = scale.samples_seen - (scale.steps - 1) * scale.batch_size
-        tasks = (
-            "all there"
-            if not self.missing_tasks
-            else f"{len(self.missing_tasks)} missing: {', '.join(self.missing_tasks)}"
-        )
         official = ", ".join(self.config.unofficial)
         return [
-            f"pool      {self.pool_size:,} pairs",
-            f"subset    {self.subset_size:,} uids ({self.subset_distinct:,} distinct), "
-            f"seen {self.repeats:.2f} times each",
+            *self._data(),
             f"training  {scale.steps:,} steps of {scale.batch_size:,} (last {last:,}), "
-            f"{scale.samples_seen:,} samples seen, {scale.model} {scale.precision}; "
-            f"about {duration(self.train_seconds)} on {where}",
-            f"reading   {'resharded tars' if self.reshard else 'the pool through a mask'}, "
-            f"{self.pass_bytes / 1e9:.2f} GB a pass",
+            f"{scale.samples_seen:,} samples seen, {scale.model} {scale.precision}",
+            f"time      about {duration(self.train_seconds)} of training on {where}; not estimated: making and sealing "
+            "a pool, selection, resharding, evaluation",
             f"disk      {self.disk_bytes / 1e9:.2f} GB written",
-            f"tasks     {tasks}",
+            f"tasks     {self._tasks()}",
             f"protocol  {'unofficial: ' + official if official else 'official'}",
         ]
+
+    def _data(self) -> list[str]:
+        if self.chosen is None:
+            return [
+                f"pool      {self.pool_size:,} pairs, generated and sealed when first used",
+                "subset    not known before the pool is there",
+            ]
+        return [
+            f"pool      {self.pool_size:,} pairs",
+            f"subset    {self.chosen.size:,} uids ({self.chosen.distinct:,} distinct), "
+            f"seen {self.config.scale.samples_seen / max(self.chosen.size, 1):.2f} times each",
+            f"reading   {'resharded tars' if self.chosen.reshard else 'the pool through a mask'}, "
+            f"{self.pass_bytes / 1e9:.2f} GB a pass",
+        ]
+
+    def _tasks(self) -> str:
+        if self.no_tasks:
+            return self.no_tasks
+        if self.missing_tasks is None:
+            return "stand-ins, generated when first used"
+        if self.missing_tasks:
+            return f"{len(self.missing_tasks)} missing: {', '.join(self.missing_tasks)}"
+        return "all there"
 
 
 def duration(seconds: float) -> str:

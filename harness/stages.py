@@ -23,18 +23,20 @@ from harness.config import RunConfig
 from harness.entry import write_entry
 from harness.errors import ArtifactError, ConfigError, StageError
 from harness.eval import suite as suites
-from harness.plan import Plan
+from harness.plan import Chosen, Plan
 from harness.pool.seal import seal
-from harness.pool.sealed import SealedPool
+from harness.pool.sealed import SealedPool, load_table
+from harness.pool.union import unite
 from harness.pool.view import Pool
 from harness.progress import say
-from harness.provenance import provenance
-from harness.records import Record, digest_of, read_record, write_record
+from harness.records import Record, digest_of, read_record
 from harness.reshard import ReshardedPool, reshard
 from harness.selection import plugins
 from harness.selection import run as selecting
+from harness.settled import settle
 from harness.subset import Subset
 from harness.tiny import cache as tiny
+from harness.tiny.pool import SAMPLES
 
 MASK_ABOVE = 0.1
 """Kept fraction from which the pool's own tars are read through a mask: below it, reading skips so much that
@@ -80,11 +82,13 @@ def run_config(config: RunConfig) -> RunResult | None:
     suite = suites.load(config.eval.suite or config.scale.suite)
     keys = suite.select(config.eval.tasks)
     executor = executors.get(config.executor)
+    _require_devices(config)
     if config.dry_run:
         for line in plan(config, keys, executor).lines():
             sys.stdout.write(line + "\n")
         return None
 
+    tiny.find_tasks(suite.name, config.eval.data_dir, make=False)  # refused now rather than after training
     run_dir = Path(config.run_dir or default_run_dir(config))
     clock = _Clock()
     with files.lock(run_dir):
@@ -125,9 +129,20 @@ def bind(config: RunConfig) -> tuple[RunConfig, plugins.Method | None]:
         Subset.load(config.subset)
     if not config.uses_method:
         return config, None
-    method = plugins.resolve(config.method)
-    params = plugins.bind(method, config.method.params)
-    return config.model_copy(update={"method": config.method.model_copy(update={"params": params})}), method
+    settings, method = plugins.bound(config.method)
+    return config.model_copy(update={"method": settings}), method
+
+
+def _require_devices(config: RunConfig) -> None:
+    """ConfigError for a device that is not there; torch, which takes seconds, is asked about named ones only."""
+    if config.train.device not in ("auto", "cpu"):
+        from harness.train.world import pick_device
+
+        pick_device(config.train.device)
+    if config.eval.device not in ("auto", "cpu", "all") and config.executor == "local":
+        from harness.eval.encoder import devices
+
+        devices(config.eval.device)
 
 
 def default_run_dir(config: RunConfig) -> str:
@@ -169,59 +184,8 @@ def united(config: RunConfig, own: SealedPool | None, run_dir: Path, executor: e
 
 def open_sealed(config: RunConfig, executor: executors.Executor) -> SealedPool:
     """The sealed pool of `config`; sealed now if it is not yet. Scale tiny has a generated pool of its own."""
-    if config.pool.path is None:
-        if config.scale.name != "tiny":
-            raise ConfigError(f"setting pool.path: scale {config.scale.name} needs pool.path=DIR, a downloaded pool")
-        return seal(tiny.ensure_pool(), executor=executor)
-    return seal(config.pool.path, seal_dir=config.pool.seal_dir, executor=executor)
-
-
-def settle(run_dir: Path, config: RunConfig, sealed: SealedPool, method: plugins.Method | None) -> None:
-    """Write run_dir/config.json, or check that the one there was made with the same settings and inputs.
-
-    Raises ConfigError that names the first setting that differs.
-    """
-    inputs = {"pool": sealed.digest}
-    if method is not None:
-        inputs["method"] = plugins.source_digest(method, config.method.params)
-    elif config.subset is not None:
-        inputs["subset"] = files.sha256_file(config.subset)
-    record = Record(
-        kind="config",
-        inputs=inputs,
-        payload={**config.identity, "unofficial": config.unofficial},
-        provenance=provenance(settings=config.model_dump()),
-    )
-    path = run_dir / "config.json"
-    if not path.exists():
-        write_record(path, record)
-        return
-    old = read_record(path, "config")
-    compared = {"protocol", "payload", "inputs"}
-    for name, before, now in _differences(old.model_dump(include=compared), record.model_dump(include=compared)):
-        raise ConfigError(
-            f"{run_dir}: made with {name}={before}, asked now for {name}={now}; "
-            "choose another run_dir, or take the old setting to go on"
-        )
-
-
-_INPUT_NAMES = {
-    "inputs.pool": "pool.path (digest)",
-    "inputs.method": "method.target (source)",
-    "inputs.subset": "subset",
-}
-
-
-def _differences(old: Any, new: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else key)
-    elif old != new:
-        yield _INPUT_NAMES.get(path, path.removeprefix("payload.")), _brief(old), _brief(new)
-
-
-def _brief(value: Any) -> Any:
-    return value[:12] if isinstance(value, str) and len(value) == 64 else value
+    path = tiny.find_pool(config.scale.name, config.pool.path)
+    return seal(path, seal_dir=config.pool.seal_dir, executor=executor)
 
 
 def choose(
@@ -297,7 +261,8 @@ def evaluate_run(config: RunConfig, run_dir: Path, sealed: SealedPool, trained: 
         executor=executors.ray_for_models(settings.device) if config.executor == "ray" else None,
     )
     suite = suites.load(settings.suite or config.scale.suite)
-    record = score(suite=suite, data_dir=eval_data_dir(config), out=run_dir / "eval", tasks=settings.tasks)
+    data_dir = tiny.find_tasks(suite.name, settings.data_dir)
+    record = score(suite=suite, data_dir=data_dir, out=run_dir / "eval", tasks=settings.tasks)
     if config.pool.holdout:
         folder = run_dir / "holdout"
         holdout.write(sealed, config.pool.holdout, folder)
@@ -307,66 +272,71 @@ def evaluate_run(config: RunConfig, run_dir: Path, sealed: SealedPool, trained: 
     return record
 
 
-def eval_data_dir(config: RunConfig) -> Path:
-    """Where the task sets lie; scale tiny's stand-ins are made on first use."""
-    if config.eval.data_dir is not None:
-        return Path(config.eval.data_dir)
-    if (config.eval.suite or config.scale.suite) != "tiny":
-        raise ConfigError(
-            "setting eval.data_dir: the tasks of this scale need eval.data_dir=DIR; "
-            "`python -m harness.download_tasks out=DIR` fetches them"
-        )
-    return tiny.ensure_tasks()
-
-
 def evaluate(
     *, model: str, checkpoint: str, data_dir: str | None, suite: str, out: str, tasks: list[str] | None
 ) -> dict[str, Any]:
     """Payload of the evaluation record of any checkpoint on a suite (see harness.evaluate)."""
     from harness.eval.run import evaluate as evaluate_suite
 
-    folder = Path(data_dir) if data_dir is not None else tiny.ensure_tasks() if suite == "tiny" else None
-    if folder is None:
-        raise ConfigError(f"data_dir: suite {suite} needs the folder of its task sets")
+    chosen, folder = suites.load(suite), tiny.find_tasks(suite, data_dir)
     record = evaluate_suite(
-        model=model, checkpoint=checkpoint, suite=suites.load(suite), data_dir=folder, out=Path(out), tasks=tasks
+        model=model, checkpoint=checkpoint, suite=chosen, data_dir=folder, out=Path(out), tasks=tasks
     )
     return record.payload
 
 
 def plan(config: RunConfig, keys: list[suites.Task], executor: executors.Executor) -> Plan:
     """What `run_config` would do. Selects into a temporary folder and writes nothing else."""
-    from harness.pool import sealed as sealed_pools
-
-    places = [(config.pool.path or str(tiny.pool_dir()), config.pool.seal_dir)] if config.pool.weight else []
-    for path, seal_dir in places + [(folder.path, folder.seal_dir) for folder in config.byod]:
-        try:
-            sealed_pools.SealedPool.open(path, seal_dir)
-        except ArtifactError as error:
-            generated = path == str(tiny.pool_dir()) and not tiny.pool_dir().exists()
-            make = f"`python -m harness.make_pool out={path}` and " if generated else ""
-            raise StageError(
-                f"{path}: not sealed yet, so its size is unknown; run {make}`python -m harness.pool seal {path}`"
-            ) from error
-    _, method = bind(config)
-    with tempfile.TemporaryDirectory() as name:
-        own = open_own(config, executor)
-        sealed = united(config, own, Path(name), executor)
-        subset = choose(config, Path(name), own, sealed, method, executor)
-        distinct = subset.distinct
-        shard_bytes = int(sealed_pools.load_table(sealed.seal_dir)["bytes"].sum())
-    data_dir = config.eval.data_dir or str(tiny.tasks_dir())
+    config, method = bind(config)
+    pools = _sealed_before(config)
+    pool_size, chosen, no_tasks = SAMPLES, None, ""
+    if pools is not None:
+        with tempfile.TemporaryDirectory() as name:
+            here, own = Path(name), pools[0] if config.pool.weight else None
+            sources = dict(zip(config.weights, pools, strict=True))
+            sealed = unite(sources, here / byod.FOLDER) if config.byod else pools[0]
+            subset = choose(config, here, own, sealed, method, executor)
+            pool_size = len(sealed.uids)
+            chosen = Chosen(
+                size=len(subset),
+                distinct=subset.distinct,
+                shard_bytes=int(load_table(sealed.seal_dir)["bytes"].sum()),
+                reshard=wants_reshard(config, subset.distinct, pool_size),
+            )
+    missing: list[str] | None = None
+    try:
+        folder = tiny.find_tasks(config.eval.suite or config.scale.suite, config.eval.data_dir, make=False)
+        if folder.exists():
+            missing = [task.key for task in keys if not (folder / task.folder).is_dir()]
+    except ConfigError as error:
+        no_tasks = str(error)
     return Plan(
         config=config,
-        pool_size=len(sealed.uids) - config.pool.holdout,
-        subset_size=len(subset),
-        subset_distinct=distinct,
-        shard_bytes=shard_bytes,
-        missing_tasks=[task.key for task in keys if not (Path(data_dir) / task.folder).is_dir()],
+        pool_size=pool_size - config.pool.holdout,
+        chosen=chosen,
+        missing_tasks=missing,
+        no_tasks=no_tasks,
         device=_device_name(config.train.device),
         cores=os.cpu_count() or 1,
-        reshard=wants_reshard(config, distinct, len(sealed.uids)),
     )
+
+
+def _sealed_before(config: RunConfig) -> list[SealedPool] | None:
+    """The pool and the byod folders as they are sealed; None for the pool of scale tiny that is still to be made."""
+    places = [(folder.path, folder.seal_dir) for folder in config.byod]
+    if config.pool.weight:
+        places.insert(0, (tiny.find_pool(config.scale.name, config.pool.path, make=False), config.pool.seal_dir))
+        if config.pool.path is None and not config.byod and not tiny.pool_dir().exists():
+            return None
+    pools = []
+    for path, seal_dir in places:
+        try:
+            pools.append(SealedPool.open(path, seal_dir))
+        except ArtifactError as error:
+            raise StageError(
+                f"{path}: not sealed yet, so its size is unknown; run `python -m harness.pool seal {path}`"
+            ) from error
+    return pools
 
 
 def _device_name(device: str) -> str:

@@ -4,7 +4,8 @@
     python -m harness.eval run_dir=runs/tiny-clip_score-seed0
 
 `checkpoint` is a safetensors file, a state dict that loads with weights_only, or an open_clip tag. With `run_dir`,
-model, checkpoint and all that is not given are those of the finished run.
+model, checkpoint and all that is not given are those of the finished run; a suite, precision or task that is not the
+run's own is refused.
 """
 
 import sys
@@ -13,12 +14,13 @@ from typing import Literal
 
 from pydantic import Field
 
-from harness import cli, files
+from harness import cli, files, settled
 from harness import executor as executors
-from harness.config import EvalConfig, RunConfig, validated
+from harness.config import EvalConfig
 from harness.errors import ConfigError, StageError
 from harness.eval import report, suite
 from harness.records import StrictModel, read_record
+from harness.tiny import cache as tiny
 
 
 class Settings(StrictModel):
@@ -55,7 +57,7 @@ def command(argv: list[str]) -> None:
                 model=settings.model,
                 checkpoint=settings.checkpoint,
                 suite=chosen,
-                data_dir=_data_dir(how, chosen.name),
+                data_dir=tiny.find_tasks(chosen.name, how.data_dir),
                 out=out,
                 tasks=tasks,
                 device=how.device,
@@ -75,26 +77,21 @@ def _of_run(settings: Settings, run_dir: Path) -> Settings:
     given = [name for name in ("model", "checkpoint", "out") if getattr(settings, name) is not None]
     if given:
         raise ConfigError(f"setting {given[0]}: run_dir says it already; give one of the two")
-    run = validated(RunConfig, read_record(run_dir / "config.json", "config").provenance.get("settings"))
+    run = settled.read_settings(run_dir)
+    more = {"suite": settings.suite, "tasks": settings.tasks}
+    how = run.eval.model_copy(
+        update=settings.eval.model_dump(exclude_unset=True) | {key: value for key, value in more.items() if value}
+    )
+    # Some of the run's tasks are evaluated at a time as one likes; others would be no part of the run.
+    others = sorted(set(how.tasks or ()) - set(run.eval.tasks or how.tasks or ()))
+    compared = how if others else how.model_copy(update={"tasks": run.eval.tasks})
+    settled.require_settings(run_dir, run.model_copy(update={"eval": compared}))
     read_record(run_dir / "train" / "train.json", "train")  # ArtifactError if training has not ended
-    how = run.eval.model_copy(update=settings.eval.model_dump(exclude_unset=True))
     return settings.model_copy(update={
         "model": run.scale.model, "checkpoint": str(run_dir / "train" / "checkpoint.safetensors"),
-        "suite": settings.suite or how.suite or run.scale.suite, "out": str(run_dir / "eval"),
+        "suite": how.suite or run.scale.suite, "tasks": how.tasks, "out": str(run_dir / "eval"),
         "executor": settings.executor or run.executor, "eval": how,
     })  # fmt: skip
-
-
-def _data_dir(how: EvalConfig, suite_name: str) -> str:
-    if how.data_dir is not None:
-        return how.data_dir
-    if suite_name != "tiny":
-        raise ConfigError(
-            "setting eval.data_dir: the folder of the task data; `python -m harness.download_tasks out=DIR` fetches it"
-        )
-    from harness.tiny import cache
-
-    return str(cache.ensure_tasks())
 
 
 if __name__ == "__main__":

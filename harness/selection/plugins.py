@@ -4,7 +4,6 @@ A package with methods declares one entry point of the group `datacomp_harness.m
 public module directly in it is a method, and its function `select` is what runs. Listing names reads no module.
 """
 
-import ast
 import difflib
 import hashlib
 import importlib
@@ -16,16 +15,20 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
+from pydantic_core import to_jsonable_python
 
 from harness.config import MethodConfig
-from harness.errors import ConfigError, HarnessError, PluginError, unknown_name
+from harness.errors import ArtifactError, ConfigError, HarnessError, PluginError, unknown_name
+from harness.records import Json, canonical_json
+from harness.selection import source
 
 GROUP = "datacomp_harness.methods"
 FUNCTION = "select"
+OWN_SETTINGS = ("name", "target", "seed")
+"""What stands in the group `method` of a run's settings beside the method's parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Method:
     parameters: dict[str, inspect.Parameter]
     """What it takes beside `pool` and `ctx`."""
     source_digest: str
-    """sha256 (hex) of the source files of its module and of what that imports from its package."""
+    """sha256 (hex) of the source files of its module and of what that imports, other than installed packages."""
 
     @property
     def label(self) -> str:
@@ -101,6 +104,8 @@ def resolve(config: MethodConfig) -> Method:
         module, colon, function = (config.target or "").partition(":")
         if not (module and colon and function):
             raise ConfigError(f"setting method.target: {config.target!r} is not of the form package.module:function")
+        if module == "__main__":
+            raise ConfigError("setting method.target: a method's source is recorded; write it into a module of its own")
         return _load(str(config.target), module, function)
     known = sources()
     if config.name not in known:
@@ -110,6 +115,8 @@ def resolve(config: MethodConfig) -> Method:
 
 def _load(name: str, module_name: str, function_name: str) -> Method:
     try:
+        found = source.read(module_name)
+        source.forget_changed(found)
         module = importlib.import_module(module_name)
     except HarnessError:
         raise
@@ -135,7 +142,7 @@ def _load(name: str, module_name: str, function_name: str) -> Method:
         name=name,
         function=function,
         parameters=_parameters(name, function),
-        source_digest=_source_digest(module_name, module.__file__),
+        source_digest=source.digest(found),
     )
 
 
@@ -159,50 +166,14 @@ def _parameters(name: str, function: Callable[..., Any]) -> dict[str, inspect.Pa
             raise PluginError(
                 f"method {name}: argument {parameter.name!r} cannot be given by name; a method is `{wanted}`"
             )
+        if parameter.name in OWN_SETTINGS:
+            raise PluginError(
+                f"method {name}: method.{parameter.name} is a setting of the selection itself and would not reach "
+                f"the function; call argument {parameter.name!r} something else"
+                + (" or draw from ctx.rng, which method.seed seeds" if parameter.name == "seed" else "")
+            )
     rest.pop("ctx", None)
     return rest
-
-
-def _source_digest(module_name: str, file: str | None) -> str:
-    """sha256 over the source of a module and of what it imports from its own top package, at any remove."""
-    found = {module_name: Path(file)} if file else {}
-    todo = [module_name]
-    while todo:
-        name = todo.pop()
-        for other in _siblings(name, found.get(name)):
-            if other not in found and (path := _file(other)) is not None:
-                found[other] = path
-                todo.append(other)
-    state = hashlib.sha256()
-    for name, path in sorted(found.items()):
-        state.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return state.hexdigest()
-
-
-def _siblings(name: str, path: Path | None) -> set[str]:
-    """Names under the top package of module `name` that it may import: modules, and names in modules."""
-    if path is None or path.suffix != ".py":
-        return set()
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    parents = name.split(".")
-    found = {".".join(parents[:i]) for i in range(1, len(parents))}
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package) if node.level else None
-            origin = base or node.module or ""
-            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-    return {other for other in found if other.split(".")[0] == parents[0]} - {name}
-
-
-def _file(module_name: str) -> Path | None:
-    """The source file of a module; None for what is none, such as a function's name."""
-    try:
-        spec = importlib.util.find_spec(module_name)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    return Path(spec.origin) if spec is not None and spec.origin and spec.has_location else None
 
 
 def bind(method: Method, params: dict[str, Any]) -> dict[str, Any]:
@@ -221,12 +192,47 @@ def bind(method: Method, params: dict[str, Any]) -> dict[str, Any]:
     bound: dict[str, Any] = {}
     for name, parameter in known.items():
         if name in params:
-            bound[name] = _checked(method, name, params[name], types.get(name))
+            bound[name] = _checked(method, parameter, params[name], types.get(name))
         elif parameter.default is inspect.Parameter.empty:
             raise ConfigError(f"method {method.name} needs parameter {name!r}: give method.{name}=VALUE")
         else:
             bound[name] = parameter.default
     return bound | {name: value for name, value in params.items() if name not in known}
+
+
+def bound(config: MethodConfig) -> tuple[MethodConfig, Method]:
+    """`config` with all the parameters of its method, as they are recorded, and the method itself."""
+    method = resolve(config)
+    return config.model_copy(update={"params": recorded(method, bind(method, config.params))}), method
+
+
+def recorded(method: Method, params: dict[str, Any]) -> dict[str, Json]:
+    """The bound `params` as a record holds them; binding them again gives the same arguments.
+
+    Raises ConfigError that names the parameter which JSON cannot hold.
+    """
+    plain = {}
+    for name, value in params.items():
+        try:
+            plain[name] = _json(value)
+            canonical_json(plain[name])
+        except (ValueError, ArtifactError) as error:
+            raise ConfigError(
+                f"method {method.name}, parameter {name}={value!r}: cannot be recorded; take a text, a finite number, "
+                "true, false, null, or a list or mapping of such"
+            ) from error
+    return plain
+
+
+def _json(value: Any) -> Json:
+    """A tuple as a list, a set as a sorted one, a path or a member of an Enum as its text, a number of numpy as one."""
+    if isinstance(value, dict):
+        return {str(key): _json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(part) for part in value]
+    if isinstance(value, set | frozenset):
+        return sorted(map(_json, value), key=canonical_json)
+    return _json(value.tolist()) if hasattr(value, "tolist") else to_jsonable_python(value)
 
 
 def source_digest(method: Method, params: dict[str, Any]) -> str:
@@ -252,13 +258,14 @@ def _types(function: Callable[..., Any]) -> dict[str, Any]:
         return {}
 
 
-def _checked(method: Method, name: str, value: Any, annotation: Any) -> Any:
-    if annotation is None:
-        return value
+def _checked(method: Method, parameter: inspect.Parameter, value: Any, annotation: Any) -> Any:
+    name = parameter.name
     try:
-        adapter = TypeAdapter(annotation)
+        adapter = TypeAdapter(annotation) if annotation is not None else None
     except (PydanticUserError, TypeError):
-        return value
+        adapter = None
+    if adapter is None:
+        return parameter.default if _is_record_of(parameter.default, value) else value
     try:
         return adapter.validate_python(value)
     except ValidationError as error:
@@ -267,3 +274,10 @@ def _checked(method: Method, name: str, value: Any, annotation: Any) -> Any:
             str(part) for part in (name, *problem["loc"]) if not str(part).startswith(("function-", "list["))
         )
         raise ConfigError(f"method {method.name}, parameter {where}={value!r}: {problem['msg']}") from error
+
+
+def _is_record_of(default: Any, value: Any) -> bool:
+    try:
+        return canonical_json(_json(default)) == canonical_json(value)
+    except (ValueError, ArtifactError):
+        return False

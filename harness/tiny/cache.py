@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 
+from harness.errors import ConfigError
 from harness.files import cache_dir, data_dir
 from harness.progress import say
 from harness.tiny.pool import SAMPLES, make_pool
@@ -51,3 +52,29 @@ def ensure_tasks() -> Path:
         say(f"eval: 40 stand-in task sets, made once, in {tasks_dir()}")
         make_tasks(tasks_dir())
     return tasks_dir()
+
+
+def find_pool(scale: str, path: str | None, *, make: bool = True) -> str:
+    """The folder of the pool: `path`, or at scale tiny the generated pool in the cache, made now if `make`.
+
+    Raises ConfigError if another scale names none.
+    """
+    if path is not None:
+        return path
+    if scale != "tiny":
+        raise ConfigError(f"setting pool.path: scale {scale} needs pool.path=DIR, a downloaded pool")
+    return ensure_pool() if make else str(pool_dir())
+
+
+def find_tasks(suite: str, data_dir: str | None, *, make: bool = True) -> Path:
+    """The folder of the task sets of `suite`: `data_dir`, or for tiny's stand-ins the cache, made now if `make`.
+
+    Raises ConfigError if there is no such folder.
+    """
+    if data_dir is None and suite == "tiny":
+        return ensure_tasks() if make else tasks_dir()
+    if data_dir is None or not Path(data_dir).is_dir():
+        lacks = f"suite {suite} needs eval.data_dir=DIR" if data_dir is None else f"there is no folder {data_dir}"
+        fetch = f"python -m harness.download_tasks out={data_dir or 'DIR'}"
+        raise ConfigError(f"setting eval.data_dir: {lacks}; `{fetch}` fetches the task sets")
+    return Path(data_dir)

@@ -1,38 +1,52 @@
-"""`python -m harness.train scale=small pool.path=DIR subset=uids.npy out=DIR`: the training stage alone.
+"""`python -m harness.train run_dir=DIR`, or `subset=uids.npy pool.path=DIR out=DIR`: the training stage alone.
 
-Takes the settings of harness.run, and `out=DIR` and `shards=DIR` (resharded tars to read). With `run_dir=DIR` the uid
-file, the shards and the output folder are those of that run, whose selection must be complete. Several nodes run this
-command through torchrun (scripts/slurm/).
+With `run_dir=DIR` settings, uid file and output folder are those of that run, whose selection must be complete, and so
+are its resharded tars if it has some. What is given beside it says how this machine trains (train.device, train.gpus,
+wandb, …); a setting that would make it another run is refused. Without a run folder the settings are those of
+harness.run. `out=DIR` and `shards=DIR` (resharded tars to read) go with both. Several nodes run this command through
+torchrun (scripts/slurm/).
 """
 
 import os
 import sys
 from pathlib import Path
 
-from harness import byod, cli
+from harness import byod, cli, settled
 from harness.compose import compose
 from harness.config import RunConfig
-from harness.errors import ConfigError
+from harness.errors import ArtifactError, ConfigError
 from harness.pool.sealed import SealedPool
+from harness.records import read_record
 from harness.subset import Subset
+from harness.tiny import cache as tiny
 
 
 def command(argv: list[str]) -> None:
     """Train and print where the checkpoint lies."""
     cli.offer_help(argv, __doc__)
-    from harness.train.run import RECORD, train
-
     places, overrides = _split(argv)
     config = compose(overrides)
-    out, uids, shards = _where(config, places)
-    sealed = _sealed(config)
+    run_dir = Path(config.run_dir) if config.run_dir is not None else None
+    if run_dir is not None:
+        config = settled.resumed(run_dir, overrides)
+    elif config.subset is None or "out" not in places:
+        raise ConfigError("training alone needs run_dir=DIR of a run that has its uids, or subset=FILE and out=DIR")
+    sealed = _sealed(config, run_dir)
+    subset = Subset.load(str(config.subset)) if run_dir is None else _chosen(run_dir, sealed)
+    out = Path(places["out"]) if run_dir is None or "out" in places else run_dir / "train"
+    shards = places.get("shards")
+    if shards is None and run_dir is not None and (run_dir / "shards" / "shards.json").exists():
+        shards = str(run_dir / "shards")
+
+    from harness.train.run import RECORD, train
+
     resharded = None
     if shards is not None:
         from harness.reshard import ReshardedPool
 
         resharded = ReshardedPool.open(shards)
     train(
-        config, sealed=sealed, subset=Subset.load(uids), resharded=resharded, out=out,
+        config, sealed=sealed, subset=subset, resharded=resharded, out=out,
         exclude=sealed.holdout(config.pool.holdout),
     )  # fmt: skip
     if os.environ.get("RANK", "0") == "0":
@@ -45,30 +59,25 @@ def _split(argv: list[str]) -> tuple[dict[str, str], list[str]]:
     return own, [a for a in argv if a.partition("=")[0] not in own]
 
 
-def _sealed(config: RunConfig) -> SealedPool:
+def _sealed(config: RunConfig, run_dir: Path | None) -> SealedPool:
     """The pool that is trained on; of a byod run, the union that its selection left in the run folder."""
     if config.byod:
-        if config.run_dir is None:
+        if run_dir is None:
             raise ConfigError(
                 "setting run_dir: training alone on byod folders needs the run_dir=DIR of their selection"
             )
-        return SealedPool.open(os.path.join(config.run_dir, byod.FOLDER))
-    if config.pool.path is None:
-        raise ConfigError("setting pool.path: training alone needs pool.path=DIR, a sealed pool")
-    return SealedPool.open(config.pool.path, config.pool.seal_dir)
+        return SealedPool.open(str(run_dir / byod.FOLDER))
+    return SealedPool.open(tiny.find_pool(config.scale.name, config.pool.path, make=False), config.pool.seal_dir)
 
 
-def _where(config: RunConfig, places: dict[str, str]) -> tuple[Path, str, str | None]:
-    """Output folder, uid file and folder of resharded tars."""
-    run_dir = Path(config.run_dir) if config.run_dir else None
-    out = places.get("out") or (str(run_dir / "train") if run_dir else None)
-    uids = config.subset or (str(run_dir / "uids.npy") if run_dir else None)
-    if out is None or uids is None:
-        raise ConfigError("training alone needs subset=FILE and out=DIR, or the run_dir=DIR of a run that has its uids")
-    shards = places.get("shards")
-    if shards is None and run_dir and (run_dir / "shards" / "shards.json").exists():
-        shards = str(run_dir / "shards")
-    return Path(out), uids, shards
+def _chosen(run_dir: Path, sealed: SealedPool) -> Subset:
+    """The uids of the run, which must be those that its selection ended with, from this pool."""
+    settled.require_input(run_dir, "pool", sealed.digest)
+    record = read_record(run_dir / "subset.json", "subset")
+    subset = Subset.load(run_dir / "uids.npy")
+    if subset.digest != record.payload["uids"]:
+        raise ArtifactError(f"{run_dir / 'uids.npy'}: not the uids of subset.json beside it; select again")
+    return subset
 
 
 if __name__ == "__main__":

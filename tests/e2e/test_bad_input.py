@@ -12,8 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 import harness
-from harness import uid
+from harness import entry, files, reshard, select, uid
+from harness.compose import compose
 from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError, MethodError, PluginError, StageError
+from harness.eval import __main__ as evaluate
+from harness.executor import local
+from harness.pool.seal import seal
+from harness.records import read_record
+from harness.stages import run_config
+from harness.tiny.pool import make_pool
+from harness.train import __main__ as train
 
 from .conftest import command
 
@@ -36,14 +44,30 @@ def refuse(kind: type[HarnessError], says: str, *overrides: str) -> str:
     return sentence
 
 
-def test_a_plan_without_a_pool_says_how_to_make_it(run_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_of_the_generated_pool_makes_nothing(
+    run_in: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("DATACOMP_HARNESS_CACHE", str(run_in / "cache"))
-    with pytest.raises(StageError) as caught:
-        harness.run("scale=tiny", "dry_run=true")
-    sentence = str(caught.value)
-    assert "harness.make_pool out=" in sentence
-    assert "harness.pool seal" in sentence
-    assert not list((run_in / "cache").rglob("*.tar"))
+    assert run_config(compose(["scale=tiny", "method=clip_score", "dry_run=true"])) is None
+    plan = capsys.readouterr().out
+    assert "65,536 pairs, generated" in plan
+    assert "256 steps" in plan
+    assert not (run_in / "cache").exists()
+
+
+def test_a_plan_of_a_pool_that_is_not_sealed_says_what_it_needs(pool: Path) -> None:
+    with pytest.raises(StageError, match=r"pool: not sealed yet.*`python -m harness.pool seal "):
+        harness.run("scale=tiny", f"pool.path={pool}", "dry_run=true")
+    assert not (pool / "pool.json").exists()
+
+
+def test_a_plan_seals_nothing_again(mini_pool: Path, run_in: Path) -> None:
+    shutil.copytree(mini_pool, "pool")
+    seal("pool", executor=local(1))
+    before = contents(Path("pool"))
+    next(Path("pool/shards").glob("*.tar")).touch()
+    assert run_config(compose(["scale=tiny", "pool.path=pool", "dry_run=true"])) is None
+    assert contents(Path("pool")) == before
 
 
 METHODS = {
@@ -107,12 +131,17 @@ def test_a_misspelt_parameter_is_found_before_any_work(run_in: Path, monkeypatch
         ("pool.path=nowhere", ArtifactError, "nowhere"),
         ("eval.tasks=[cifar11]", ConfigError, "did you mean 'cifar10'"),
         ("eval.suite=v2", ConfigError, "v1"),
+        ("eval.suite=v1", ConfigError, "setting eval.data_dir: suite v1 needs"),
+        ("eval.data_dir=nowhere", ConfigError, "setting eval.data_dir: there is no folder nowhere"),
+        ("eval.device=cuda:99", ConfigError, "setting eval.device"),
+        ("train.device=gpu", ConfigError, "train.device='gpu'"),
         ("subset=nothing.npy", ArtifactError, "nothing.npy"),
         ("method.fraction=0.3", ConfigError, "fraction"),
     ],
 )
 def test_a_bad_setting(run_in: Path, override: str, kind: type[HarnessError], says: str) -> None:
-    refuse(kind, says, override)
+    # The pool does not exist: nothing may look at it before the settings are checked.
+    refuse(kind, says, *([] if override.startswith("pool") else ["pool.path=none"]), override)
 
 
 def unsorted(uids: uid.Uids) -> np.ndarray:
@@ -215,3 +244,63 @@ def test_an_unwritable_run_dir(pool: Path) -> None:
     # Not even root makes folders there.
     with pytest.raises(InfraError, match="/sys/runs"):
         harness.run("scale=tiny", f"pool.path={pool}", "run_dir=/sys/runs/r")
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Path of every file below `folder` to the sha256 of its bytes."""
+    return {str(path): files.sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.slow
+def test_a_run_stage_by_stage_and_what_is_refused_on_it(
+    pool: Path, mini_settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*(s for s in mini_settings if not s.startswith("pool.path")), f"pool.path={pool}", "seed=3"]
+    settings += ["method=clip_score", "method.fraction=0.5"]
+    with pytest.raises(ConfigError, match="setting run_dir: r holds no run"):
+        train.command(["run_dir=r"])
+    select.command([*settings, "run_dir=r"])
+    reshard.command([f"pool.path={pool}", "subset=r/uids.npy", "out=r/shards"])
+    train.command(["run_dir=r"])
+    evaluate.command(["run_dir=r", "eval.batch_size=64"])
+    entry.command(["pack", "r", "--out", "r/entry", "--name", "clip_score fraction 0.5"])
+    harness.run(*settings, "run_dir=whole", "train.reading=mask")
+    for name, kind in (("config", "config"), ("train/train", "train"), ("eval/evaluation", "evaluation")):
+        assert read_record(f"r/{name}.json", kind).digest == read_record(f"whole/{name}.json", kind).digest
+
+    make_pool(Path("other"), samples=64, seed=4)
+    Path("bad_raises.py").write_text(METHODS["raises"])
+    monkeypatch.syspath_prepend(os.getcwd())
+    before = contents(Path("r"))
+    mine = [text for text in settings if not text.startswith("method")]
+    for stage, overrides, says in [
+        (train.command, ["seed=1"], "made with seed=3, asked now for seed=1"),
+        (train.command, ["scale=small"], r"made with scale.batch_size=128, asked now for scale.batch_size=4096"),
+        (train.command, ["method.fraction=0.2"], r"method.params.fraction=0.5, asked now for .*=0.2"),
+        (train.command, ["pool.holdout=8"], "holdout=0, asked now for holdout=8"),
+        (train.command, ["method.fractoin=0.5"], "did you mean 'fraction'"),
+        (train.command, ["pool.path=nowhere"], "nowhere"),
+        (evaluate.command, ["suite=v1"], "made with suite=tiny, asked now for suite=v1"),
+        (evaluate.command, ["eval.precision=amp"], "made with eval_precision=fp32"),
+        (evaluate.command, ["tasks=[sun397]"], r"made with tasks=\['cifar10'"),
+        (select.command, [*settings, "seed=1"], "made with seed=3, asked now for seed=1"),
+        (select.command, [*mine, "method=no_filter"], "made with method.name=clip_score"),
+        (select.command, [*settings, "pool.path=other"], r"made with pool.path \(digest\)"),
+        (run, [*settings, "pool.path=other"], r"made with pool.path \(digest\)"),
+        (run, [*settings, "eval.data_dir=nowhere"], "no folder nowhere"),
+        (run, [*mine, "subset=r/uids.npy"], "made with method="),
+        (run, [*mine, "method=custom", "method.target=bad_raises:select"], "made with "),
+    ]:
+        with pytest.raises(HarnessError, match=says):
+            stage([*overrides, "run_dir=r"])
+        assert contents(Path("r")) == before, overrides
+    with pytest.raises(ConfigError, match="made with seed=3"):
+        select.command([*settings, "seed=1", "out=r"])
+    train.command([*settings, "run_dir=r"])
+    evaluate.command(["run_dir=r", "tasks=[cifar10]"])
+    harness.run(*settings, "run_dir=r")
+    assert read_record("r/train/train.json").digest == read_record("whole/train/train.json").digest
+
+
+def run(overrides: list[str]) -> None:
+    harness.run(*overrides)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness import config
-from harness.compose import check_override, compose
+from harness.compose import check_override, compose, laid_over
 from harness.config import RunConfig, load_scale, scale_names
 from harness.errors import ConfigError
 from harness.files import data_dir
@@ -74,6 +74,8 @@ def test_an_edited_recipe_is_not_the_contests(monkeypatch: pytest.MonkeyPatch, t
         ("scale.samples_seen=0", "scale.samples_seen"),
         ("seed", "setting=value"),
         ("scale.lr=[", "configuration"),
+        ("method.texts=/home/müller/a.txt", "needs quotes: \"NAME='VALUE'\""),
+        ("run_dir=~/runs", "write the path out, or $HOME for ~"),
     ],
 )
 def test_a_wrong_setting_is_named(override: str, says: str) -> None:
@@ -100,3 +102,41 @@ def test_setting_names_cover_the_model() -> None:
         config.setting_names()
     )
     assert set(RunConfig.model_fields) <= {name.split(".")[0] for name in config.setting_names()}
+
+
+@pytest.mark.parametrize(
+    "path", ["2024", "/home/müller/pool", "lr=1", "1e5", "true", "it's here", "a(b)", "x#y&z", "runs/[a]", "a\\'b\\"]
+)
+def test_a_path_is_taken_as_it_is(path: str) -> None:
+    assert compose([f"run_dir={path}"]).run_dir == path
+    assert compose([f"pool.path={path}"]).pool.path == path
+
+
+def test_what_hydra_means_by_a_path_stays() -> None:
+    assert compose(["run_dir=null"]).run_dir is None
+    assert compose(["run_dir='2,024'"]).run_dir == "2,024"
+    assert compose(["run_dir=runs/${seed}", "seed=3"]).run_dir == "runs/3"
+    assert check_override("subset=a.npy,b.npy", methods=[]) == "subset=a.npy,b.npy"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["subset=a.npy", "method=clip_score"], "setting method: no method runs with subset=a.npy"),
+        (["subset=a.npy", "method.fractoin=0.3"], "setting method.fractoin: no method runs"),
+        (["subset=a.npy", "method.seed=1"], "setting method.seed: no method runs"),
+        (["pool.weight=0", "byod=[{path: mine}]", "method=clip_score"], "setting method: no method runs with pool.w"),
+    ],
+)
+def test_settings_of_a_method_that_would_not_run_are_refused(overrides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        compose(overrides)
+
+
+def test_settings_laid_over_others() -> None:
+    run = compose(["scale.lr=1e-2", "method=clip_score", "method.fraction=0.3", "pool.path=p", "seed=2"])
+    assert laid_over(run, ["scale=tiny", "method=clip_score", "method.fraction=0.3", "seed=2"]) == run
+    now = laid_over(run, ["method.fraction=0.5", "train.gpus=2", "pool.path=q"])
+    assert (now.method.params, now.train.gpus, now.pool.path) == ({"fraction": 0.5}, 2, "q")
+    assert now.scale.lr == 1e-2
+    assert laid_over(run, ["scale=small"]).scale == load_scale("small")

@@ -1,30 +1,30 @@
 """The plan of a run is arithmetic on its settings."""
 
+from dataclasses import replace
+
 import pytest
 
 from harness.compose import compose
 from harness.config import load_scale
-from harness.plan import Plan, duration, forward_macs, parameters
+from harness.plan import Chosen, Plan, duration, forward_macs, parameters
+
+CHOSEN = Chosen(size=3_440_000, distinct=3_440_000, shard_bytes=404_000_000_000, reshard=False)
 
 
 def _plan(**changes: object) -> Plan:
     values: dict[str, object] = {
         "config": compose(["scale=small", "method=no_filter"]),
         "pool_size": 11_482_113,
-        "subset_size": 3_440_000,
-        "subset_distinct": 3_440_000,
-        "shard_bytes": 404_000_000_000,
+        "chosen": CHOSEN,
         "missing_tasks": [],
         "device": "NVIDIA H200",
         "cores": 16,
-        "reshard": False,
     }
     return Plan(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_numbers() -> None:
     plan = _plan()
-    assert plan.repeats == pytest.approx(3.72, abs=0.01)
     assert plan.pass_bytes == pytest.approx(121e9, rel=0.01)
     text = "\n".join(plan.lines())
     for words in (
@@ -44,8 +44,18 @@ def test_missing_tasks_and_changed_settings_are_named() -> None:
     assert "unofficial: scale.lr" in text
 
 
+def test_what_is_not_known_before_the_pool_is_made_is_not_stated() -> None:
+    text = "\n".join(_plan(pool_size=65_536, chosen=None, missing_tasks=None).lines())
+    assert "65,536 pairs, generated" in text
+    assert "not known before the pool is there" in text
+    assert "stand-ins, generated" in text
+    assert "a pass" not in text
+    assert "there is no folder" in "\n".join(_plan(no_tasks="there is no folder").lines())
+
+
 def test_resharding_writes_what_is_kept() -> None:
-    assert _plan(reshard=True).disk_bytes - _plan().disk_bytes == _plan().pass_bytes
+    resharded = _plan(chosen=replace(CHOSEN, reshard=True))
+    assert resharded.disk_bytes - _plan().disk_bytes == _plan().pass_bytes
 
 
 def test_the_papers_compute() -> None:

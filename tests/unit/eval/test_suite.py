@@ -84,14 +84,24 @@ def test_listing_tasks_imports_no_torch(capsys):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_run_says_what_is_not_given(tmp_path):
-    run = compose(["scale=tiny", "method=no_filter", "eval.precision=amp_bfloat16", "eval.tasks=[cifar10]"])
+def test_a_run_says_what_is_not_given_and_stays_what_it_is(tmp_path):
+    run = compose(["scale=tiny", "method=no_filter", "eval.precision=amp_bfloat16", "eval.tasks=[cifar10,sun397]"])
+    payload = {**run.identity, "unofficial": run.unofficial}
     settings = {"settings": run.model_dump(mode="json")}
-    write_record(tmp_path / "config.json", Record(kind="config", payload={}, provenance=settings))
+    write_record(tmp_path / "config.json", Record(kind="config", payload=payload, provenance=settings))
     write_record(tmp_path / "train/train.json", Record(kind="train", payload={}))
-    given = cli.settings([f"run_dir={tmp_path}", "eval.suite=v1", "eval.device=cpu"], command.Settings)
-    found = command._of_run(given, tmp_path)
-    assert (found.model, found.suite, found.executor) == ("clip-tiny", "v1", "local")
-    assert (found.eval.precision, found.eval.tasks, found.eval.device) == ("amp_bfloat16", ["cifar10"], "cpu")
-    with pytest.raises(ConfigError, match="setting model"):
-        command._of_run(given.model_copy(update={"model": "ViT-B-32"}), tmp_path)
+
+    def found(*more):
+        return command._of_run(cli.settings([f"run_dir={tmp_path}", *more], command.Settings), tmp_path)
+
+    given = found("eval.device=cpu", "tasks=[cifar10]", "suite=tiny")
+    assert (given.model, given.suite, given.executor) == ("clip-tiny", "tiny", "local")
+    assert (given.eval.precision, given.tasks, given.eval.device) == ("amp_bfloat16", ["cifar10"], "cpu")
+    for more, says in [
+        ("model=ViT-B-32", "setting model"),
+        ("eval.suite=v1", "made with suite=tiny, asked now for suite=v1"),
+        ("eval.precision=fp32", "made with eval_precision=amp_bfloat16"),
+        ("tasks=[cifar100]", "made with tasks="),
+    ]:
+        with pytest.raises(ConfigError, match=says):
+            found(more)
