@@ -17,7 +17,7 @@ from harness.selection import plugins
 
 NO_METHOD = "no_filter"
 """The method where none is named (configs/config.yaml)."""
-METHOD_KEYS = ("name", "target", "seed")
+METHOD_KEYS = plugins.OWN_SETTINGS
 PATHS = ("run_dir", "subset", "pool.path", "pool.seal_dir", "eval.data_dir")
 """Settings whose value is a path, whatever characters it has."""
 

@@ -14,6 +14,7 @@ A message is one sentence that names the file or the setting and says what to do
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable
 
 
@@ -78,10 +79,15 @@ _INFRA_ERRNO = {
     errno.ENOMEM: "the memory is used up",
 }
 
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")
+"""What NumPy says, without an errno, where it could write a part of an array only."""
+
 
 def from_os_error(error: OSError, path: object) -> HarnessError:
     """The HarnessError that an OSError on `path` means: InfraError if the machine failed, else ArtifactError."""
     reason = _INFRA_ERRNO.get(error.errno or 0)
+    if reason is None and _SHORT_WRITE.fullmatch(str(error)):
+        reason = _INFRA_ERRNO[errno.ENOSPC]
     if reason is not None:
         return InfraError(f"{path}: {reason}; make room or choose another folder, then run the same command again")
     if isinstance(error, FileNotFoundError):
@@ -89,3 +95,14 @@ def from_os_error(error: OSError, path: object) -> HarnessError:
     if isinstance(error, FileExistsError | NotADirectoryError):
         return ArtifactError(f"{path}: a file stands where a folder is needed; choose another place")
     return ArtifactError(f"{path}: {error.strerror or error}")
+
+
+def machines_fault(error: BaseException, where: object) -> InfraError | None:
+    """The InfraError that an exception in a participant's code means; None where the machine is not to blame.
+
+    `where` is named where the error names no file.
+    """
+    if isinstance(error, MemoryError):
+        return InfraError(f"{where}: the memory is used up; use fewer workers or a larger machine")
+    meant = from_os_error(error, error.filename or where) if isinstance(error, OSError) else None
+    return meant if isinstance(meant, InfraError) else None

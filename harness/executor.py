@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import cloudpickle  # type: ignore[import-untyped]
 
-from harness.errors import ConfigError, InfraError
+from harness.errors import ConfigError, HarnessError, InfraError, MethodError
 from harness.progress import Progress
 
 Item = TypeVar("Item")
@@ -180,6 +181,26 @@ def _end_with(parent: Any) -> None:
 
 def _call_bytes(function: bytes, item: bytes) -> bytes:
     return bytes(cloudpickle.dumps(_call(function, cloudpickle.loads(item))))
+
+
+def carried(fn: Callable[[Item], Result]) -> Callable[[Item], Result]:
+    """`fn` as a worker gets it, wherever it runs: for each item a copy, of the values that travel with it too.
+
+    Raises MethodError if something that it uses cannot be copied.
+    """
+    try:
+        function = cloudpickle.dumps(fn)
+    except HarnessError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise left_behind("all that it holds", f"make inside it what cannot be sent ({reason})") from error
+    return partial(_call, function)
+
+
+def left_behind(name: str, instead: str) -> MethodError:
+    """The error for a function that would take along what stays in this process."""
+    return MethodError(f"a function on the pool's files runs in other processes and cannot use {name} there; {instead}")
 
 
 def _call(function: bytes, item: Any) -> Any:

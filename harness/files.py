@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import io
 import os
 import shutil
 import tempfile
@@ -12,7 +13,7 @@ from typing import IO, Any, cast
 
 import fsspec
 
-from harness.errors import InfraError, from_os_error
+from harness.errors import ConfigError, HarnessError, InfraError, from_os_error
 
 CHUNK = 1 << 20
 
@@ -27,37 +28,90 @@ def join(folder: str | os.PathLike[str], *names: str) -> str:
     return "/".join([str(folder).rstrip("/"), *names]) if is_remote(folder) else os.path.join(folder, *names)
 
 
-def open_file(path: str | os.PathLike[str], mode: str = "rb") -> IO[Any]:
-    """Open a local path or a URL for reading; an OSError comes out as ArtifactError or InfraError."""
+@contextlib.contextmanager
+def answering(path: str | os.PathLike[str]) -> Iterator[None]:
+    """What a file system or a store fails with, as an error of ours: InfraError where a store does not answer."""
     try:
+        yield
+    except HarnessError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and (not is_remote(path) or _is_missing(error)):
+            raise from_os_error(error, path) from error
+        if not is_remote(path):
+            raise
+        if isinstance(error, ImportError):
+            extra = "; pip install 'datacomp-harness[s3]'" if str(path).startswith("s3:") else ""
+            raise ConfigError(f"{path}: {error}{extra}") from error
+        if isinstance(error, ValueError):  # of fsspec: no such protocol, or a server without byte ranges
+            raise ConfigError(f"{path}: {error}") from error
+        # Most errors of stores' libraries are no OSErrors; importing them here to name them would be slow.
+        shown = str(error.__cause__ or error) or type(error).__name__
+        raise InfraError(f"{path}: the store did not answer ({shown}); run the same command again") from error
+
+
+def _is_missing(error: OSError) -> bool:
+    # fsspec says the same of a server that it cannot reach, with the reason as cause.
+    cause = error.__cause__
+    known = cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404
+    return isinstance(error, FileNotFoundError) and known
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file of a store, whose failures while it is read are errors of ours."""
+
+    def __init__(self, path: str, file: Any) -> None:
+        self._path, self._file = path, file
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def read(self, size: int | None = -1) -> bytes:
+        with answering(self._path):
+            return bytes(self._file.read(-1 if size is None else size))
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def open_file(path: str | os.PathLike[str]) -> IO[bytes]:
+    """Open a local path or a URL for reading bytes; its errors come out as those of `answering`."""
+    with answering(path):
         if is_remote(path):
-            return cast("IO[Any]", fsspec.open(str(path), mode).open())
-        return open(path, mode)
-    except OSError as error:
-        raise from_os_error(error, path) from error
+            return cast("IO[bytes]", _RemoteFile(str(path), fsspec.open(str(path), "rb").open()))
+        return open(path, "rb")
 
 
 def list_files(folder: str | os.PathLike[str], suffix: str) -> list[str]:
     """Sorted paths of the files directly in `folder` whose names end in `suffix`; empty if there is no such folder."""
-    if is_remote(folder):
-        system, root = fsspec.core.url_to_fs(str(folder))
-        names = system.ls(root, detail=False) if system.exists(root) else []
-        return sorted(str(system.unstrip_protocol(name)) for name in names if name.endswith(suffix))
-    if not os.path.isdir(folder):
-        return []
-    return sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(suffix))
+    with answering(folder):
+        if is_remote(folder):
+            system, root = fsspec.core.url_to_fs(str(folder))
+            names = system.ls(root, detail=False) if system.exists(root) else []
+            return sorted(str(system.unstrip_protocol(name)) for name in names if name.endswith(suffix))
+        if not os.path.isdir(folder):
+            return []
+        return sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(suffix))
 
 
 def stamp(path: str | os.PathLike[str]) -> str:
     """What changes with a local file or URL, without reading it: its size and time, or what else its store tells."""
-    try:
+    with answering(path):
         if not is_remote(path):
             state = os.stat(path)
             return f"{state.st_size} {state.st_mtime_ns}"
         system, name = fsspec.core.url_to_fs(str(path))
         return str(system.ukey(name))
-    except OSError as error:
-        raise from_os_error(error, path) from error
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
 """Byte ranges: read out of a local file or a URL, and appended to a local file."""
 
-import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -10,8 +9,8 @@ import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import ArtifactError, InfraError, from_os_error
-from harness.files import is_remote
+from harness.errors import ArtifactError, from_os_error
+from harness.files import answering, is_remote
 
 Ranges = npt.NDArray[np.int64]
 """(N, 2): first byte and the byte behind the last, ascending."""
@@ -38,7 +37,7 @@ class Reader:
         self._handle = -1
         self._ahead = ahead
         self._kept = (0, b"")
-        with _answering(self.path):
+        with answering(self.path):
             if is_remote(path):
                 self.store, self.name = fsspec.core.url_to_fs(self.path)
                 self.size = int(self.store.size(self.name))
@@ -48,7 +47,7 @@ class Reader:
 
     def read(self, start: int, size: int) -> bytes:
         """`size` bytes from offset `start`, fewer at the end of the file."""
-        with _answering(self.path):
+        with answering(self.path):
             return self._fetch(start, size) if self.remote else self._pread(start, size)
 
     def exactly(self, start: int, size: int) -> bytes:
@@ -116,20 +115,6 @@ class Reader:
         self.close()
 
 
-@contextlib.contextmanager
-def _answering(path: str) -> Iterator[None]:
-    """What a file system or a store fails with, as an error of ours; a connection that breaks is an InfraError."""
-    try:
-        yield
-    except OSError as error:
-        raise from_os_error(error, path) from error
-    except Exception as error:
-        # The errors of aiohttp, under most stores, are no OSErrors; importing it here to name them would be slow.
-        if type(error).__module__.partition(".")[0] == "aiohttp":
-            raise InfraError(f"{path}: the store did not answer ({error}); run the same command again") from error
-        raise
-
-
 def fetch(parts: Sequence[tuple[Reader, int, int]]) -> list[bytes]:
     """Content of ranges (reader, start, end) of several files; those in object stores are asked for side by side.
 
@@ -140,7 +125,7 @@ def fetch(parts: Sequence[tuple[Reader, int, int]]) -> list[bytes]:
     for store, any_of in stores.items():
         places = [i for i, (reader, _, _) in enumerate(parts) if reader.remote and id(reader.store) == store]
         names, starts, ends = zip(*((parts[i][0].name, *parts[i][1:]) for i in places), strict=True)
-        with _answering(any_of.path):
+        with answering(any_of.path):
             contents = any_of.store.cat_ranges(list(names), list(starts), list(ends), on_error="raise")
         for i, content in zip(places, contents, strict=True):
             reader, start, end = parts[i]

@@ -1,19 +1,36 @@
 """Embeddings beside the metadata: members of X.npz, read row by row without loading the whole file."""
 
+import contextlib
 import struct
+import tokenize
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.errors import ArtifactError
+from harness.errors import ArtifactError, HarnessError, from_os_error
 from harness.files import is_remote, open_file
 
 Array = npt.NDArray[Any]
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, RuntimeError, SyntaxError, ValueError
+)  # fmt: skip
+"""What zipfile and NumPy raise on a file that is not whole."""
+
+
+@contextlib.contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Errors of reading the npz file `path` come out as ArtifactError, or InfraError where the machine failed."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise ArtifactError(f"{path}: not a readable npz file: {error}; download it again") from error
+    except OSError as error:
+        raise from_os_error(error, path) from error
 
 
 class FeatureFile:
@@ -28,17 +45,15 @@ class FeatureFile:
         self.path = path
         self._file: IO[bytes] = open_file(path)
         try:
-            self._zip = zipfile.ZipFile(self._file)
-            self._members = {name: self._member(name, rows) for name in names}
-        except (zipfile.BadZipFile, ValueError, struct.error) as error:
-            self._file.close()
-            raise ArtifactError(f"{path}: not a readable npz file: {error}") from error
-        except ArtifactError:
+            with reading(path):
+                self._zip = zipfile.ZipFile(self._file)
+                self._members = {name: self._member(name, rows) for name in names}
+        except HarnessError:
             self._file.close()
             raise
 
     def _member(self, name: str, rows: int) -> "_Member":
-        known = [entry.removesuffix(".npy") for entry in self._zip.namelist()]
+        known = [entry.removesuffix(".npy") for entry in self._zip.namelist() if entry.endswith(".npy")]
         if name not in known:
             raise ArtifactError(f"{self.path}: no array {name!r} (there are: {', '.join(known) or 'none'})")
         member = _Member(self.path, self._file, self._zip, f"{name}.npy")
@@ -55,10 +70,8 @@ class FeatureFile:
 
     def read(self, start: int, stop: int) -> dict[str, Array]:
         """Rows [start, stop) of every array; `start` must not lie before an earlier `stop`."""
-        try:
+        with reading(self.path):
             return {name: member.read(start, stop) for name, member in self._members.items()}
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise ArtifactError(f"{self.path}: not a whole npz file: {error}; download it again") from error
 
     def __enter__(self) -> Self:
         return self

@@ -1,6 +1,5 @@
 """The pool as methods see it: metadata and embeddings, read-only, never more than one file per worker in memory."""
 
-import copy
 import hashlib
 import os
 import traceback
@@ -10,16 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from harness import executor as executors
 from harness import uid
-from harness.errors import ArtifactError, HarnessError, MethodError
-from harness.executor import Executor
+from harness.errors import ArtifactError, HarnessError, MethodError, machines_fault
+from harness.executor import Executor, LocalExecutor
 from harness.files import join, list_files, open_file, stamp
+from harness.pool import features as npz
 from harness.pool import reading, scanning
 from harness.pool.keeping import gathered, identity, resumable
 from harness.pool.ranking import nth_largest
@@ -70,9 +70,13 @@ class Pool:
 
     def resuming(self, scratch: Path) -> "Pool":
         """This pool, keeping what each pass over it has finished in `scratch`, for the same passes of a later run."""
-        other = copy.copy(self)
+        other = Pool.__new__(Pool)
+        other.__dict__.update(self.__dict__)
         other._scratch, other._passes, other._arrays = scratch, Counter(), 0
         return other
+
+    def __reduce__(self) -> NoReturn:
+        raise executors.left_behind("`pool`", "ask it before, and let the function use the answer")
 
     def __len__(self) -> int:
         return sum(file.count for file in self._files)
@@ -215,12 +219,8 @@ class Pool:
         `train` holds b32_img and l14_img (rows, width) and label (rows,) where the pool's maker offers them.
         """
         path = join(self.path, "targets", f"{name}.npz")
-        with open_file(path) as file:
-            try:
-                with np.load(file, allow_pickle=False) as arrays:
-                    return {key: arrays[key] for key in arrays.files}
-            except (ValueError, OSError) as error:
-                raise ArtifactError(f"{path}: not a readable npz file: {error}") from error
+        with open_file(path) as file, npz.reading(path), np.load(file, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
 
     def target_texts(self) -> list[str]:
         """The lines of `<path>/targets/texts.txt`: captions like those that evaluation wants."""
@@ -274,6 +274,8 @@ class Pool:
             executor = executors.local(1)
         elif self._scratch is not None and not threads:
             work = self._resumed(work, self._scratch)
+        if not threads:
+            work = executors.carried(work)
         return executor.stream(work, files, name=name, unit="rows", weights=rows, threads=threads)
 
     def _resumed(self, work: Callable[[MetadataFile], list[Any]], scratch: Path) -> Callable[[MetadataFile], list[Any]]:
@@ -309,9 +311,9 @@ class Pool:
             return self._plain_files
         rows = [file.rows for file in self._plain_files]
         _ = self._realised
-        return self.executor.map(
-            self._masked, self._plain_files, name="realised", unit="rows", weights=rows, threads=True
-        )
+        # Threads of this process, whatever the executor: the sorted uids would be too much to ship to each worker.
+        here = self.executor if isinstance(self.executor, LocalExecutor) else executors.local()
+        return here.map(self._masked, self._plain_files, name="realised", unit="rows", weights=rows, threads=True)
 
     def _masked(self, file: MetadataFile) -> MetadataFile:
         visible = self.contains(scanning.uids(file, {}))
@@ -360,7 +362,9 @@ def _apply(fn: Callable[..., Any], stretch: Stretch, with_features: bool) -> Any
     except HarnessError:
         raise
     except (Exception, SystemExit) as error:
-        wrapped = MethodError(f"{stretch.file.path}: the function raised {type(error).__name__}: {error}")
+        wrapped = machines_fault(error, f"the function on {stretch.file.path}") or MethodError(
+            f"{stretch.file.path}: the function raised {type(error).__name__}: {error}"
+        )
         wrapped.add_note(traceback.format_exc())
         raise wrapped from error
 

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from harness.config import Scale
-from harness.executor import Executor
+from harness.executor import Executor, left_behind
 from harness.progress import Progress
 
 
@@ -27,6 +28,9 @@ class SelectionContext:
     progress: type[Progress] = Progress
     """`with ctx.progress("what", total=n, unit="rows") as bar: bar.advance(k)` for a long step of one's own."""
     remarks: list[str] = field(default_factory=list)
+
+    def __reduce__(self) -> NoReturn:
+        raise left_behind("`ctx`", "take what it needs out of it before, as in `scratch = ctx.scratch`")
 
     def remark(self, text: str) -> None:
         """Put one sentence into the subset's record: which model or data file was used. Nothing about time or place."""

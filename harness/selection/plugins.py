@@ -4,7 +4,6 @@ A package with methods declares one entry point of the group `datacomp_harness.m
 public module directly in it is a method, and its function `select` is what runs. Listing names reads no module.
 """
 
-import ast
 import difflib
 import hashlib
 import importlib
@@ -16,7 +15,6 @@ import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -25,9 +23,12 @@ from pydantic_core import to_jsonable_python
 from harness.config import MethodConfig
 from harness.errors import ArtifactError, ConfigError, HarnessError, PluginError, unknown_name
 from harness.records import Json, canonical_json
+from harness.selection import source
 
 GROUP = "datacomp_harness.methods"
 FUNCTION = "select"
+OWN_SETTINGS = ("name", "target", "seed")
+"""What stands in the group `method` of a run's settings beside the method's parameters."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +41,7 @@ class Method:
     parameters: dict[str, inspect.Parameter]
     """What it takes beside `pool` and `ctx`."""
     source_digest: str
-    """sha256 (hex) of the source files of its module and of what that imports from its package."""
+    """sha256 (hex) of the source files of its module and of what that imports, other than installed packages."""
 
     @property
     def label(self) -> str:
@@ -103,6 +104,8 @@ def resolve(config: MethodConfig) -> Method:
         module, colon, function = (config.target or "").partition(":")
         if not (module and colon and function):
             raise ConfigError(f"setting method.target: {config.target!r} is not of the form package.module:function")
+        if module == "__main__":
+            raise ConfigError("setting method.target: a method's source is recorded; write it into a module of its own")
         return _load(str(config.target), module, function)
     known = sources()
     if config.name not in known:
@@ -112,6 +115,8 @@ def resolve(config: MethodConfig) -> Method:
 
 def _load(name: str, module_name: str, function_name: str) -> Method:
     try:
+        found = source.read(module_name)
+        source.forget_changed(found)
         module = importlib.import_module(module_name)
     except HarnessError:
         raise
@@ -137,7 +142,7 @@ def _load(name: str, module_name: str, function_name: str) -> Method:
         name=name,
         function=function,
         parameters=_parameters(name, function),
-        source_digest=_source_digest(module_name, module.__file__),
+        source_digest=source.digest(found),
     )
 
 
@@ -161,50 +166,14 @@ def _parameters(name: str, function: Callable[..., Any]) -> dict[str, inspect.Pa
             raise PluginError(
                 f"method {name}: argument {parameter.name!r} cannot be given by name; a method is `{wanted}`"
             )
+        if parameter.name in OWN_SETTINGS:
+            raise PluginError(
+                f"method {name}: method.{parameter.name} is a setting of the selection itself and would not reach "
+                f"the function; call argument {parameter.name!r} something else"
+                + (" or draw from ctx.rng, which method.seed seeds" if parameter.name == "seed" else "")
+            )
     rest.pop("ctx", None)
     return rest
-
-
-def _source_digest(module_name: str, file: str | None) -> str:
-    """sha256 over the source of a module and of what it imports from its own top package, at any remove."""
-    found = {module_name: Path(file)} if file else {}
-    todo = [module_name]
-    while todo:
-        name = todo.pop()
-        for other in _siblings(name, found.get(name)):
-            if other not in found and (path := _file(other)) is not None:
-                found[other] = path
-                todo.append(other)
-    state = hashlib.sha256()
-    for name, path in sorted(found.items()):
-        state.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return state.hexdigest()
-
-
-def _siblings(name: str, path: Path | None) -> set[str]:
-    """Names under the top package of module `name` that it may import: modules, and names in modules."""
-    if path is None or path.suffix != ".py":
-        return set()
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    parents = name.split(".")
-    found = {".".join(parents[:i]) for i in range(1, len(parents))}
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = importlib.util.resolve_name("." * node.level + (node.module or ""), package) if node.level else None
-            origin = base or node.module or ""
-            found |= {origin, *(f"{origin}.{alias.name}" for alias in node.names)}
-    return {other for other in found if other.split(".")[0] == parents[0]} - {name}
-
-
-def _file(module_name: str) -> Path | None:
-    """The source file of a module; None for what is none, such as a function's name."""
-    try:
-        spec = importlib.util.find_spec(module_name)
-    except (ImportError, ValueError, AttributeError):
-        return None
-    return Path(spec.origin) if spec is not None and spec.origin and spec.has_location else None
 
 
 def bind(method: Method, params: dict[str, Any]) -> dict[str, Any]:

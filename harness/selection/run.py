@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from harness import uid
 from harness.config import MethodConfig, Scale
-from harness.errors import ArtifactError, HarnessError, MethodError, from_os_error
+from harness.errors import ArtifactError, ConfigError, HarnessError, MethodError, from_os_error, machines_fault
 from harness.executor import Executor
-from harness.files import stamp
+from harness.files import lock, stamp
 from harness.pool.view import Pool
 from harness.progress import say
 from harness.provenance import provenance
@@ -26,6 +26,11 @@ from harness.selection.plugins import Method
 from harness.subset import Subset, kept_of
 from harness.uid import UID_DTYPE, Uids
 
+METADATA_ONLY = "Chosen from the metadata alone: which pictures are there was not known."
+"""Remark in the record of a choice from a pool that is not sealed."""
+MAX_SIZE = 1 << 40
+"""Uids that a subset can hold, repeats counted: 16 TB."""
+
 
 def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, out: Path, executor: Executor) -> Subset:
     """The subset that `method` chooses from `pool`; its uid file and, last, its record are written to `out`.
@@ -33,7 +38,8 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     `out` is a folder (uids.npy, subset.json), or the uid file itself (FILE.npy, with FILE.json beside it). A finished
     selection with the same method, source, parameters, seed and pool (in the same state) is taken as it is.
     Raises ConfigError before any work if a parameter does not fit, MethodError if the function raises or returns
-    something that is not a subset of the pool.
+    something that is not a subset of the pool, InfraError if another process is choosing for `out`, or if the disk or
+    the memory is full.
     """
     params = plugins.bind(method, config.params)
     plain = plugins.recorded(method, params)
@@ -47,21 +53,23 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     if done is not None:
         return done
     started = time.monotonic()
-    scratch = _scratch(place.scratch, work)
-    ctx = SelectionContext(
-        rng=np.random.default_rng(config.seed),
-        scale=scale,
-        samples_seen=scale.samples_seen,
-        scratch=scratch,
-        executor=executor,
-    )
-    pool = pool.resuming(scratch / "pool")
-    subset = checked(call(method, pool, ctx, params), pool=pool, name=method.name)
-    inputs = {"pool": pool.digest}
-    subset.save(place.uids)
-    more = {"method": settings, "remarks": ctx.remarks}
-    write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
-    shutil.rmtree(place.scratch, ignore_errors=True)
+    with lock(place.scratch):
+        scratch = _scratch(place.scratch, work)
+        ctx = SelectionContext(
+            rng=np.random.default_rng(config.seed),
+            scale=scale,
+            samples_seen=scale.samples_seen,
+            scratch=scratch,
+            executor=executor,
+            remarks=[] if pool.sealed is not None else [METADATA_ONLY],
+        )
+        pool = pool.resuming(scratch / "pool")
+        subset = checked(call(method, pool, ctx, params), pool=pool, name=method.name)
+        inputs = {"pool": pool.digest}
+        subset.save(place.uids)
+        more = {"method": settings, "remarks": ctx.remarks}
+        write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
+        shutil.rmtree(place.scratch, ignore_errors=True)
     return Subset.load(place.uids)
 
 
@@ -93,8 +101,10 @@ class Place:
 
     @classmethod
     def of(cls, out: Path) -> Self:
-        """In the folder `out`, or at the uid file itself."""
+        """In the folder `out`, or at the uid file itself; ConfigError if that belongs to a run."""
         if out.suffix == ".npy":
+            if out.name == "uids.npy" and (out.parent / "config.json").exists():
+                raise ConfigError(f"setting out: {out} is the uid file of the run in {out.parent}; choose another file")
             return cls(uids=out, record=out.with_suffix(".json"), scratch=out.with_name(f".{out.stem}.scratch"))
         return cls(uids=out / "uids.npy", record=out / "subset.json", scratch=out / "scratch")
 
@@ -105,7 +115,7 @@ def _scratch(folder: Path, work: str) -> Path:
     try:
         scratch.mkdir(parents=True, exist_ok=True)
         for other in folder.iterdir():
-            if other != scratch:
+            if other.is_dir() and other != scratch:
                 shutil.rmtree(other)
     except OSError as error:
         raise from_os_error(error, folder) from error
@@ -144,7 +154,10 @@ def adopt(path: str, *, pool: Pool, out: Path, intersect: bool = False) -> Subse
 
 
 def call(method: Method, pool: Pool, ctx: SelectionContext, params: dict[str, Any]) -> Any:
-    """What the method's function returns. An exception in it comes out as MethodError with its traceback as note."""
+    """What the method's function returns.
+
+    An exception in it comes out as MethodError with its traceback as note, as InfraError if disk or memory are full.
+    """
     try:
         return method.function(pool, ctx=ctx, **params)
     except MethodError as error:
@@ -152,7 +165,7 @@ def call(method: Method, pool: Pool, ctx: SelectionContext, params: dict[str, An
     except HarnessError:
         raise
     except (Exception, SystemExit) as error:  # sys.exit(0) of a method is no success of the command
-        wrapped = _named(method, f"raised {type(error).__name__}: {error}", error)
+        wrapped = machines_fault(error, ctx.scratch) or _named(method, f"raised {type(error).__name__}: {error}", error)
         wrapped.add_note("".join(traceback.format_exception(error)))
         raise wrapped from error
 
@@ -201,6 +214,12 @@ def _checked_counts(counts: Any, uids: Uids, name: str) -> npt.NDArray[np.int64]
         )
     if len(array) and int(array.min()) < 0:
         raise MethodError(f"method {name} returned a negative count ({int(array.min())}) in row {int(array.argmin())}")
+    # Unsigned counts that fell below zero are huge.
+    if (total := float(array.sum(dtype=np.float64))) > MAX_SIZE:
+        raise MethodError(
+            f"method {name} returned counts that add up to {total:.3g}, the largest ({int(array.max())}) in row "
+            f"{int(array.argmax())}; a subset holds at most {MAX_SIZE:.3g}"
+        )
     return array.astype(np.int64)
 
 

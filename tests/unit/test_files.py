@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness import files
-from harness.errors import ArtifactError, InfraError
+from harness.errors import ArtifactError, ConfigError, InfraError
 
 
 def test_atomic_path_leaves_nothing_behind_on_failure(tmp_path: Path) -> None:
@@ -66,6 +66,29 @@ def test_remote_paths_open_through_fsspec() -> None:
     assert files.open_file("memory://folder/x.bin").read() == b"content"
     assert [path.rsplit("/", 1)[1] for path in files.list_files("memory://folder", ".bin")] == ["x.bin"]
     assert files.join("memory://folder/", "y") == "memory://folder/y"
+
+
+def test_a_store_that_cannot_be_reached_is_told_with_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    def missing(path: str) -> None:
+        raise ImportError("Please install gcsfs to access Google Storage")
+
+    for act in (files.open_file, files.stamp, lambda path: files.list_files(path, ".parquet")):
+        with pytest.raises(ConfigError, match=r"^nostore://pool/x: Protocol not known: nostore"):
+            act("nostore://pool/x")
+        with monkeypatch.context() as patch:
+            patch.setattr(fsspec, "open", lambda path, mode: missing(path))
+            patch.setattr(fsspec.core, "url_to_fs", missing)
+            with pytest.raises(
+                ConfigError, match=r"^s3://pool/x: Please install .*pip install 'datacomp-harness\[s3\]'"
+            ):
+                act("s3://pool/x")
+    with pytest.raises(ArtifactError, match=r"nothing\.bin: no such file"):
+        files.open_file("memory://folder/nothing.bin")
+    pytest.importorskip("aiohttp")
+    with pytest.raises(InfraError, match=r"^http://127\.0\.0\.1:9/x: the store did not answer \(.*run the same"):
+        files.open_file("http://127.0.0.1:9/x")
 
 
 def _hold(folder: str, ready: object, leave: object) -> None:

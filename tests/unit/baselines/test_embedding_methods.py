@@ -339,7 +339,7 @@ def test_without_trusted_pairs_the_best_scores_are_trusted(tmp_path: Path) -> No
     folder = write_metadata(tmp_path / "pool", (200, 150))
     chosen(folder, tmp_path, "dfn_head")
     remarks = read_record(tmp_path / "out" / "subset.json", "subset").payload["remarks"]
-    assert remarks == ["trusted: the 10% with the best l14 scores, as the pool offers no pairs"]
+    assert remarks == [run.METADATA_ONLY, "trusted: the 10% with the best l14 scores, as the pool offers no pairs"]
 
 
 def test_a_trusted_file_of_strangers(planted: tuple[Path, np.ndarray, Path], tmp_path: Path) -> None:

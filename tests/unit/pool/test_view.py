@@ -9,18 +9,22 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import cloudpickle  # type: ignore[import-untyped]
 import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFile
 from metadata_pool import CAPTIONS, table_of, uid_hex, write_features, write_file, write_metadata
 
 from harness import Pool, executor, uid
-from harness.errors import ArtifactError, MethodError
+from harness.config import load_scale
+from harness.errors import ArtifactError, InfraError, MethodError
 from harness.pool import keeping, view
 from harness.pool.sealed import SealedPool
+from harness.selection.context import SelectionContext
 
 SIZES = (40, 25, 35)
 SCORE = "clip_l14_similarity_score"
@@ -110,14 +114,13 @@ def test_row_groups_outside_a_range_are_not_read(tmp_path: Path, monkeypatch: py
         return plain(self, *args, row_groups=row_groups, **more)
 
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", noting)
-    seen: list[int] = []
 
     def note(table: Any) -> npt.NDArray[np.bool_]:
-        seen.append(table.num_rows)
+        (tmp_path / "seen").write_text(str(table.num_rows))
         return np.ones(table.num_rows, dtype=bool)
 
     assert len(Pool.open(tmp_path).filter(note, columns=["text"], within={SCORE: (0.5, None)})) == 14
-    assert read == [3] and sum(seen) == 14
+    assert read == [3] and (tmp_path / "seen").read_text() == "14"
 
 
 @pytest.mark.parametrize("keep", [0.0, 0.01, 0.29, 0.3, 0.5, 0.97, 0.99, 0.999])
@@ -277,8 +280,30 @@ def test_compressed_features_that_are_damaged_are_named(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[2000:2040] = bytes(40)
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=rf"{path}: not a whole npz file"):
+    with pytest.raises(ArtifactError, match=rf"{path}: not a readable npz file: .*; download it again"):
         list(Pool.open(tmp_path).features("b32_img"))
+
+
+@pytest.mark.parametrize("place", [b"PK\x01\x02", b"l14_txt.npy"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_features_that_are_damaged_anywhere_are_named(tmp_path: Path, compressed: bool, place: bytes) -> None:
+    write_metadata(tmp_path, (30,), features=False)
+    path = tmp_path / "metadata" / f"{0:032x}.npz"
+    write_features(path, 30, 0, compressed=compressed)
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    begin, damaged = whole.index(place), 0
+    for _ in range(60):
+        content = bytearray(whole)
+        for at in rng.integers(begin, min(begin + 100, len(whole)), size=3):
+            content[at] = int(rng.integers(256))
+        path.write_bytes(content)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # NumPy's, of headers from Python 2
+                list(Pool.open(tmp_path).features("l14_txt"))
+        except ArtifactError as error:
+            assert str(error).startswith(f"{path}: "), error
+            damaged += 1
+    assert damaged > 20
 
 
 def test_unreadable_parquet_is_named(folder: Path) -> None:
@@ -314,6 +339,69 @@ def test_a_function_that_raises_is_told_with_file_and_traceback(
     finally:
         pool.executor.close()
     assert "in broken_filter" in caught.value.__notes__[0]
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_what_a_function_uses_is_a_copy_for_each_file_at_every_size(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, inline: bool
+) -> None:
+    if not inline:
+        monkeypatch.setattr(view, "INLINE_ROWS", 0)
+    pool.executor = executor.local(1)
+    seen, rng = [], np.random.default_rng(0)
+
+    def draw(table: Any) -> float:
+        seen.append(table.num_rows)
+        return float(rng.random())
+
+    drawn = pool.map(draw, columns=["text"])
+    assert seen == [] and drawn == [np.random.default_rng(0).random()] * len(SIZES)
+    lock = threading.Lock()
+    for use, said in (
+        (pool, "cannot use `pool` there"),
+        (context(pool), r"cannot use `ctx` there; take .* as in `scratch = ctx\.scratch`"),
+        (lock, r"make inside it what cannot be sent \(TypeError: .*lock"),
+    ):
+        with pytest.raises(MethodError, match=said):
+            pool.map(lambda table, use=use: str(use), columns=["text"])
+
+
+def context(pool: Pool) -> SelectionContext:
+    return SelectionContext(
+        rng=np.random.default_rng(0), scale=load_scale("tiny"), samples_seen=1, scratch=Path("scratch"),
+        executor=pool.executor,
+    )  # fmt: skip
+
+
+class Far(executor.Executor):
+    """Like a cluster: all that is worked on is sent there, and little of it."""
+
+    workers = 2
+    largest = 0
+
+    def _results(self, fn: Any, items: Any, name: str, threads: int) -> Iterator[Any]:
+        for item in items:
+            sent = cloudpickle.dumps((fn, item))
+            self.largest = max(self.largest, len(sent))
+            function, there = cloudpickle.loads(sent)
+            yield function(there)
+
+
+def test_little_of_a_sealed_pool_is_sent_to_other_machines(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(view, "INLINE_ROWS", 0)
+    real = [*every()[::3], *(uid_hex(("elsewhere", row)) for row in range(5000))]
+    far = Far()
+
+    def found(workers: executor.Executor) -> list[Any]:
+        pool = Pool.open(folder, sealed=sealed(folder, real), holdout=9, executor=workers).resuming(tmp_path / "kept")
+        keep = pool.threshold(SCORE, keep=0.4)
+        uids = pool.filter(lambda table: np.ones(table.num_rows, bool), columns=["text"], within={SCORE: (keep, None)})
+        return [len(pool), keep, hexes(uids), hexes(pool.sample(5, rng=np.random.default_rng(0)))]
+
+    assert found(far) == found(executor.local(1))
+    assert 0 < far.largest < 20_000 < 16 * len(real)
 
 
 def test_an_interrupted_pass_goes_on_with_the_files_that_are_left(
@@ -490,6 +578,29 @@ def test_a_pool_in_memory_of_fsspec_is_the_same(pool: Pool, folder: Path) -> Non
     system.put(str(folder), "/pool", recursive=True)
     try:
         assert answers(Pool.open("memory://pool")) == answers(pool)
+    finally:
+        system.rm("/pool", recursive=True)
+
+
+@pytest.mark.parametrize(("suffix", "below"), [(".parquet", 1 << 20), (".parquet", 500), (".npz", 1 << 20)])
+def test_a_store_that_fails_while_it_is_read_is_not_held_against_pool_or_method(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, below: int
+) -> None:
+    system = fsspec.filesystem("memory")
+    system.put(str(folder), "/pool", recursive=True)
+    plain, work = MemoryFile.read, lambda table, features: table.num_rows
+
+    def failing(self: Any, *arguments: Any) -> bytes:
+        if self.path.endswith(suffix) and self.tell() < below:
+            raise ConnectionResetError("connection reset by peer")
+        return bytes(plain(self, *arguments))
+
+    try:
+        pool = Pool.open("memory://pool")
+        assert sum(pool.map(work, columns=["text"], features=["b32_txt"])) == sum(SIZES)
+        monkeypatch.setattr(MemoryFile, "read", failing)
+        with pytest.raises(InfraError, match=rf"{0:032x}\{suffix}: the store did not answer \(connection reset"):
+            pool.map(work, columns=["text"], features=["b32_txt"])
     finally:
         system.rm("/pool", recursive=True)
 

@@ -1,3 +1,4 @@
+import importlib
 import subprocess
 import sys
 import textwrap
@@ -7,7 +8,7 @@ import pytest
 
 from harness.config import MethodConfig
 from harness.errors import ConfigError, PluginError
-from harness.selection import plugins
+from harness.selection import plugins, source
 
 GOOD = """
 from typing import Literal
@@ -133,6 +134,9 @@ def test_targets_have_a_form(target: str) -> None:
         ("def select(pool): ...", "takes no argument `ctx`"),
         ("def select(pool, other, /, *, ctx): ...", "'other' cannot be given by name"),
         ("def select(pool, *rest, ctx): ...", "'rest' cannot be given by name"),
+        ("def select(pool, /, *, ctx, seed: int): ...", "call argument 'seed' something else or draw from ctx.rng"),
+        ("def select(pool, /, *, ctx, name='x'): ...", "method.name is a setting of the selection itself"),
+        ("def select(pool, /, *, ctx, target=None): ...", "would not reach the function; call argument 'target'"),
         ("select = 3", "has no function 'select'"),
         ("import nothing_like_it", "does not import: ModuleNotFoundError: No module named 'nothing_like_it'"),
         ("1 / 0", "does not import: ZeroDivisionError"),
@@ -187,6 +191,52 @@ def test_the_identity_covers_what_a_method_imports_from_its_package_and_nothing_
         digests.append(custom("pack_of_methods.first:select").source_digest)
     assert digests[0] == digests[1]
     assert len(set(digests[1:])) == 4
+
+
+def test_the_identity_covers_what_lies_beside_a_method_but_nothing_installed(
+    run_in: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(run_in))
+    (run_in / "mine_of_test.py").write_text("import numpy, json, harness\nfrom beside_of_test import helper\n" + GOOD)
+    (run_in / "beside_of_test.py").write_text("from folder_of_test import deep\n\ndef helper(): ...\n")
+    (run_in / "folder_of_test").mkdir()
+    (run_in / "folder_of_test" / "deep.py").write_text("")
+    (run_in / "stranger_of_test.py").write_text("")
+    assert sorted(source.read("mine_of_test")) == ["beside_of_test", "folder_of_test.deep", "mine_of_test"]
+    digests = [custom("mine_of_test:select").source_digest]
+    for name in ("stranger_of_test.py", "folder_of_test/deep.py", "beside_of_test.py"):
+        with (run_in / name).open("a") as file:
+            file.write("# changed\n")
+        digests.append(custom("mine_of_test:select").source_digest)
+    assert digests[0] == digests[1] and len(set(digests[1:])) == 3
+
+
+def test_what_runs_is_the_source_that_is_recorded(run_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(run_in))
+    method, helper = run_in / "edited_of_test.py", run_in / "edited_helper_of_test.py"
+    method.write_text("from edited_helper_of_test import more\n\ndef select(pool, /, *, ctx): return 1 + more()\n")
+    helper.write_text("def more(): return 0\n")
+
+    def answer() -> tuple[int, str]:
+        found = custom("edited_of_test:select")
+        return found.function(None, ctx=None), found.source_digest
+
+    importlib.import_module("edited_of_test")  # as in a notebook, where the function was tried out
+    helper.write_text("def more(): return 10\n")
+    found = [answer(), answer()]
+    helper.write_text("def more(): return 200\n")
+    found.append(answer())
+    method.write_text("def select(pool, /, *, ctx): return 3000\n")
+    found.append(answer())
+    assert [number for number, _ in found] == [11, 11, 201, 3000]
+    assert found[0] == found[1] and len({digest for _, digest in found}) == 3
+    module = sys.modules["edited_of_test"]
+    assert answer() == found[-1] and sys.modules["edited_of_test"] is module
+
+
+def test_a_method_of_the_command_itself_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"method\.target: .* write it into a module of its own"):
+        custom("__main__:select")
 
 
 def test_the_identity_of_a_combination_covers_its_parts(module: str, run_in: Path) -> None:

@@ -1,4 +1,6 @@
+import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +10,10 @@ from metadata_pool import table_of, uid_hex, write_file, write_metadata
 
 from harness import Pool, Subset, executor, uid
 from harness.config import MethodConfig, load_scale
-from harness.errors import ArtifactError, ConfigError, MethodError
+from harness.errors import ArtifactError, ConfigError, InfraError, MethodError
 from harness.pool.sealed import SealedPool
 from harness.records import read_record
+from harness.select import command
 from harness.selection import plugins, run
 from harness.selection.plugins import Method
 
@@ -45,13 +48,37 @@ def test_the_record_says_what_was_chosen_from_what(pool: Pool, tmp_path: Path) -
     record = read_record(tmp_path / "out" / "subset.json", "subset")
     assert record.inputs == {"pool": pool.digest}
     assert record.payload == {
-        "uids": subset.digest, "size": 7, "distinct": 7, "max_count": 1, "remarks": ["with a remark"],
+        "uids": subset.digest, "size": 7, "distinct": 7, "max_count": 1,
+        "remarks": [run.METADATA_ONLY, "with a remark"],
         "method": {"name": "custom", "target": "mine:select", "seed": 0, "params": {"n": 7}},
     }  # fmt: skip
     assert uid.digest(np.load(tmp_path / "out" / "uids.npy")) == subset.digest
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["subset.json", "uids.npy"]
     assert select(some, pool, tmp_path / "other", seed=1).digest != subset.digest
     assert select(some, pool, tmp_path / "again").digest == subset.digest
+
+
+def test_a_choice_can_be_made_before_the_pictures_are_there(
+    run_in: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    folder = write_metadata(run_in / "pool", SIZES, features=False)
+    command([f"pool.path={folder}", "method=clip_score", "method.fraction=0.5", "out=mine.npy"])
+    said = capsys.readouterr()
+    pool = Pool.open(folder)
+    border = pool.threshold("clip_l14_similarity_score", keep=0.5)
+    wanted = pool.filter(within={"clip_l14_similarity_score": (border, None)})
+    assert "holds no pictures; chosen from its metadata alone" in said.err
+    assert said.out == f"mine.npy: {len(wanted)} uids, {len(wanted)} distinct\n" and 0 < len(wanted) < len(pool)
+    assert uid.digest(np.load("mine.npy")) == uid.digest(wanted)
+    assert read_record("mine.json", "subset").payload["remarks"] == [run.METADATA_ONLY]
+    assert not (folder / "pool.json").exists()
+    with pytest.raises(ConfigError, match="holds no pictures that could be held out"):
+        command([f"pool.path={folder}", "method=clip_score", "pool.holdout=5", "out=mine.npy"])
+    (folder / "shards").mkdir()
+    (folder / "shards" / "half.txt").touch()
+    with pytest.raises(ArtifactError, match=r"holds no \.tar"):
+        command([f"pool.path={folder}", "method=clip_score", "out=mine.npy"])
 
 
 def test_work_that_is_done_is_not_done_again(pool: Pool, tmp_path: Path) -> None:
@@ -140,6 +167,8 @@ STRANGER = uid_hex("stranger")
         (lambda pool: (pool.uids(), np.ones(3, int)), "one whole number for each of the 50"),
         (lambda pool: (pool.uids(), np.ones(50)), "dtype float64"),
         (lambda pool: (pool.uids(), -np.ones(50, int)), r"negative count \(-1\) in row 0"),
+        (lambda pool: (pool.uids(), np.zeros(50, np.uint64) - np.uint64(1)), r"add up to 9\.22e\+20, the largest"),
+        (lambda pool: (pool.uids(), np.full(50, 1 << 60)), r"add up to 5\.76e\+19"),
         (lambda pool: np.concatenate([pool.uids(), uid.from_hex([STRANGER, STRANGER])]),
          f"returned 2 uids that are not in the pool.*{STRANGER}"),
     ],
@@ -174,6 +203,61 @@ def test_a_method_that_exits_does_not_end_the_command(pool: Pool, tmp_path: Path
 
     with pytest.raises(MethodError, match=r"method mine:select.* raised SystemExit: 0"):
         select(leaving, pool, tmp_path / "out")
+
+
+def full_disk(pool: Pool, /, *, ctx: Any) -> Any:
+    with open("/dev/full", "wb") as file:
+        np.zeros(1 << 20).tofile(file)
+
+
+def no_memory(pool: Pool, /, *, ctx: Any) -> Any:
+    np.zeros(1 << 50)
+
+
+def unwritable(pool: Pool, /, *, ctx: Any) -> Any:
+    Path("/sys/mine").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("work", "said"),
+    [
+        (full_disk, "{where}: the disk is full"),
+        (no_memory, "{where}: the memory is used up; use fewer workers"),
+        (unwritable, "/sys/mine: (permission denied|the file system is read-only)"),
+    ],
+)
+@pytest.mark.parametrize("on_a_file", [False, True])
+def test_a_full_disk_or_memory_is_not_held_against_the_method(
+    pool: Pool, tmp_path: Path, on_a_file: bool, work: Any, said: str
+) -> None:
+    def plain(pool: Pool, /, *, ctx: Any) -> Any:
+        return pool.map(lambda table: work(None, ctx=None)) if on_a_file else work(pool, ctx=ctx)
+
+    said = said.format(where=r"the function on .*0\.parquet" if on_a_file else f"{tmp_path}/out/scratch/.*")
+    with pytest.raises(InfraError, match=f"^{said}") as caught:
+        select(plain, pool, tmp_path / "out")
+    assert f"in {work.__name__}" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("name", ["out", "mine.npy"])
+def test_two_selections_for_one_place_do_not_work_at_once(pool: Pool, tmp_path: Path, name: str) -> None:
+    def again(inner: Pool, /, *, ctx: Any, first: bool = False) -> Any:
+        (ctx.scratch / "kept").touch()
+        if first:
+            with pytest.raises(InfraError, match="another command works in this folder"):
+                select(again, pool, tmp_path / name)
+        assert (ctx.scratch / "kept").exists()
+        return inner.uids()
+
+    assert len(select(again, pool, tmp_path / name, first=True)) == len(pool)
+    assert not list(tmp_path.rglob("*scratch*"))
+
+
+def test_the_uid_file_of_a_run_is_no_place_for_another_choice(pool: Pool, tmp_path: Path) -> None:
+    (tmp_path / "config.json").touch()
+    with pytest.raises(ConfigError, match=r"uids\.npy is the uid file of the run in .*; choose another file"):
+        select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "uids.npy")
+    assert len(select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "mine.npy")) == len(pool)
 
 
 def test_an_exception_on_a_file_names_method_and_file(pool: Pool, tmp_path: Path) -> None:
@@ -227,3 +311,59 @@ def test_a_file_of_another_pool_is_intersected_when_asked(
     Subset.of(uids[3:]).save(tmp_path / "none.npy")
     with pytest.raises(ArtifactError, match="2 of 2 uids are not in the pool"):
         run.adopt(str(tmp_path / "none.npy"), pool=pool, out=tmp_path / "out2", intersect=True)
+
+
+@pytest.mark.slow
+def test_ray_chooses_the_same_from_a_sealed_pool(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    folder = write_metadata(tmp_path / "pool", SIZES, features=False)
+    script = tmp_path / "script.py"
+    (tmp_path / "long_words.py").write_text(
+        textwrap.dedent(
+            """
+            import numpy as np
+
+            def select(pool, /, *, ctx, letters: int = 6):
+                def wanted(table):
+                    return np.array([any(len(w) > letters for w in t.split()) for t in table["text"].to_pylist()])
+                return pool.filter(wanted, columns=["text"])
+            """
+        )
+    )
+    # In a process of its own: Ray's start-up warns, and its threads would outlive the test.
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            from pathlib import Path
+            import numpy as np
+            import ray
+            from harness import Pool, executor
+            from harness.config import MethodConfig, load_scale
+            from harness.pool import view
+            from harness.pool.sealed import SealedPool
+            from harness.selection import plugins, run
+
+            view.INLINE_ROWS = 0
+            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+            folder, out = {str(folder)!r}, Path({str(tmp_path)!r})
+            uids = np.array(Pool.open(folder).uids()[::2])
+            sealed = SealedPool(path=folder, seal_dir=folder, digest="0" * 64, uids=uids,
+                                borders=np.array([0, len(uids)]), shards=("0.tar",))
+            for name, target in (("clip_score", None), ("custom", "long_words:select")):
+                found = []
+                for kind in ("local", "ray"):
+                    workers = executor.get(kind)
+                    pool = Pool.open(folder, sealed=sealed, holdout=5, executor=workers)
+                    config = MethodConfig(name=name, target=target)
+                    place = out / name / kind
+                    found.append(run.select(plugins.resolve(config), config, pool=pool, scale=load_scale("tiny"),
+                                            out=place, executor=workers))
+                    workers.close()
+                assert found[0].digest == found[1].digest and 0 < len(found[0]) < len(uids) - 5
+            ray.shutdown()
+            print("done")
+            """
+        )
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    assert done.stdout.strip().endswith("done"), done.stderr
