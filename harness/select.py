@@ -2,9 +2,8 @@
 
 The overrides are those of harness.run, whose --help lists them; `python -m harness.methods` lists the methods. `out` is
 FILE.npy (its record is FILE.json) or a folder. With `run_dir=DIR` in its place the choice is the first stage of a run:
-its settings are kept there, and `harness.train run_dir=DIR` goes on.
-From a pool without shards, whose pictures are not downloaded yet, the choice is made by its metadata alone; harness.run
-needs the pictures.
+its settings are kept there, and `harness.train run_dir=DIR` goes on. From a pool without shards, whose pictures are not
+downloaded yet, the choice is made by its metadata alone, to `out`; a run needs the pictures.
 """
 
 import os
@@ -37,18 +36,21 @@ def command(argv: list[str]) -> None:
     alone = config.run_dir is None and out.suffix == ".npy"
     if config.byod and alone:
         raise ConfigError(f"setting out: a byod run keeps more than a uid file; give out=DIR instead of {out}")
-    if method is not None and config.run_dir is None and _is_metadata_only(config):
-        subset = _from_metadata(config, method, out, workers)
-        say(f"{config.pool.path}: holds no pictures; chosen from its metadata alone")
-        sys.stdout.write(f"{out}: {len(subset):,} uids, {subset.distinct:,} distinct\n")
-        return
     with nullcontext() if alone else files.lock(out):
-        own = stages.open_own(config, workers)
-        sealed = stages.united(config, own, out, workers)
-        if config.run_dir is not None or (not alone and (out / settled.FILE).exists()):
-            settled.settle(out, config, sealed, method)
-        subset = stages.choose(config, out, own, sealed, method, workers)
+        if method is not None and _is_metadata_only(config):
+            subset = _from_metadata(config, method, out, workers)
+            say(f"{config.pool.path}: holds no pictures; chosen from its metadata alone")
+        else:
+            subset = _from_sealed(config, method, out, workers)
     sys.stdout.write(f"{out}: {len(subset):,} uids, {subset.distinct:,} distinct\n")
+
+
+def _from_sealed(config: RunConfig, method: plugins.Method | None, out: Path, workers: executor.Executor) -> Subset:
+    own = stages.open_own(config, workers)
+    sealed = stages.united(config, own, out, workers)
+    if config.run_dir is not None or (out / settled.FILE).exists():
+        settled.settle(out, config, sealed, method)
+    return stages.choose(config, out, own, sealed, method, workers)
 
 
 def _is_metadata_only(config: RunConfig) -> bool:
@@ -64,7 +66,7 @@ def _is_metadata_only(config: RunConfig) -> bool:
 def _from_metadata(config: RunConfig, method: plugins.Method, out: Path, workers: executor.Executor) -> Subset:
     if config.pool.holdout:
         raise ConfigError(f"setting pool.holdout: {config.pool.path} holds no pictures that could be held out")
-    if (out / settled.FILE).exists():
+    if config.run_dir is not None or (out / settled.FILE).exists():
         raise ConfigError(f"setting out: {out} is a run's folder; give out=FILE.npy, as the pool holds no pictures yet")
     pool = Pool.open(str(config.pool.path), executor=workers)
     return selecting.select(method, config.method, pool=pool, scale=config.scale, out=out, executor=workers)
