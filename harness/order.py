@@ -26,6 +26,9 @@ BLOCK_SAMPLES = 131_072
 BLOCK_BATCHES = 16
 """A block of shards holds about max(BLOCK_SAMPLES, BLOCK_BATCHES * batch size) samples: what is shuffled together."""
 
+LOOKED_UP = 1 << 20
+"""Rows of the pool that are looked up in the subset at a time, in whole shards."""
+
 LOADERS = 8
 RESHARD_SAMPLES = 10_000
 BUFFER = 5_000
@@ -69,7 +72,8 @@ class Order:
 
     `pool_uids` (N,) in pool order, `borders` (S+1,) the first row of each shard and the end, `subset_uids` (n,) a
     sorted multiset, all of it in the pool; pool rows in `exclude` are left out. All three arrays may be
-    memory-mapped: what is held is one number a shard and the rows of one block of shards.
+    memory-mapped: what is held is a bit for each row of the pool (more where a uid is repeated, less where hardly any
+    is taken) and the rows of one block of shards.
 
     Raises ArtifactError if the subset names a uid that the pool has not, or if nothing is left to train on.
     """
@@ -129,8 +133,8 @@ class Order:
 
     def shard_rows(self, shard: int) -> Rows:
         """Pool rows of the subset's samples in one shard, ascending, each as often as its count."""
-        first, end = int(self._borders[shard]), int(self._borders[shard + 1])
-        return np.repeat(np.arange(first, end), self._counts(first, end))
+        first, end = self._borders[shard : shard + 2].tolist()
+        return unpacked(self._packed[shard], end - first) + first
 
     def _counts(self, first: int, end: int) -> Rows:
         counts = count(self._subset, np.asarray(self._pool[first:end]))
@@ -139,8 +143,17 @@ class Order:
         return counts
 
     def _count_shards(self) -> Rows:
-        pairs = zip(self._borders[:-1].tolist(), self._borders[1:].tolist(), strict=True)
-        totals = np.array([self._counts(first, end).sum() for first, end in pairs], dtype=np.int64)
+        borders, totals = self._borders, np.zeros(len(self._borders) - 1, dtype=np.int64)
+        self._packed: list[npt.NDArray[np.generic]] = []
+        while (shard := len(self._packed)) < len(totals):
+            # One shard's uids are spread over the whole subset, so many shards share a walk through it.
+            first = int(borders[shard])
+            stop = max(int(np.searchsorted(borders, first + LOOKED_UP, side="right")) - 1, shard + 1)
+            counts = self._counts(first, int(borders[stop]))
+            for start, end in zip(borders[shard:stop].tolist(), borders[shard + 1 : stop + 1].tolist(), strict=True):
+                own = counts[start - first : end - first]
+                totals[len(self._packed)] = own.sum()
+                self._packed.append(packed(own))
         held_out = int(count(self._subset, uid.sort(np.asarray(self._pool[self._exclude]))).sum())
         strangers = len(self._subset) - int(totals.sum()) - held_out
         if strangers:
@@ -151,17 +164,45 @@ class Order:
         return totals
 
 
+def packed(counts: Rows) -> npt.NDArray[np.generic]:
+    """`counts` (N,) in few bytes: the rows, each as often as its count, or, where they are many, the counts' bits."""
+    planes = int(counts.max(initial=0)).bit_length()
+    if 4 * int(counts.sum()) <= planes * -(-len(counts) // 8):
+        return np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
+    return np.packbits([counts >> plane & 1 for plane in range(planes)], axis=1)
+
+
+def unpacked(held: npt.NDArray[np.generic], rows: int) -> Rows:
+    """The rows 0…rows-1, ascending, each as often as the count that `packed` was given for it."""
+    if held.ndim == 1:
+        return held.astype(np.int64)
+    counts = np.zeros(rows, dtype=np.int64)
+    for plane, bits in enumerate(held):
+        counts += np.unpackbits(bits, count=rows).astype(np.int64) << plane
+    return np.repeat(np.arange(rows), counts)
+
+
 def count(multiset: Uids, queries: Uids) -> Rows:
     """How often (M,) each of the queries (M,) stands in the sorted `multiset` (n,)."""
     by_uid = uid.argsort(queries)  # neighbouring queries touch neighbouring parts of a memory-mapped table
-    at = uid.find(multiset, queries[by_uid])
-    counts = np.zeros(len(queries), dtype=np.int64)
-    todo = np.flatnonzero(at >= 0)
-    while len(todo):
-        counts[by_uid[todo]] += 1
-        at[todo] += 1
-        todo = todo[at[todo] < len(multiset)]
-        todo = todo[multiset[at[todo]] == queries[by_uid[todo]]]
+    wanted = queries[by_uid]
+    first = uid.find(multiset, wanted)
+    last = first.copy()
+
+    def going_on(places: Rows, step: int) -> Rows:
+        """Those of `places` whose uid stands `step` rows further on as well."""
+        places = places[last[places] + step < len(multiset)]
+        return places[multiset[last[places] + step] == wanted[places]]
+
+    # Steps of 1, 2, 4, … as long as they stay on the same uid, then the longest first to its last row.
+    reaching = [np.flatnonzero(first >= 0)]
+    while len(reaching[-1]):
+        reaching.append(going_on(reaching[-1], 1 << (len(reaching) - 1)))
+    for power in range(len(reaching) - 2, -1, -1):
+        places = going_on(reaching[power + 1], 1 << power)
+        last[places] += 1 << power
+    counts = np.empty(len(queries), dtype=np.int64)
+    counts[by_uid] = np.where(first >= 0, last - first + 1, 0)
     return counts
 
 
@@ -172,6 +213,7 @@ class _BlockShuffle:
         self._order = order
         wanted = max(BLOCK_SAMPLES, BLOCK_BATCHES * order.batch_size)
         self._blocks = max(1, order.size // wanted)
+        self._some = np.flatnonzero(order.totals)
         self._epoch = self._block = -1
 
     def take(self, start: int, stop: int) -> Rows:
@@ -191,7 +233,9 @@ class _BlockShuffle:
         if epoch == self._epoch:
             return
         order = self._order
-        self._shards = permutation(len(order.totals), what=f"order/shards/{epoch}", seed=order.seed)
+        # Shards without a sample take part in the draw and then give nothing, so they need not be put in their place.
+        words = raw(len(order.totals), what=f"order/shards/{epoch}", seed=order.seed)[self._some]
+        self._shards = self._some[np.argsort(words, kind="stable")]
         totals = order.totals[self._shards]
         ends = np.cumsum(totals)
         # A shard belongs to the block in which its middle lies, so blocks differ by at most one shard's samples.
