@@ -19,8 +19,8 @@ from harness.files import write_bytes
 from harness.pool.sealed import SealedPool
 from harness.records import StrictModel, canonical_json, read_json
 from harness.subset import Subset
-from harness.train.loop import STOP_SIGNALS
 from harness.train.run import train
+from harness.train.world import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from harness.reshard import ReshardedPool
