@@ -66,6 +66,10 @@ class Sampler(Protocol):
         """Pool rows (stop - start,) of the samples at positions start…stop-1."""
         ...
 
+    def block(self, position: int) -> tuple[Rows, int]:
+        """See Order.block."""
+        ...
+
 
 class Order:
     """The samples of a whole training run.
@@ -122,6 +126,13 @@ class Order:
     def batch(self, k: int) -> Rows:
         """Pool rows (B,) of batch k, in order."""
         return self._sampler.take(*self.span(k))
+
+    def block(self, position: int) -> tuple[Rows, int]:
+        """The shards whose samples stand together around `position`, and the first position behind them.
+
+        No shards if they stand anywhere.
+        """
+        return self._sampler.block(position)
 
     def uids(self, k: int) -> Uids:
         """Uids (B,) of batch k, in order."""
@@ -229,6 +240,13 @@ class _BlockShuffle:
             start += len(part)
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
+    def block(self, position: int) -> tuple[Rows, int]:
+        epoch, within = divmod(position, self._order.size)
+        self._open_epoch(epoch)
+        block = int(np.searchsorted(self._ends, within, side="right"))
+        end = epoch * self._order.size + int(self._ends[block])
+        return self._shards[self._first[block] : self._first[block + 1]], end
+
     def _open_epoch(self, epoch: int) -> None:
         if epoch == self._epoch:
             return
@@ -271,6 +289,9 @@ class _WithReplacement:
         k = start // self._order.batch_size
         before = (k // LOADERS) * self._order.batch_size
         return self._streams[k % LOADERS].take(before, before + stop - start)
+
+    def block(self, position: int) -> tuple[Rows, int]:
+        return np.empty(0, dtype=np.int64), self._order.samples_seen
 
     @property
     def shards(self) -> int:

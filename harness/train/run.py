@@ -16,6 +16,7 @@ from harness.pool.sealed import SealedPool
 from harness.provenance import provenance
 from harness.records import Record, digest_of, read_record, write_record
 from harness.train import checkpoint, ledger
+from harness.train.ahead import ReadAhead
 from harness.train.loop import Fitted, fit
 from harness.train.recipe import checkpoint_steps
 from harness.train.stream import Preparer, Stream
@@ -76,8 +77,10 @@ def train(
         source = resharded.path if resharded is not None else None
         make = functools.partial(_preparer, sealed.path, sealed.seal_dir, source, config.scale.model, config.seed)
         workers = _workers(config, world)
-        stream = Stream(order, make, world=world, workers=workers)
-        fitted = fit(config, order, stream, world=world, out=out, run=identity)
+        rows_of = None if resharded is None else resharded.rows
+        with ReadAhead(order, resharded or sealed, rows_of=rows_of) as ahead:
+            stream = Stream(order, make, world=world, workers=workers, reached=ahead.reach)
+            fitted = fit(config, order, stream, world=world, out=out, run=identity)
         if world.first:
             _finish(config, fitted, world=world, out=out, inputs=inputs, identity=identity, workers=workers,
                     reading="mask" if resharded is None else "reshard", sealed=sealed)  # fmt: skip

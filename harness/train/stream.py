@@ -175,11 +175,20 @@ class Batch:
 class Stream:
     """This process's part of batches first…last of a run, prepared by `workers` processes, or one thread if 0.
 
-    `make` builds the Preparer; it runs in each worker, so it must be picklable.
+    `make` builds the Preparer; it runs in each worker, so it must be picklable. `reached` is told the positions that
+    the run comes to.
     """
 
-    def __init__(self, order: Order, make: Callable[[], Preparer], *, world: World, workers: int) -> None:
-        self._order, self._make, self._world, self._workers = order, make, world, workers
+    def __init__(
+        self,
+        order: Order,
+        make: Callable[[], Preparer],
+        *,
+        world: World,
+        workers: int,
+        reached: Callable[[int], None] = lambda position: None,
+    ) -> None:
+        self._order, self._make, self._world, self._workers, self._reached = order, make, world, workers, reached
 
     def batches(self, first: int) -> Generator[Batch]:
         """Batches `first` to the last, in order."""
@@ -202,6 +211,7 @@ class Stream:
 
     def _submit(self, executor: Executor, k: int) -> list[Future[Piece]]:
         start, stop = self._order.span(k)
+        self._reached(start)
         rows = self._order.batch(k)
         low, high = share(start, stop, parts=self._world.size, index=self._world.rank)
         cuts = range(low, high, PIECE if self._workers else max(high - low, 1))

@@ -143,6 +143,26 @@ def test_shards_without_a_sample_are_not_opened(monkeypatch: pytest.MonkeyPatch)
     assert opened == {0, 38, 39}
 
 
+@pytest.mark.parametrize("name", ["block_shuffle", "with_replacement"])
+def test_a_block_tells_the_shards_of_its_positions(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(order_module, "BLOCK_SAMPLES", 20)
+    monkeypatch.setattr(order_module, "BLOCK_BATCHES", 1)
+    sizes = [10, 0, 12, 8, 9, 11, 10]
+    order = make(sizes, seen=2 * sum(sizes) + 7, order=name)
+    rows, position, blocks = whole(order), 0, 0
+    while position < order.samples_seen:
+        shards, end = order.block(position)
+        assert order.block(min(end, order.samples_seen) - 1)[1] == end
+        if name == "block_shuffle":
+            of_rows = np.searchsorted(order._borders, rows[position:end], side="right") - 1
+            assert set(of_rows.tolist()) <= set(shards.tolist())
+            assert end > order.samples_seen or len(np.unique(of_rows)) == len(shards)
+        else:
+            assert not len(shards)
+        position, blocks = end, blocks + 1
+    assert blocks == (7 if name == "block_shuffle" else 1)
+
+
 def test_blocks_hold_whole_shards_and_bound_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(order_module, "BLOCK_SAMPLES", 100)
     monkeypatch.setattr(order_module, "BLOCK_BATCHES", 1)
