@@ -144,7 +144,7 @@ class Order:
 
     def shard_rows(self, shard: int) -> Rows:
         """Pool rows of the subset's samples in one shard, ascending, each as often as its count."""
-        first, end = self._borders[shard : shard + 2].tolist()
+        first, end = int(self._borders[shard]), int(self._borders[shard + 1])
         return unpacked(self._packed[shard], end - first) + first
 
     def _counts(self, first: int, end: int) -> Rows:
@@ -203,7 +203,8 @@ def count(multiset: Uids, queries: Uids) -> Rows:
     def going_on(places: Rows, step: int) -> Rows:
         """Those of `places` whose uid stands `step` rows further on as well."""
         places = places[last[places] + step < len(multiset)]
-        return places[multiset[last[places] + step] == wanted[places]]
+        same: npt.NDArray[np.bool_] = multiset[last[places] + step] == wanted[places]
+        return places[same]
 
     # Steps of 1, 2, 4, … as long as they stay on the same uid, then the longest first to its last row.
     reaching = [np.flatnonzero(first >= 0)]
