@@ -23,8 +23,14 @@ def centroids_and_hits(
     pool: Pool, ctx: SelectionContext, given: str | None, clusters: int | None
 ) -> tuple[str, npt.NDArray[np.int64]]:
     """Path of the centroids (K, width), and (K,) of how many target embeddings each is the nearest centroid."""
-    path = given or _published(ctx, clusters) or _own(pool, ctx, clusters)
+    width = next((part.shape[1] for part in pool.features(FEATURES)), WIDTH)
+    path = given or (_published(ctx, clusters) if width == WIDTH else None) or _own(pool, ctx, clusters)
     points = npy.load(path, dtype=np.float32, ndim=2)
+    if points.shape[1] != width:
+        raise ArtifactError(
+            f"{path}: the centroids are {points.shape[1]} wide, {FEATURES} of {pool.path} are {width}; make others "
+            "with `python -m harness.centroids`"
+        )
     if given is not None:
         ctx.remark(f"centroids: a file of sha256 {sha256_file(given)[:16]}")
     if not np.isfinite(points).all():
@@ -58,10 +64,12 @@ def _published(ctx: SelectionContext, clusters: int | None) -> Path | None:
 
 def _own(pool: Pool, ctx: SelectionContext, clusters: int | None) -> Path:
     path = ctx.scratch / f"centroids-{clusters or 'default'}.npy"
+    sample = centroids.SAMPLES.get(ctx.scale.name, 1.0)
     if not path.exists():
-        found = centroids.of_pool(pool, key=FEATURES, clusters=clusters)
+        found = centroids.of_pool(pool, key=FEATURES, clusters=clusters, sample=sample)
         centroids.save(str(path), found)
-    ctx.remark(f"centroids: {len(npy.load(path, ndim=2))} of the pool's own")
+    drawn = f", made of a {sample:g} of its captions" if sample < 1 else ""
+    ctx.remark(f"centroids: {len(npy.load(path, ndim=2))} of the pool's own{drawn}")
     return path
 
 

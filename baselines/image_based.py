@@ -26,9 +26,10 @@ def select(
 ) -> Uids:
     """Captions that pass the filter, whose image's centroid is that of an ImageNet-1k training image.
 
-    `centroids`: an npy file (K, width), as harness.centroids writes it; by default the published ones of the scale,
-    or where they do not fit the pool's own (`clusters` of them, made first). The targets are the published
-    ImageNet-1k embeddings, or the train split that the pool offers.
+    `centroids`: an npy file (K, width), as harness.centroids writes it; by default the published ones of the scale.
+    Where `clusters` is given, or those cannot be had or are not as wide as the pool's embeddings, the pool's own are
+    made first (of the reference's sample at large and xlarge). The targets are the train split that the pool offers,
+    else the published ImageNet-1k embeddings.
     """
     return pool.filter(
         prepared(pool, ctx, centroids, clusters), columns=["text"], features=[FEATURES], name="image_based"

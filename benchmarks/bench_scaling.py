@@ -3,7 +3,8 @@
     python benchmarks/bench_scaling.py [most=100000000] [plot=scaling.png]
 
 The files hold only the two columns that are read (all columns of a hundred million rows would take 25 GB); the smaller
-pools are the first files of the largest.
+pools are the first files of the largest. Below each line stands the same for the pool as a run has it: sealed, a tenth
+of its rows not downloaded; chosen from for the first time, and for any later one.
 """
 
 import json
@@ -19,6 +20,8 @@ import numpy as np
 import pools
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from harness.pool.sealed import SealedPool
 
 SIZES = (1_000_000, 3_000_000, 10_000_000, 30_000_000, 100_000_000)
 FILE_ROWS = 500_000
@@ -44,17 +47,19 @@ def link(folder: Path, source: Path, rows: int) -> None:
         os.link(path, folder / "metadata" / path.name)
 
 
-def measure(folder: str) -> dict[str, float]:
+def measure(folder: str, *, sealed: bool) -> dict[str, float]:
     """Threshold and selection of the best 30 %."""
     from harness import Pool, executor
     from harness.pool import scanning
     from harness.pool.reading import MetadataFile
 
-    pool = Pool.open(folder, executor=executor.local(2))
-    scanning.values(MetadataFile(pool.files[0], FILE_ROWS), COLUMN)  # the reader's own start-up is not counted
+    seal = SealedPool.open(folder) if sealed else None
+    plain = Pool.open(folder, sealed=seal, executor=executor.local(2))
+    scanning.values(MetadataFile(plain.files[0], FILE_ROWS), COLUMN)  # the reader's own start-up is not counted
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         started = time.perf_counter()
-        found = pool.resuming(Path(scratch)).filter(within={COLUMN: (pool.threshold(COLUMN, keep=0.3), None)})
+        pool = plain.resuming(Path(scratch))
+        found = pool.filter(within={COLUMN: (pool.threshold(COLUMN, keep=0.3), None)})
         seconds = time.perf_counter() - started
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         return {"seconds": seconds, "kept": len(found), "peak_gb": peak}
@@ -63,7 +68,7 @@ def measure(folder: str) -> dict[str, float]:
 def main() -> None:
     settings = dict(argument.split("=", 1) for argument in sys.argv[1:])
     if "part" in settings:
-        print(json.dumps(measure(settings["folder"])))
+        print(json.dumps(measure(settings["folder"], sealed=settings["part"] == "sealed")))
         return
     sizes = [size for size in SIZES if size <= int(settings.get("most", SIZES[-1]))]
     results = []
@@ -74,20 +79,33 @@ def main() -> None:
         for rows in sizes:
             folder = Path(root) / str(rows)
             link(folder, source, rows)
-            command = [sys.executable, __file__, "part=measure", f"folder={folder}"]
-            runs = [subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout for _ in "ab"]
-            found = min(map(json.loads, runs), key=lambda result: result["seconds"])
+            found = min((run("plain", folder) for _ in range(2)), key=lambda result: result["seconds"])
             beyond = found["peak_gb"] - found["kept"] * 16 / 1e9
             results.append((rows, rows / found["seconds"] / 1e6, found["peak_gb"], beyond))
-            print(
-                f"{rows:12,} {found['seconds']:8.2f} {results[-1][1]:9.2f} {found['kept']:12,} "
-                f"{found['peak_gb']:8.2f} {beyond:12.2f}",
-                flush=True,
-            )
+            show(f"{rows:,}", rows, found)
+            pools.seal(folder)
+            for name in ("first", "later"):
+                show(name, rows, run("sealed", folder))
     rates = [rate for _, rate, *_ in results]
     print(f"fastest over slowest: {max(rates) / min(rates):.2f} (wanted 1.5)")
     if "plot" in settings:
         draw(settings["plot"], results)
+
+
+def run(part: str, folder: Path) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, __file__, f"part={part}", f"folder={folder}"]
+    found: dict[str, float] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    return found
+
+
+def show(name: str, rows: int, found: dict[str, float]) -> None:
+    """A line of the table."""
+    print(
+        f"{name:>12} {found['seconds']:8.2f} {rows / found['seconds'] / 1e6:9.2f} {found['kept']:12,} "
+        f"{found['peak_gb']:8.2f} {found['peak_gb'] - found['kept'] * 16 / 1e9:12.2f}",
+        flush=True,
+    )
 
 
 def draw(path: str, results: list[tuple[int, float, float, float]]) -> None:

@@ -13,6 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness import uid
+from harness.pool import scanning
+from harness.pool.reading import MetadataFile
+from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, save_array
+from harness.records import Record, write_record
+
 FILE_ROWS = 492_308
 """Rows of a metadata file of the pool `small`: 12.8 million in 26 files."""
 
@@ -37,6 +43,40 @@ def make_pool(folder: Path, *, rows: int, file_rows: int = FILE_ROWS, seed: int 
             pq.write_table(table, path.with_suffix(".tmp"), compression="snappy")
             os.replace(path.with_suffix(".tmp"), path)
     return folder
+
+
+SHARD_ROWS = 10_000
+"""Rows that img2dataset downloads into a shard."""
+DOWNLOADED = 0.9
+"""Share of the links that still gave a picture."""
+
+
+def seal(folder: Path) -> SealedPool:
+    """The seal that a download of the pool would have, without tars.
+
+    Of each file's rows, SHARD_ROWS a shard, a tenth is missing, and the rest stands in the order of arrival.
+    """
+    if (folder / "pool.json").exists():
+        return SealedPool.open(str(folder))
+    sizes: list[int] = []
+    pieces = []
+    for number, path in enumerate(sorted((folder / "metadata").glob("*.parquet"))):
+        rng = np.random.default_rng([1, number])
+        uids = scanning.uids(MetadataFile(str(path), pq.read_metadata(path).num_rows), {})
+        for start in range(0, len(uids), SHARD_ROWS):
+            arrived = rng.permutation(uids[start : start + SHARD_ROWS])
+            pieces.append(arrived[: round(len(arrived) * DOWNLOADED)])
+            sizes.append(len(pieces[-1]))
+    uid.save_pieces(folder / "uids.npy", pieces)
+    table = np.zeros(len(sizes), dtype=[("name", "S8"), *SHARD_FIELDS])
+    table["name"] = [b"%08d" % shard for shard in range(len(sizes))]
+    table["samples"] = sizes
+    save_array(str(folder / "shards.npy"), table)
+    write_record(folder / "left_out.json", Record(kind="left_out", payload={"left_out": [], "remarks": []}))
+    payload = {"samples": sum(sizes), "shards": len(sizes), "table": digest_array(table), "left_out": {"count": 0},
+               "uids": uid.digest(uid.load(folder / "uids.npy"))}  # fmt: skip
+    write_record(folder / "pool.json", Record(kind="pool", payload=payload))
+    return SealedPool.open(str(folder))
 
 
 def make_table(rows: int, rng: np.random.Generator) -> pa.Table:

@@ -4,7 +4,6 @@ A run trains on a multiset of the uids of a union (harness/pool/union.py): each 
 method says, times pool.weight, and every uid of each folder as often as its weight.
 """
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,13 +55,14 @@ def mix(config: RunConfig, chosen: Subset | None, union: SealedPool, run_dir: Pa
     done = finished(place, work)
     if done is not None:
         return done
-    started = time.monotonic()
     sources = parts(union) | ({"pool": chosen.uids} if chosen is not None else {})
     uid.sort_to_file(_repeated(sources, config.weights), place.uids)
     subset = Subset.load(place.uids)
-    method = read_record(run_dir / SELECTION / "subset.json", "subset").payload if chosen is not None else {}
+    record = read_record(run_dir / SELECTION / "subset.json", "subset") if chosen is not None else None
+    method = record.payload if record is not None else {}
     more = {"method": method.get("method"), "remarks": method.get("remarks", []), "sources": config.weights}
-    write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
+    seconds = record.provenance.get("seconds") if record is not None else None
+    write_record(place.record, record_of(subset, inputs, more, work=work, seconds=seconds))
     return subset
 
 

@@ -14,9 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness import cli, executor, language
+from harness import cli, executor, language, npy
 from harness.errors import ArtifactError
-from harness.files import atomic_path
 from harness.pool.view import Pool
 from harness.progress import say
 from harness.records import StrictModel
@@ -25,6 +24,8 @@ Floats = npt.NDArray[Any]
 Start = Literal["random", "spread"]
 ITERATIONS = 20
 CLUSTERS = 100_000
+SAMPLES = {"large": 0.3, "xlarge": 0.03}
+"""Scale to the fraction of the captions that the reference draws there; elsewhere it takes all."""
 ROWS_A_CLUSTER = 128
 """Rows of the whole pool for each centroid where their number is not given: the reference's ratio at small."""
 
@@ -94,8 +95,7 @@ def _rows(model: str | None, key: str, sample: float, seed: int, table: Any, fea
 
 def save(path: str, centroids: npt.NDArray[np.float32]) -> None:
     """Write centroids (K, D) float32 as npy, atomically."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(centroids, dtype=np.float32), allow_pickle=False)
+    npy.save(path, centroids.astype(np.float32, copy=False))
 
 
 class _PoolPath(StrictModel):

@@ -102,6 +102,8 @@ def from_hydra(values: Any) -> RunConfig:
         raise ConfigError("setting pool.weight: weighs the pool against byod folders, and there are none")
     if config.byod and config.pool.holdout:
         raise ConfigError("setting pool.holdout: pairs are held out of a pool alone, not beside byod folders")
+    if config.intersect and config.subset is None:
+        raise ConfigError("setting intersect: it is for a ready uid file; give subset=FILE with it")
     if config.subset is not None and not config.pool.weight:
         raise ConfigError("setting subset: with pool.weight=0 nothing is chosen from the pool")
     return config

@@ -5,6 +5,10 @@ unofficial. Everything under `train` and `eval` but `train.order`, `eval.suite` 
 this machine does the work, and changes no result.
 """
 
+import importlib.util
+import json
+from functools import cache
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError, field_validator
@@ -139,6 +143,8 @@ class RunConfig(StrictModel):
     method: MethodConfig
     subset: str | None = None
     """A ready uid file instead of a method."""
+    intersect: bool = False
+    """Leave out uids of `subset` that the pool does not hold, instead of refusing them."""
     pool: PoolConfig = PoolConfig()
     byod: list[ByodFolder] = Field(default=[], max_length=1000)
     """Data from elsewhere, mixed with what is chosen from the pool: the run is one of the byod track."""
@@ -204,6 +210,19 @@ def scale_names() -> list[str]:
     return sorted(path.stem for path in (data_dir("configs") / "scale").glob("*.yaml"))
 
 
+@cache
+def model_names() -> list[str]:
+    """Names of the models: those of configs/model/, and open_clip's own with a text tower that it brings itself.
+
+    open_clip would follow other names (`hf-hub:owner/repo`, `local-dir:path`, towers of the hub) to where they point.
+    It is not imported: that takes torch.
+    """
+    package = importlib.util.find_spec("open_clip")
+    folders = [Path(place) / "model_configs" for place in (package and package.submodule_search_locations) or ()]
+    files = [path for folder in (*folders, data_dir("configs") / "model") for path in folder.glob("*.json")]
+    return sorted(path.stem for path in files if "context_length" in json.loads(path.read_text()).get("text_cfg", {}))
+
+
 def load_scale(name: str) -> Scale:
     """The locked recipe of scale `name`; ConfigError with the nearest names if there is none."""
     import yaml
@@ -215,10 +234,16 @@ def load_scale(name: str) -> Scale:
 
 
 def locked_differences(scale: Scale) -> list[str]:
-    """Names `scale.x` of the values that differ from the locked recipe of that scale's name."""
+    """Names `scale.x` of the values that differ from the locked recipe of that scale's name.
+
+    Where the recipe's own file is not the one whose digest is locked, its name.
+    """
     if scale.name not in scale_names():
         return ["scale.name"]
-    locked = load_scale(scale.name).model_dump()
+    recipe = load_scale(scale.name)
+    if recipe.digest != json.loads((data_dir("configs") / "scale" / "locked.json").read_text()).get(scale.name):
+        return [f"configs/scale/{scale.name}.yaml"]
+    locked = recipe.model_dump()
     return [f"scale.{key}" for key, value in scale.model_dump().items() if value != locked[key]]
 
 

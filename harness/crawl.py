@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError, InfraError
-from harness.files import list_files
+from harness.files import list_files, require_space
 from harness.progress import Progress
 from harness.records import Record, read_record, write_record
 
 PER_SHARD = 10_000
+BYTES_PER_PAIR = 35_000
+"""Of a pool's tars (small: 450 GB for 12.8 million links)."""
 POLL_SECONDS = 2.0
 ROBOTS = "X-Robots-Tag"
 """In the message of a page that asks not to be used; its pictures are never tried again."""
@@ -154,8 +156,8 @@ def crawl(urls: Path, out: Path, *, links: dict[str, int], columns: list[str], s
     """Download the links of the parquet files in `urls` to tars in `out`; returns when all shards are done.
 
     `links` says how many rows each of these files has. Raises ConfigError if img2dataset or what its distributor needs
-    is not installed, or if `out` was begun with other links or settings, InfraError if img2dataset ended before all
-    shards were done.
+    is not installed, or if `out` was begun with other links or settings, InfraError if the disk is too small or
+    img2dataset ended before all shards were done.
     """
     version = _require("img2dataset")
     if settings.distributor != "multiprocessing":
@@ -166,6 +168,7 @@ def crawl(urls: Path, out: Path, *, links: dict[str, int], columns: list[str], s
     counts, rows = read_counts(out), sum(links.values())
     if counts.tried >= rows:  # img2dataset would read its many imports to find the same
         return counts
+    require_space(out, (rows - counts.tried) * BYTES_PER_PAIR)
     arguments = json.dumps(settings.arguments(urls, out, columns))
     log = out / ".img2dataset.log"
     with open(log, "ab") as file, Progress("download", total=rows, unit="images") as bar:
@@ -176,9 +179,11 @@ def crawl(urls: Path, out: Path, *, links: dict[str, int], columns: list[str], s
             process_group=0,  # ended with its workers; as a session it would compete with its caller for the cores
         )  # fmt: skip
         try:
-            while process.poll() is None:
+            running = True
+            while running:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(POLL_SECONDS)
+                running = process.poll() is None  # asked before counting, so the last count sees all there is
                 counts.add(out)
                 _show(bar, counts)
         finally:

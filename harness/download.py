@@ -9,9 +9,7 @@ there are not fetched again, shards that are finished neither. `download.json` i
 folder: each has its own shards and its own `download_part_i_of_n.json`.
 """
 
-import contextlib
 import hashlib
-import itertools
 import os
 import shutil
 import time
@@ -19,30 +17,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field
 
-from harness import cli, uid
-from harness.crawl import BEGUN, PER_SHARD, ROBOTS, CrawlCounts, CrawlSettings, crawl, read_counts
+from harness import cli
+from harness.crawl import BEGUN, BYTES_PER_PAIR, PER_SHARD, CrawlSettings, crawl, read_counts
 from harness.errors import ArtifactError, ConfigError, InfraError, from_os_error
 from harness.executor import local
 from harness.files import atomic_path, list_files, require_space
+from harness.pool import scanning
 from harness.pool.reading import MetadataFile, Stretch, missing_column, open_parquet
 from harness.pool.seal import patient_lock
 from harness.progress import say
 from harness.provenance import provenance
 from harness.records import Record, StrictModel, read_record, write_record
-from harness.uid import Uids
+from harness.retries import add_retries
 
-BYTES_PER_PAIR = 35_000
-"""Of a pool's tars (small: 450 GB for 12.8 million links)."""
-DONE = "done"
-ROWS = 1 << 17
-"""Rows of metadata that are looked at in one piece."""
+BYTES_PER_LINK = 245
+"""Of the hub's metadata (small: 26 files of 121 MB for 12.8 million links)."""
 
 
 class Settings(StrictModel):
@@ -59,7 +53,7 @@ class Settings(StrictModel):
     url_list: str | None = None
     """a parquet or csv file with the columns url and text, of any other set"""
     revision: str | None = None
-    """of the hub's data set; default: the newest, resolved once"""
+    """of the hub's data set (a commit, branch or tag); default: main; resolved once"""
     skip_images: bool = False
     """metadata only"""
     features: bool = False
@@ -91,20 +85,23 @@ def download(settings: Settings) -> Record:
     sources = [name for name in ("scale", "metadata_dir", "url_list") if getattr(settings, name) is not None]
     if len(sources) != 1:
         raise ConfigError(f"give one of scale, metadata_dir and url_list, not {' and '.join(sources) or 'none'}")
+    for name in ("features", "revision"):
+        if settings.scale is None and getattr(settings, name):
+            raise ConfigError(f"setting {name}: it is of a scale on the hub; leave it out with {sources[0]}")
     if settings.url_list is not None and settings.part is not None:
         raise ConfigError("part divides metadata files, and url_list is one: cut it into files, and give metadata_dir")
     started = time.monotonic()
     folder = Path(settings.data_dir)
     name = "" if settings.part is None else f"part_{settings.part.replace('/', '_of_')}"
-    urls = folder / ".urls" / (name or "all")
+    urls, shards = folder / ".urls" / (name or "all"), folder / "shards" / name
     with patient_lock(str(folder / ".urls")):
         source = _source(settings, folder)
     # Parts work in one folder side by side; nothing seals the pool meanwhile.
     with patient_lock(str(folder), shared=True), patient_lock(str(urls)):
         if settings.scale is not None:
-            files = _from_hub(settings, folder, source)
+            files = _from_hub(settings, folder, source, shards)
         elif settings.metadata_dir is not None:
-            files = [_taken(Path(path), folder) for path in _part(_parquets(settings.metadata_dir), settings.part)]
+            files = _from_folder(settings, folder, shards)
         else:
             files = [_from_list(Path(str(settings.url_list)), folder)]
         if not (folder / "source.json").exists():  # only now: a list with a fault may be mended
@@ -114,7 +111,7 @@ def download(settings: Settings) -> Record:
         if settings.skip_images and path.exists() and "links" in (before := read_record(path, "download")).payload:
             return before  # what it says about the pictures still holds
         if not settings.skip_images:
-            payload |= _images(settings, folder, urls, folder / "shards" / name, files)
+            payload |= _images(settings, folder, urls, shards, files)
         record = Record(
             kind="download", inputs={"source": source.digest}, payload=payload,
             provenance=provenance(seconds=time.monotonic() - started, settings=settings.model_dump()),
@@ -123,7 +120,7 @@ def download(settings: Settings) -> Record:
     return record
 
 
-def _from_hub(settings: Settings, folder: Path, source: Record) -> list[Path]:
+def _from_hub(settings: Settings, folder: Path, source: Record, shards: Path) -> list[Path]:
     """Fetch a scale's metadata files (xlarge's folders flattened) and, when asked, features."""
     endings = (".parquet", ".npz") if settings.features else (".parquet",)
     there = source.payload["files"]
@@ -131,7 +128,9 @@ def _from_hub(settings: Settings, folder: Path, source: Record) -> list[Path]:
     names = [name for name in there if name.endswith(endings) and Path(name).stem in stems]
     metadata = folder / "metadata"
     missing = [name for name in names if not (metadata / Path(name).name).exists()]
-    require_space(folder, sum(there[name] for name in missing))
+    if missing:
+        links = sum(there[name] for name in names if name.endswith(".parquet")) // BYTES_PER_LINK
+        _require_room(settings, folder, shards, sum(there[name] for name in missing), links)
     fetch = partial(_fetch, source.payload["repository"], source.payload["revision"], str(folder))
     local(8).map(fetch, missing, name="metadata", unit="files", threads=True)
     return [metadata / Path(name).name for name in names if name.endswith(".parquet")]
@@ -167,11 +166,13 @@ def _repository(settings: Settings) -> str:
 
 def _require_same(settings: Settings, folder: Path, before: Record) -> None:
     """ConfigError if what an earlier command has resolved is not the data set of `settings`."""
-    wanted = (("scale", "repository", _repository(settings)), ("revision", "revision", settings.revision))
-    for setting, key, value in wanted:
-        held = before.payload.get(key, "metadata that are not of the hub")
-        if value is not None and held != value:
-            raise ConfigError(f"{setting}: {folder} holds {held}, not {value}; choose another data_dir")
+    held = before.payload
+    for setting, value, same in (
+        ("scale", _repository(settings), [held.get("repository", "metadata that are not of the hub")]),
+        ("revision", settings.revision, [held.get("revision"), before.provenance.get("asked")]),
+    ):
+        if value is not None and value not in same:
+            raise ConfigError(f"{setting}: {folder} holds {same[0]}, not {value}; choose another data_dir")
 
 
 def _resolved(settings: Settings, path: Path) -> Record:
@@ -179,17 +180,20 @@ def _resolved(settings: Settings, path: Path) -> Record:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    repository = _repository(settings)
+    repository, wanted = _repository(settings), settings.revision or "main"
     try:
-        info = HfApi().dataset_info(repository, revision=settings.revision, files_metadata=True)
+        info = HfApi().dataset_info(repository, revision=wanted, files_metadata=True)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ConfigError(f"the hub has no data set {repository} at revision {settings.revision or 'main'}") from error
+        raise ConfigError(f"the hub has no data set {repository} at revision {wanted}") from error
     except Exception as error:
         raise InfraError(f"the hub does not answer for {repository} ({error}); run the same command again") from error
     files = {
         one.rfilename: int(one.size or 0) for one in info.siblings or [] if one.rfilename.endswith((".parquet", ".npz"))
     }
-    source = Record(kind="source", payload={"repository": repository, "revision": str(info.sha), "files": files})
+    if not any(name.endswith(".parquet") for name in files):
+        raise ConfigError(f"{repository} has no parquet file at revision {wanted}; choose another")
+    payload = {"repository": repository, "revision": str(info.sha), "files": files}
+    source = Record(kind="source", payload=payload, provenance=provenance(asked=wanted))
     write_record(path, source)
     return source
 
@@ -238,13 +242,27 @@ def _parquets(folder: str) -> list[str]:
     return files
 
 
-def _taken(path: Path, folder: Path) -> Path:
-    """A metadata file in the pool's own folder, copied there if it lies elsewhere."""
-    target = folder / "metadata" / path.name
-    if not target.exists():
-        with atomic_path(target) as temporary:
+def _from_folder(settings: Settings, folder: Path, shards: Path) -> list[Path]:
+    """Metadata files in the pool's own folder, copied there where they are not yet; ArtifactError for a bad uid."""
+    paths = [Path(path) for path in _part(_parquets(str(settings.metadata_dir)), settings.part)]
+    targets = {path: folder / "metadata" / path.name for path in paths}
+    new, links = [path for path in paths if not targets[path].exists()], 0
+    for path in new:
+        with open_parquet(str(path)) as parquet:
+            file = MetadataFile(str(path), parquet.metadata.num_rows)
+        links += len(scanning.uids(file, {}))  # or an error names the row: its picture could not be sealed
+    if new:
+        _require_room(settings, folder, shards, sum(path.stat().st_size for path in new), links)
+    for path in new:
+        with atomic_path(targets[path]) as temporary:
             shutil.copyfile(path, temporary)
-    return target
+    return list(targets.values())
+
+
+def _require_room(settings: Settings, folder: Path, shards: Path, size: int, links: int) -> None:
+    """InfraError unless the disk holds `size` bytes of metadata and, unless they are skipped, the tars of `links`."""
+    pictures = 0 if settings.skip_images else max(links - read_counts(shards).tried, 0)
+    require_space(folder, size + pictures * BYTES_PER_PAIR)
 
 
 def _from_list(path: Path, folder: Path) -> Path:
@@ -288,10 +306,8 @@ def _images(settings: Settings, folder: Path, urls: Path, out: Path, files: list
                         timeout=settings.timeout)  # fmt: skip
     rows = sum(links.values())
     _links(urls, files)
-    require_space(folder, (rows - read_counts(out).tried) * BYTES_PER_PAIR)
     counts = crawl(urls, out, links=links, columns=columns, settings=how)
-    if settings.retry_failed:
-        _retry(out, urls, counts, columns, how)
+    add_retries(counts, out, urls, columns, how, again=settings.retry_failed)
     say(f"{counts.successes:,} of {rows:,} links gave a picture ({counts.successes / max(rows, 1):.1%}), "
         f"{counts.size / 1e9:.2f} GB; seal the pool with `python -m harness.pool seal {folder}`")  # fmt: skip
     return {
@@ -310,78 +326,6 @@ def _links(urls: Path, files: list[Path]) -> None:
         if not link.exists():  # a link that a moved folder broke is made anew
             link.unlink(missing_ok=True)
             link.symlink_to(path.absolute())
-
-
-def _retry(out: Path, urls: Path, counts: CrawlCounts, columns: list[str], how: CrawlSettings) -> None:
-    """Try the failed links of `out` again, in shards of their own below it; an unfinished retry goes on.
-
-    Adds what all retries so far have brought to `counts`.
-    """
-    before, tried = out, urls
-    for number in itertools.count(1):
-        again, failed = out / f"retry_{number}", urls.with_name(f"{urls.name}_retry_{number}")
-        finished = (again / DONE).exists()
-        if not failed.exists() and not write_failed(before, tried, failed):
-            return
-        links = {Path(path).name: pq.read_metadata(path).num_rows for path in list_files(failed, ".parquet")}
-        more = read_counts(again) if finished else crawl(failed, again, links=links, columns=columns, settings=how)
-        (again / DONE).touch()
-        counts.successes += more.successes
-        counts.size += more.size
-        counts.failures = more.failures
-        if not finished:
-            return
-        before, tried = again, failed
-
-
-def write_failed(shards: Path, tried: Path, target: Path) -> int:
-    """Write the rows of the metadata in `tried` that failed in `shards` and may be tried again to the folder `target`.
-
-    Returns how many there are; without any there is no folder. Memory grows with the failed links alone, 16 bytes each.
-    """
-    failed = _failed(shards)
-    if not len(failed):
-        return 0
-    partial_target = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial_target, ignore_errors=True)
-    partial_target.mkdir(parents=True)
-    for path in list_files(tried, ".parquet"):
-        _write_rows(path, failed, partial_target / Path(path).name)
-    partial_target.rename(target)
-    return len(failed)
-
-
-def _failed(shards: Path) -> Uids:
-    """Sorted uids of the links that failed in `shards`, but for pages that refuse."""
-    parts, unknown = [uid.from_hex([])], 0
-    for stats in list_files(shards, "_stats.json"):
-        path = stats.removesuffix("_stats.json") + ".parquet"
-        if not os.path.exists(path):
-            unknown += 1
-            continue
-        with open_parquet(path) as parquet:
-            table = parquet.read(columns=["uid", "status", "error_message"])
-        table = table.cast(pa.schema([(name, pa.string()) for name in table.column_names]))
-        failed = pc.not_equal(pc.fill_null(table["status"], ""), "success")
-        refused = pc.match_substring(pc.fill_null(table["error_message"], ""), ROBOTS)
-        rows = table.filter(pc.and_(failed, pc.invert(refused)))
-        parts.append(Stretch(rows, {}, MetadataFile(path, rows.num_rows), 0, None).uids())
-    if unknown:
-        say(f"{shards}: {unknown:,} shards have no parquet beside them, so what failed there is not tried again")
-    return uid.sort(np.concatenate(parts))
-
-
-def _write_rows(path: str, wanted: Uids, target: Path) -> None:
-    """The rows of a metadata file whose uids are `wanted` (sorted), with the columns that a download needs."""
-    with open_parquet(path) as parquet, contextlib.ExitStack() as stack:
-        writer, file = None, MetadataFile(path, parquet.metadata.num_rows)
-        columns = [name for name in ("uid", "url", "text", "face_bboxes") if name in parquet.schema_arrow.names]
-        for batch in parquet.iter_batches(ROWS, columns=columns):
-            table = pa.Table.from_batches([batch])
-            here = uid.find(wanted, Stretch(table, {}, file, 0, None).uids()) >= 0
-            if here.any():
-                writer = writer or stack.enter_context(pq.ParquetWriter(target, table.schema))
-                writer.write_table(table.filter(pa.array(here)))
 
 
 def command(argv: list[str]) -> None:

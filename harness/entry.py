@@ -18,6 +18,7 @@ Above realised.IN_FOLDER bytes (scales large and xlarge) realised.npy stands els
 """
 
 import argparse
+import re
 import shutil
 import statistics
 import sys
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import bootstrap, cli, files, realised, uid
+from harness import bootstrap, cli, files, npy, realised, uid
 from harness.config import validated
 from harness.entry_schema import (
     About,
@@ -45,7 +46,7 @@ from harness.entry_schema import (
 from harness.errors import ArtifactError, ConfigError
 from harness.eval import predictions
 from harness.eval import suite as suites
-from harness.finished import Run, read_run
+from harness.finished import WEIGHTS, Run, check_files, check_siblings, read_run
 from harness.pool import union
 from harness.pool.sealed import SealedPool, read_pool_record
 from harness.provenance import provenance
@@ -58,6 +59,8 @@ IN_FOLDER_SCALES = ("tiny",)
 PRIVATE = ("pool", "settings", "sources")
 """What a record's provenance says of places on the machine; no digest covers it, and no entry carries it."""
 POOL_FILES = ("uids.npy", "shards.npy")
+PARTS = r"(entry|subset)\.json|(uids|realised|bootstrap)\.npy|data-card\.md|pool|seed-[0-9]+|\..*\.tmp"
+"""Names in an entry's folder, and of what killed commands of earlier versions left there."""
 
 
 def write_entry(
@@ -73,12 +76,12 @@ def write_entry(
 
     `card` is a data card in Markdown, `pool` the folder of pool.json (default: where the run found it), `pool_list`
     the sorted uids of the full pool (npy; default above tiny: those of the pool's metadata). An entry of the same
-    runs and words that is there already stays as it is.
+    runs and words that is there already stays as it is, another one is replaced as a whole.
     Raises ArtifactError for a run that is not finished, ConfigError for runs that do not belong in one entry.
     """
     folder = Path(out)
     runs = sorted((read_run(Path(run)) for run in run_dirs), key=lambda run: run.seed)
-    _check_siblings(runs)
+    check_siblings(runs)
     sealed = _sealed(runs[0], pool)
     about = _of_track(about or About(name=_default_name(runs[0])), runs[0])
     sources = sources_of(runs, pool) | ({"data-card.md": Path(card)} if card is not None else {})
@@ -87,6 +90,23 @@ def write_entry(
     if old is not None:
         return old
 
+    for run in runs:
+        check_files(run, weights=inputs[f"seed-{run.seed}/train/{WEIGHTS}"])
+    _check_place(folder)
+    with files.atomic_folder(folder) as draft:
+        return _write(draft, runs, sealed, about, inputs, sources, pool_list)
+
+
+def _write(
+    folder: Path,
+    runs: Sequence[Run],
+    sealed: SealedPool,
+    about: About,
+    inputs: dict[str, str],
+    sources: Mapping[str, Path],
+    pool_list: str | Path | None,
+) -> Record:
+    """Write the entry into the empty `folder`; `inputs` are the digests of what is not made here."""
     for name, path in _copied(runs, sealed, sources).items():
         if name.endswith(".json"):
             record = read_record(path)
@@ -153,24 +173,12 @@ def write_entry(
     return record
 
 
-def _check_siblings(runs: Sequence[Run]) -> None:
-    """ConfigError unless the runs differ in their training seed only."""
-    if not runs:
-        raise ConfigError("pack: name at least one run directory")
-    first = runs[0]
-    for run in runs[1:]:
-        if run.subset.payload["uids"] != first.subset.payload["uids"]:
-            raise ConfigError(f"{run.folder}: was trained on other uids than {first.folder}; an entry has one uid file")
-        for name, value in first.config.payload.items():
-            if name != "seed" and run.config.payload.get(name) != value:
-                raise ConfigError(
-                    f"{run.folder}: setting {name} differs from {first.folder}; an entry differs in seeds only"
-                )
-        if run.config.inputs.get("pool") != first.config.inputs.get("pool"):
-            raise ConfigError(f"{run.folder}: was trained on another pool than {first.folder}")
-    seeds = [run.seed for run in runs]
-    if len(set(seeds)) != len(seeds):
-        raise ConfigError(f"pack: training seeds {seeds} are not distinct; give each seed's run directory once")
+def _check_place(folder: Path) -> None:
+    """ConfigError if something else than an entry would be lost by writing one into `folder`."""
+    there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    other = [name for name in there if not re.fullmatch(PARTS, name)]
+    if there and ("entry.json" not in there or other):
+        raise ConfigError(f"{folder}: holds {(other or there)[0]} and is no entry; choose another folder or empty it")
 
 
 def _of_track(about: About, run: Run) -> About:
@@ -201,7 +209,9 @@ def _default_name(run: Run) -> str:
         return "byod" if _mixed(run) else "uid file"
     words = [str(method.get("target") or method["name"])]
     words += [f"{key} {value}" for key, value in sorted(method["params"].items()) if value is not None]
-    return " ".join(words)[:120]
+    name = " ".join(words)
+    # A name is one line of characters that can be seen; a parameter may hold others.
+    return (name if name.isprintable() else ascii(name)[1:-1])[:120]
 
 
 def _sealed(run: Run, pool: str | Path | None) -> SealedPool:
@@ -233,7 +243,7 @@ def sources_of(runs: Sequence[Run], pool: str | Path | None = None) -> dict[str,
     found = {"uids.npy": runs[0].folder / "uids.npy"}
     found |= {f"pool/{name}": Path(sealed.seal_dir) / name for name in POOL_FILES}
     for run in runs:
-        found[f"seed-{run.seed}/train/checkpoint.safetensors"] = run.folder / "train" / "checkpoint.safetensors"
+        found[f"seed-{run.seed}/train/{WEIGHTS}"] = run.folder / "train" / WEIGHTS
         found |= {f"seed-{run.seed}/eval/predictions/{path.name}": path for path in run.predictions.values()}
     return found
 
@@ -272,8 +282,7 @@ def _public(record: Record) -> dict[str, Any]:
 
 def _save(path: Path, array: npt.NDArray[Any]) -> str:
     """Write `array` as npy, atomically; the sha256 (hex) of the file."""
-    with files.atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    npy.save(path, array)
     return files.sha256_file(path)
 
 

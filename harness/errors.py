@@ -70,6 +70,7 @@ def unknown_name(noun: str, name: str, known: Iterable[str]) -> str:
 _INFRA_ERRNO = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would exceed the largest size allowed here",
     errno.EACCES: "permission denied",
     errno.EPERM: "permission denied",
     errno.EROFS: "the file system is read-only",

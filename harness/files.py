@@ -87,6 +87,36 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """An empty temporary folder that takes the place of `path`, and of all that is there, when the block ends well.
+
+    Raises InfraError if the disk is full or the folder cannot be written, ArtifactError if `path` is a file.
+    """
+    target = Path(path)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        workplace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    except OSError as error:
+        raise from_os_error(error, target) from error
+    new, old = workplace / "new", workplace / "old"
+    try:
+        new.mkdir()
+        yield new
+        if target.is_dir():
+            target.rename(old)
+        try:
+            new.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    except OSError as error:
+        raise from_os_error(error, target) from error
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
+
+
 def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Write `content` to the local `path`, atomically."""
     with atomic_path(path) as temporary:
@@ -158,6 +188,6 @@ def checkout() -> Path:
 
 
 def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Delete the temporary files that killed commands left below `folder`; its lock must be held."""
-    for path in Path(folder).rglob(".*.tmp"):
-        path.unlink(missing_ok=True)
+    """Delete the temporary files and folders that killed commands left below `folder`; its lock must be held."""
+    for path in list(Path(folder).rglob(".*.tmp")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

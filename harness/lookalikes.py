@@ -55,14 +55,17 @@ class Lookalikes:
     """(N,) numbers of the evaluation pictures, in the order of the tars."""
     cosines: npt.NDArray[np.float32]
     """(N,)"""
-    control_recall: float
-    """Share of the planted controls that is alike to its original, in [0, 1]."""
+    recovered: npt.NDArray[np.bool_]
+    """(C,) which of the planted controls are alike to their originals, in the order of the tars."""
 
 
-def search(sealed: SealedPool, tars: list[str], how: Embedding, executor: Executor) -> Lookalikes:
+def search(
+    sealed: SealedPool, tars: list[str], how: Embedding, executor: Executor, *, scratch: str | None = None
+) -> Lookalikes:
     """Look for the pictures of evaluation `tars` in a sealed pool.
 
-    Raises ArtifactError if the pool has no such embeddings or they are not the model's.
+    Their embeddings wait in a file in the folder `scratch`, which all machines of the executor must share; None is this
+    machine's temporary folder. Raises ArtifactError if the pool has no such embeddings or they are not the model's.
     """
     pool = Pool.open(sealed.path, sealed=sealed, executor=executor)
     _require_same_model(pool, sealed, how)
@@ -71,17 +74,17 @@ def search(sealed: SealedPool, tars: list[str], how: Embedding, executor: Execut
     offsets = np.cumsum([0] + [len(rows) for rows, _, _ in parts])
     planted = np.concatenate([rows + offset for offset, (_, rows, _) in zip(offsets[:-1], parts, strict=True)])
     controls = np.concatenate([controls for _, _, controls in parts])
-    with tempfile.TemporaryDirectory(prefix="datacomp-") as folder:
+    with tempfile.TemporaryDirectory(prefix=".lookalikes-", dir=scratch) as folder:
         path = str(Path(folder) / "wanted.npy")
         np.save(path, wanted)
         found = pool.map(partial(_close, path, how), columns=["uid"], features=[how.features], rows=CHUNK,
                          name="compare")  # fmt: skip
     # The controls go through the same search as the pool's own embeddings.
-    recovered = {tuple(pair) for pairs, _ in nearest.alike(controls, wanted, least=how.similarity)
-                 for pair in pairs.tolist()}  # fmt: skip
-    recall = sum(pair in recovered for pair in enumerate(planted.tolist())) / max(len(planted), 1)
+    alike = {tuple(pair) for pairs, _ in nearest.alike(controls, wanted, least=how.similarity)
+             for pair in pairs.tolist()}  # fmt: skip
+    recovered = np.array([pair in alike for pair in enumerate(planted.tolist())], dtype=bool)
     uids, rows, cosines = (np.concatenate([one[place] for one in found]) for place in range(3))
-    return Lookalikes(uids, rows, cosines, recall)
+    return Lookalikes(uids, rows, cosines, recovered)
 
 
 def _embed_tar(tar: str, how: Embedding) -> tuple[Half, npt.NDArray[np.int64], Half]:

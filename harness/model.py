@@ -19,6 +19,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from harness.config import model_names
 from harness.errors import ArtifactError, ConfigError, InfraError, unknown_name
 from harness.files import atomic_path, data_dir
 
@@ -33,9 +34,10 @@ open_clip.add_model_config(data_dir("configs") / "model")
 
 def config(name: str) -> dict[str, Any]:
     """The architecture of model `name`; ConfigError with the nearest names if there is none."""
-    found = open_clip.get_model_config(name)
-    if found is None:
-        raise ConfigError(unknown_name("model", name, open_clip.list_models()))
+    # Asked for another name, open_clip may follow it to an address or a folder.
+    found = open_clip.get_model_config(name) if name in open_clip.list_models() else {"text_cfg": {}}
+    if "context_length" not in found["text_cfg"]:
+        raise ConfigError(unknown_name("model", name, model_names()))
     return dict(found)
 
 

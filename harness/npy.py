@@ -5,12 +5,14 @@ import math
 import os
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harness.errors import ArtifactError, from_os_error
+from harness.files import atomic_path
 
 MAX_HEADER = 4096
 _LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4}
@@ -98,6 +100,14 @@ def load(
         return np.memmap(path, dtype=wanted, mode="r", offset=found.offset, shape=found.shape)
     except OSError as error:
         raise from_os_error(error, path) from error
+
+
+def save(path: str | os.PathLike[str], array: npt.NDArray[Any]) -> None:
+    """Write `array` to the local `path` as npy, atomically. Raises InfraError if the disk is full."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        # NumPy writes to a plain file by tofile, whose OSError on a full disk does not say why; to others by write.
+        target = SimpleNamespace(write=file.write)
+        np.lib.format.write_array(target, np.ascontiguousarray(array), allow_pickle=False)
 
 
 def _dtype(found: Header) -> np.dtype[Any]:

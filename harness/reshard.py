@@ -122,10 +122,9 @@ def reshard(
 ) -> ReshardedPool:
     """Write the samples of `subset` to tars in `out` (a folder or URL), index and records to `index_dir` or `out`.
 
-    Samples that the seal left out are missing and reported; a uid that the pool never had is an ArtifactError unless
-    `intersect`. With `blur` the boxes in a sample's json ("face_bboxes") are blurred and its picture becomes WebP.
-    Raises ConfigError if `out` holds another reshard, StageError if the ledger does not add up, InfraError if the
-    disk is full.
+    A uid that the sealed pool does not hold is an ArtifactError; with `intersect` it is missing, and reported. With
+    `blur` the boxes in a sample's json ("face_bboxes") are blurred and its picture becomes WebP. Raises ConfigError if
+    `out` holds another reshard, StageError if the ledger does not add up, InfraError if the disk is full.
     """
     if is_remote(out) and index_dir is None:
         raise ConfigError(f"out={out} is not a local folder: give index_dir=DIR for the index of the tars as well")
@@ -145,7 +144,7 @@ def _reshard(
     if finished is not None:
         return finished
     rows, counts, missing = locate(sealed, subset)
-    _require_known(sealed, missing, len(subset.unique), intersect)
+    _require_known(sealed, missing, subset, int(counts.sum()), intersect)
     if not len(rows):
         raise StageError(f"{subset.name}: the pool holds none of its uids, there is nothing to write")
     jobs = list(_plan(sealed, rows, counts, out, where, blur))
@@ -222,21 +221,21 @@ def locate(sealed: SealedPool, subset: Subset) -> tuple[npt.NDArray[np.int64], n
     return np.concatenate(rows), np.concatenate(wanted), distinct[~there]
 
 
-def _require_known(sealed: SealedPool, missing: Uids, of: int, intersect: bool) -> None:
+def _require_known(sealed: SealedPool, missing: Uids, subset: Subset, kept: int, intersect: bool) -> None:
     if not len(missing):
         return
     known = {row["uid"] for row in sealed.left_out()}
-    strangers = [name for name in uid.to_hex(missing) if name not in known]
-    if strangers and not intersect:
-        raise ArtifactError(
-            f"subset: {len(strangers):,} of its {of:,} uids are not in the pool {sealed.path}, the first is "
-            f"{strangers[0]}; with reshard.intersect=true they are left out and counted as missing"
-        )
-    say(
-        f"warning: {len(missing):,} of {of:,} uids are missing "
-        f"({len(missing) - len(strangers):,} left out by the seal, "
-        f"{len(strangers):,} not in this pool)"
+    left_out = sum(name in known for name in uid.to_hex(missing))
+    said = (
+        f"{len(missing):,} of its {subset.distinct:,} distinct uids are not in the sealed pool {sealed.path} "
+        f"({left_out:,} left out by the seal, {len(missing) - left_out:,} never there)"
     )
+    if not intersect:
+        raise ArtifactError(
+            f"{subset.name}: {said}, the first is {uid.to_hex(missing[:1])[0]}; "
+            "with reshard.intersect=true they are left out and counted as missing"
+        )
+    say(f"warning: {subset.name}: {said}; {len(subset) - kept:,} of {len(subset):,} samples are lost")
 
 
 def _plan(

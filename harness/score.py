@@ -6,17 +6,23 @@ Shard by shard, every readable pair's picture and caption are embedded; what is 
 and the same command goes on from there. Then the metadata files get the column `clip_<name>_similarity_score` and the
 npz files beside them the arrays `<name>_img` and `<name>_txt`; rows that could not be downloaded get NaN and zeros.
 So a pool without scores can use every method, and a filter network trained elsewhere can score a pool.
+
+The column's own metadata in the parquet file say under `harness.score` what made it: the pool, the model, the sha256
+of the checkpoint (or its tag), the kind of device and the precision. The same command does nothing where all of that
+stands already; a column or arrays of another origin are replaced only with overwrite=true.
 """
 
 import hashlib
+import importlib
 import io
 import itertools
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,11 +46,13 @@ from harness.pool.scanning import uids as uids_of
 from harness.pool.sealed import SealedPool
 from harness.pool.view import Pool
 from harness.progress import say
-from harness.records import StrictModel
+from harness.records import StrictModel, canonical_json
 from harness.tars import Reader, read_sample
 
 Half = npt.NDArray[np.float16]
 PARTS = ("img", "txt")
+MARK = b"harness.score"
+"""Key of the column's metadata that says what made it."""
 
 
 class Settings(StrictModel):
@@ -56,6 +64,7 @@ class Settings(StrictModel):
     name: str = Field(
         default="b32", pattern="^[a-z0-9_]+$", description="names the columns: clip_<name>_similarity_score"
     )
+    overwrite: bool = Field(default=False, description="replace columns and embeddings of this name of other origin")
     device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
     batch_size: int = Field(default=256, gt=0)
     precision: Literal["fp32", "amp_bfloat16"] | None = Field(
@@ -67,7 +76,8 @@ class Settings(StrictModel):
 def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None:
     """Score every shard that is not done yet, then write scores and embeddings beside the metadata.
 
-    Raises ArtifactError before any work if there is no metadata, or none of its rows is in the sealed pool.
+    Does nothing if all metadata files hold them. Raises ArtifactError before any work if there is no metadata, or none
+    of its rows is in the sealed pool, ConfigError if something else has written what stands there under this name.
     """
     if files.is_remote(sealed.path):
         raise ConfigError(
@@ -75,29 +85,85 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
         )
     models.config(settings.model)
     pool = Pool.open(sealed.path, sealed=sealed)
-    if not len(pool):
-        raise ArtifactError(f"{sealed.path}: no row of the metadata is in the sealed pool; seal it again")
+    pool.count()  # an error where the metadata are of other pairs
+    # Resolved where the work is done: a cluster's driver may have no GPU.
+    device = next(executor.stream(_device, [settings.device], name="device", quiet=True))
+    precision = settings.precision or ("fp32" if device == "cpu" else "amp_bfloat16")
+    settings = settings.model_copy(update={"device": device, "precision": precision})
+    mark = _mark(sealed, settings)
+    left = [path for path in pool.files if _found(path, settings.name) != (_names(settings.name), mark)]
+    if not left:
+        return
+    folder = Path(sealed.path) / "scored" / settings.name / hashlib.sha256(mark).hexdigest()[:16]
+    if not folder.exists() and not settings.overwrite:
+        _require_own(left, settings.name)
     if not os.path.exists(settings.checkpoint):
         models.load(settings.model, settings.checkpoint)  # a tag: fetched once, before the workers need it
-    folder = Path(sealed.path) / "scored" / settings.name / _identity(sealed, settings)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {shard: size for shard, size in enumerate(np.diff(sealed.borders).tolist()) if size}
     work = partial(_score_shard, sealed.path, sealed.seal_dir, settings, str(folder))
     executor.map(work, list(sizes), name="score", unit="pairs", weights=list(sizes.values()))
     table = _Scored(sealed, folder)
-    for path in pool.files:
-        table.write_beside(path, settings.name)
+    for path in left:
+        table.write_beside(path, settings.name, mark)
     shutil.rmtree(folder.parent)
 
 
-def _identity(sealed: SealedPool, settings: Settings) -> str:
-    """What the scores are a function of."""
+def _mark(sealed: SealedPool, settings: Settings) -> bytes:
+    """What the scores are a function of, as JSON."""
     content = files.sha256_file(settings.checkpoint) if os.path.exists(settings.checkpoint) else settings.checkpoint
-    return hashlib.sha256(f"{sealed.digest} {settings.model} {content} {settings.precision}".encode()).hexdigest()[:16]
+    return canonical_json(
+        {
+            "pool": sealed.digest,
+            "model": settings.model,
+            "checkpoint": content,
+            "device": settings.device.partition(":")[0],
+            "precision": settings.precision,
+        }
+    )
 
 
-@cache
+def _column(name: str) -> str:
+    return f"clip_{name}_similarity_score"
+
+
+def _names(name: str) -> set[str]:
+    """The column and the arrays of a model's name."""
+    return {_column(name), *(f"{name}_{part}" for part in PARTS)}
+
+
+def _found(path: str, name: str) -> tuple[set[str], bytes | None]:
+    """Which of `_names` a metadata file and the npz beside it hold, and the column's mark if it has one."""
+    schema = pq.read_schema(path)
+    there, npz = set(schema.names), Path(path).with_suffix(".npz")
+    mark = (schema.field(_column(name)).metadata or {}).get(MARK) if _column(name) in there else None
+    if npz.exists():
+        try:
+            with zipfile.ZipFile(npz) as archive:
+                there.update(name.removesuffix(".npy") for name in archive.namelist())
+        except (OSError, zipfile.BadZipFile) as error:
+            raise ArtifactError(f"{npz}: not a readable npz file: {error}") from error
+    return there & _names(name), mark
+
+
+def _require_own(paths: list[str], name: str) -> None:
+    """ConfigError if a metadata file holds, under this name, what this module has not written."""
+    for path in paths:
+        there, mark = _found(path, name)
+        if there and mark is None:
+            raise ConfigError(
+                f"setting name: {path} holds {', '.join(sorted(there))} that harness.score has not written; give "
+                "another name=NAME, or overwrite=true to replace them"
+            )
+
+
 def _loaded(model: str, checkpoint: str, device: str) -> tuple[Any, Any, Any]:
+    return _load(model, checkpoint, device, files.stamp(checkpoint) if os.path.exists(checkpoint) else "")
+
+
+@lru_cache(maxsize=1)
+def _load(model: str, checkpoint: str, device: str, stamp: str) -> tuple[Any, Any, Any]:
+    """The model, its transform and its tokenizer; `stamp` changes with the checkpoint's file."""
     return models.load(model, checkpoint).to(device), models.eval_transform(model), models.tokenizer(model)
 
 
@@ -201,20 +267,21 @@ class _Scored:
                     found[part][mine] = arrays[part][pool_row[mine] - self._sealed.borders[number]]
         return known, found
 
-    def write_beside(self, path: str, name: str) -> None:
+    def write_beside(self, path: str, name: str, mark: bytes) -> None:
         """Add this model's column to the parquet file and its arrays to the npz beside it, each atomically."""
         table = pq.read_table(path)
         known, found = self.rows(uids_of(MetadataFile(path, table.num_rows), {}))
         products = np.einsum("nw,nw->n", *(found[part].astype(np.float32) for part in PARTS))
         scores = np.where(known, products, np.nan).astype(np.float16).astype(np.float32)
-        column = f"clip_{name}_similarity_score"
-        if column in table.column_names:
-            table = table.drop_columns([column])
+        column = pa.field(_column(name), pa.float32(), metadata={MARK: mark})
+        if column.name in table.column_names:
+            table = table.drop_columns([column.name])
         npz = Path(path).with_suffix(".npz")
         arrays: dict[str, Any] = {f"{name}_{part}": found[part] for part in PARTS}
         if npz.exists():
             with np.load(npz, allow_pickle=False) as old:
                 arrays = {key: old[key] for key in old.files if key not in arrays} | arrays
+        # The column comes last: its mark means that the arrays are there, too.
         with atomic_path(npz) as temporary, open(temporary, "wb") as file:
             np.savez(file, **arrays)
         with atomic_path(path) as temporary:
@@ -229,8 +296,9 @@ def command(argv: list[str]) -> None:
     workers = executors.ray_for_models(settings.device) if settings.executor == "ray" else executors.local(1)
     score(sealed, settings, executor=workers)
     say(f"{settings.pool.path}: scored with {settings.model} as {settings.name}")
-    sys.stdout.write(f"clip_{settings.name}_similarity_score\n")
+    sys.stdout.write(f"{_column(settings.name)}\n")
 
 
 if __name__ == "__main__":
-    cli.main(command)
+    # Under its own name: what is sent from __main__ travels by value, and each task would load the model anew.
+    cli.main(importlib.import_module("harness.score").command)

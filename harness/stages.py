@@ -245,7 +245,7 @@ def select(
     """The subset of the run, chosen by its method or taken from its uid file; uids.npy and subset.json are written."""
     pool = Pool.open(sealed.path, sealed=sealed, holdout=config.pool.holdout, executor=executor)
     if method is None:
-        return selecting.adopt(str(config.subset), pool=pool, out=run_dir)
+        return selecting.adopt(str(config.subset), pool=pool, out=run_dir, intersect=config.intersect)
     return selecting.select(method, config.method, pool=pool, scale=config.scale, out=run_dir, executor=executor)
 
 

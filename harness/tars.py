@@ -25,6 +25,8 @@ BLOCK = 512
 NOTHING = bytes(BLOCK)
 END = bytes(2 * BLOCK)
 """The mark at the end of every complete tar."""
+RECORD = 20 * BLOCK
+"""Tar programs fill a file with zeros up to a multiple of this."""
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
 MAX_MEMBER = 256 << 20
 """Bytes of an image, txt or json; a sparse file of a stranger states terabytes that cost its sender nothing."""
@@ -153,6 +155,10 @@ def _walk(window: _Window, start: int, end: int, *, whole: bool) -> Iterator[Mem
         if len(header) < BLOCK:
             raise BrokenTarError("tar is cut short")
         if header == NOTHING:
+            # Zeros are also what a copy that lost blocks holds in its middle, or from some point on.
+            rest = end - at
+            if whole and (rest >= len(END) + RECORD or window.read(at, rest) != bytes(rest)):
+                raise BrokenTarError("tar goes on behind its end mark")
             return
         short_name, size_field, checksum, kind, magic, prefix = _HEADER.unpack(header)
         try:
@@ -293,9 +299,9 @@ def index_tar(path: str | os.PathLike[str], *, uids: UidRule = "own") -> tuple[S
     """The complete samples of a tar, in tar order, and what in it cannot be used.
 
     A sample is complete with one image, a txt of UTF-8 and, where `uids` are its own, a json that holds its uid;
-    members of other extensions are ignored. Of a tar that is cut short or turns to garbage the samples before that
-    point are used. Pictures are not decoded. Raises ArtifactError if there is no such file, InfraError if it cannot
-    be read.
+    members of other extensions are ignored. Of a tar that is cut short or turns to garbage or zeros the samples before
+    that point are used. Pictures are not decoded. Raises ArtifactError if there is no such file, InfraError if it
+    cannot be read.
     """
     with Reader(path, ahead=AHEAD) as reader:
         window = _Window(reader)

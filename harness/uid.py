@@ -10,6 +10,7 @@ words are equal; the result is exact for any input.
 
 import bisect
 import hashlib
+import itertools
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import npy
-from harness.errors import ArtifactError
+from harness.errors import ArtifactError, from_os_error
 from harness.files import atomic_path
 
 UID_DTYPE = np.dtype("u8,u8")
@@ -223,17 +224,34 @@ def merged(runs: Sequence[Uids], *, block: int = MERGE_BLOCK) -> Iterator[Uids]:
 def sort_to_file(parts: Iterable[Uids], path: str | os.PathLike[str], *, distinct: bool = False) -> int:
     """Write the sorted multiset union of `parts`, in any order, to `path` as npy; the number of rows.
 
-    With `distinct`, each uid is written once. Each part is sorted in memory and waits in a temporary folder beside
-    `path`, so all together may exceed memory.
+    With `distinct`, each uid is written once. Parts are sorted SORT_BLOCK rows at a time and wait in a temporary file
+    beside `path`, so all together may exceed memory.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".sorting-", dir=Path(path).parent) as folder:
-        runs = []
-        for number, part in enumerate(parts):
-            run = Path(folder) / f"{number}.npy"
-            write_pieces(run, [sort(part)])
-            runs.append(load(run))
+    try:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix=".sorting-", dir=Path(path).parent)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    with folder as name:
+        sizes: list[int] = []
+        # One file for all runs: each mapped file would hold a descriptor.
+        write_pieces(Path(name) / "runs.npy", _sorted_runs(parts, sizes))
+        table, ends = load(Path(name) / "runs.npy"), [0, *itertools.accumulate(sizes)]
+        runs = [table[start:end] for start, end in itertools.pairwise(ends)]
         return save_pieces(path, _once(merged(runs)) if distinct else merged(runs))
+
+
+def _sorted_runs(parts: Iterable[Uids], sizes: list[int]) -> Iterator[Uids]:
+    """`parts` sorted in runs of about SORT_BLOCK rows, whose sizes go to `sizes`."""
+    waiting: list[Uids] = []
+    for part in itertools.chain(parts, [None]):
+        if part is not None:
+            waiting.append(part)
+        if waiting and (part is None or sum(map(len, waiting)) >= SORT_BLOCK):
+            run = sort(np.concatenate(waiting) if len(waiting) > 1 else waiting[0])
+            sizes.append(len(run))
+            yield run
+            waiting = []
 
 
 def starts(uids: Uids) -> npt.NDArray[np.int64]:
@@ -263,9 +281,15 @@ def upto(uids: Uids, high: int, low: int) -> int:
 
 def digest(uids: Uids) -> str:
     """sha256 (hex) over the little-endian bytes of `uids` in their given order."""
+    return digest_pieces([uids])
+
+
+def digest_pieces(pieces: Iterable[Uids]) -> str:
+    """`digest` of the concatenation of `pieces`."""
     state = hashlib.sha256()
-    for start in range(0, len(uids), 1 << 20):
-        state.update(np.ascontiguousarray(uids[start : start + (1 << 20)]).tobytes())
+    for uids in pieces:
+        for start in range(0, len(uids), 1 << 20):
+            state.update(np.ascontiguousarray(uids[start : start + (1 << 20)]).tobytes())
     return state.hexdigest()
 
 
@@ -277,18 +301,27 @@ def save(path: str | os.PathLike[str], uids: Uids) -> None:
 def save_pieces(path: str | os.PathLike[str], pieces: Iterable[Uids]) -> int:
     """Write the concatenation of `pieces` to `path` as npy, atomically and piece by piece; its number of rows."""
     with atomic_path(path) as temporary:
-        return write_pieces(temporary, pieces)
+        return _write_pieces(temporary, pieces)
 
 
 def write_pieces(path: str | os.PathLike[str], pieces: Iterable[Uids]) -> int:
     """Like `save_pieces`, but neither atomic nor synced: for files that only this process needs."""
+    try:
+        return _write_pieces(path, pieces)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def _write_pieces(path: str | os.PathLike[str], pieces: Iterable[Uids]) -> int:
     total = 0
     with open(path, "wb") as file:
         _write_header(file, total)
         for piece in pieces:
             total += len(piece)
             for start in range(0, len(piece), 1 << 20):
-                np.ascontiguousarray(piece[start : start + (1 << 20)].astype(UID_DTYPE, copy=False)).tofile(file)
+                part = np.ascontiguousarray(piece[start : start + (1 << 20)].astype(UID_DTYPE, copy=False))
+                # Not tofile: its OSError on a full disk does not say why.
+                file.write(part.view(np.uint8).data)
         # NumPy pads the header so that a larger first dimension fits in its place.
         file.seek(0)
         _write_header(file, total)

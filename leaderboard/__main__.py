@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +19,9 @@ from leaderboard.board import AGGREGATE_TITLES, Board
 from leaderboard.case import Means
 from leaderboard.entries import ENTRIES, find
 from leaderboard.findings import LEVELS, Verification, visible
+from leaderboard.means import brought, existing, fetch, generated_pool, sealed, uid_list, weights
 from leaderboard.verified import VERIFIED, remember
+from leaderboard.verify import failed, outside, verify
 
 BROKEN = InfraError.exit_code
 
@@ -69,7 +72,7 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
         "--files", type=Path, help="folder of files that the entry keeps elsewhere, under their paths in it"
     )
     parser.add_argument("--fetch", action="store_true", help="download such files into --files by the addresses stated")
-    parser.add_argument("--checkpoint", type=Path, help="checkpoint to evaluate again, for an entry with one seed")
+    parser.add_argument("--checkpoint", type=Path, help="safetensors file to evaluate again, of an entry with one seed")
     parser.add_argument("--data-dir", type=Path, help="task data, for evaluating again")
     parser.add_argument("--tasks", type=int, help="evaluate so many drawn tasks again (default: all)")
     parser.add_argument("--work", type=Path, help="folder in which to train again")
@@ -78,52 +81,69 @@ def _verify_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    folders = [folder for given in options.entries or [ENTRIES] for folder in find(given)]
-    missing = [given for given in options.entries if not given.exists()]
-    if missing:
-        raise ConfigError(f"{missing[0]}: no such folder")
-    if options.entries and not folders:
-        raise ConfigError(f"{options.entries[0]}: holds no entry.json")
-    if options.changed_since:
-        folders = [folder for folder in folders if _changes(folder, options.changed_since)]
+    means = _means(options)
+    folders: list[Path] = []
+    results: list[Verification] = []
+    for root in options.entries or [ENTRIES]:
+        if not root.exists():
+            raise ConfigError(f"{root}: no such folder")
+        found = list(find(root))
+        if not found and options.entries and not options.changed_since:
+            raise ConfigError(f"{root}: holds no entry.json")
+        if options.changed_since:
+            found, others = _changed(root, found, options.changed_since)
+            results += [_told(outside(root, options.level, others), options)] if others else []
+        folders += found
+    if options.changed_since and not options.entries:
         # What stands there is believed; an entry must not bring its own.
-        for line in _changes(VERIFIED, options.changed_since) if not options.entries else []:
-            say(escape(f"look: {visible(line)} has changed too; a request that adds an entry adds nothing else"))
-    if options.fetch and options.files is None:
-        raise ConfigError("--fetch needs --files DIR, where the downloads are kept")
+        for line in _changes(VERIFIED, options.changed_since):
+            line = f"{VERIFIED.name}/{visible(line)}"
+            say(escape(f"look: {line} has changed too; a request that adds an entry adds nothing else"))
     board = Board.load(ENTRIES, verified=VERIFIED)
-    results = []
     for folder in folders:
-        result = _verify_one(folder, options, best_known=board.best_known(without=folder))
-        results.append(result)
-        if not options.json:
-            sys.stdout.write(_report(result))
+        result = _verify_one(folder, options, replace(means, best_known=board.best_known(without=folder)))
+        results.append(_told(result, options))
     if options.json:
         sys.stdout.write(json.dumps([result.model_dump() for result in results], indent=1) + "\n")
-    elif not folders:
+    elif not results:
         sys.stdout.write("no entries to verify\n")
     outcomes = {result.outcome for result in results}
     return BROKEN if "broken" in outcomes else int(not outcomes <= {"ok"})
 
 
-def _verify_one(folder: Path, options: argparse.Namespace, *, best_known: dict[str, float]) -> Verification:
-    """Bring what is needed, verify, and keep the result if asked to."""
-    from leaderboard.means import fetch, sealed_pool
-    from leaderboard.verify import failed, verify
+def _means(options: argparse.Namespace) -> Means:
+    """What the maintainer gave; ConfigError for a slip, before any entry is looked at."""
+    if options.fetch and options.files is None:
+        raise ConfigError("--fetch needs --files DIR, where the downloads are kept")
+    if options.tasks is not None and options.tasks < 1:
+        raise ConfigError(f"--tasks {options.tasks}: draw at least one")
+    return Means(
+        pool=brought("--pool", options.pool, sealed),
+        pool_list=brought("--pool-list", options.pool_list, uid_list),
+        files=options.files if options.fetch else brought("--files", options.files, existing),
+        checkpoint=brought("--checkpoint", options.checkpoint, weights),
+        data_dir=brought("--data-dir", options.data_dir, existing),
+        tasks=options.tasks, work=options.work, seed=options.seed,
+    )  # fmt: skip
 
+
+def _verify_one(folder: Path, options: argparse.Namespace, means: Means) -> Verification:
+    """Fetch what is needed, verify, and keep the result if asked to."""
     try:
         if options.fetch:
             fetch(folder, options.files, level=options.level)
-        means = Means(
-            pool=sealed_pool(folder, options.pool), pool_list=options.pool_list, files=options.files,
-            checkpoint=options.checkpoint, data_dir=options.data_dir, tasks=options.tasks, work=options.work,
-            seed=options.seed, best_known=best_known,
-        )  # fmt: skip
     except (ArtifactError, InfraError) as problem:
         return failed(folder, options.level, problem)
-    result = verify(folder, level=options.level, means=means)
-    if options.write and result.outcome in ("ok", "incomplete"):
+    result = verify(folder, level=options.level, means=replace(means, pool=means.pool or generated_pool(folder)))
+    if options.write and result.digest is not None and result.outcome != "broken":
         remember(result, folder)
+    return result
+
+
+def _told(result: Verification, options: argparse.Namespace) -> Verification:
+    if not options.json:
+        sys.stdout.write(_report(result))
+        sys.stdout.flush()
     return result
 
 
@@ -140,18 +160,35 @@ def _report(result: Verification) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _changed(root: Path, folders: list[Path], commit: str) -> tuple[list[Path], list[str]]:
+    """Those of the entries in `folders`, all of them below `root`, that changed, and what changed beside them."""
+    owners = {folder.relative_to(root): folder for folder in folders}
+    changed, others = set[Path](), set[str]()
+    for path in map(Path, _changes(root, commit)):
+        owner = next((owners[parent] for parent in path.parents if parent in owners), None)
+        if owner is None:
+            # Of an entry that was removed, its folder stands for all its files.
+            others.add("/".join(path.parts[:2]))
+        else:
+            changed.add(owner)
+    return sorted(changed), sorted(others)
+
+
 def _changes(folder: Path, commit: str) -> list[str]:
-    """Files in `folder` that git sees changed since the merge base with `commit`, committed or not."""
+    """Files below `folder` that git sees changed since the merge base with `commit`, committed or not, or removed."""
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, errors="surrogateescape", check=False
+        )
         if done.returncode:
             raise ConfigError(f"--changed-since {commit}: git says: {done.stderr.strip()}")
         return done.stdout
 
     base = git("merge-base", "HEAD", commit).strip()
-    new = git("ls-files", "--others", "--exclude-standard", "--full-name", "--", ".")
-    return sorted({*git("diff", "--name-only", base, "--", ".").splitlines(), *new.splitlines()})
+    old = git("diff", "--relative", "--no-renames", "--name-only", "-z", base, "--", ".")
+    new = git("ls-files", "--others", "--exclude-standard", "-z", "--", ".")
+    return sorted({*old.split("\0"), *new.split("\0")} - {""})
 
 
 def _print_rank(board: Board, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harness.bootstrap import REPLICATES
 from harness.config import scale_names
 from harness.entry_schema import AggregateName, EntryPayload, TaskScore
 from harness.errors import ArtifactError, HarnessError
@@ -21,6 +22,7 @@ from harness.eval.suite import AGGREGATES
 from leaderboard import safe, statistics
 from leaderboard.entries import Entry, find, misplaced
 from leaderboard.findings import Verification, visible
+from leaderboard.published import load_published
 from leaderboard.statistics import Floats, Ranking, Scores, SeedNoise
 from leaderboard.verified import recall
 
@@ -30,6 +32,7 @@ AGGREGATE_TITLES: dict[AggregateName, str] = {
 SCALE_ORDER = ("tiny", "debug", "small", "medium", "large", "xlarge")
 RANDOM = "random_subset"
 """The method whose entries are the yardstick: random choices of the same size."""
+UNVERIFIED = "unverified"
 SAME_SIZE = 0.05
 """Sizes within this fraction of each other count as the same."""
 
@@ -85,7 +88,7 @@ class Row:
     @property
     def level(self) -> str:
         """The highest level of verification that this very entry has passed."""
-        return (self.verification and self.verification.reached) or "unverified"
+        return (self.verification and self.verification.reached) or UNVERIFIED
 
     @property
     def is_random(self) -> bool:
@@ -217,15 +220,22 @@ class Board:
         """All entries, ranked or not."""
         return [row for table in self.tables for row in (*table.rows, *table.apart)]
 
-    def best_known(self, *, without: Path) -> dict[str, float]:
-        """Highest average by scale, of all ranked entries but the one in the folder `without`."""
-        best: dict[str, float] = {}
+    def best_known(self, *, without: Path) -> dict[str, dict[str, float]]:
+        """By scale the highest value of each aggregate and task on record, but for the entry in the folder `without`.
+
+        On record is what others published and the entries that a maintainer has verified: those that come in one
+        request must not vouch for each other.
+        """
+        known = [(row.scale, row.comparable) for row in load_published().rows]
         for table in self.tables:
-            averages = [
-                row.mean("average") or 0.0 for row in table.rows if row.entry.folder.resolve() != without.resolve()
-            ]
-            if averages:
-                best[table.scale] = max([*averages, best.get(table.scale, 0.0)])
+            for row in table.rows:
+                if row.level != UNVERIFIED and row.entry.folder.resolve() != without.resolve():
+                    aggregates = {name: row.mean(name) or 0.0 for name in AGGREGATES}
+                    known.append((table.scale, aggregates | {key: score or 0.0 for key, score in row.scores.items()}))
+        best: dict[str, dict[str, float]] = {}
+        for scale, values in known:
+            there = best.setdefault(scale, {})
+            there |= {name: max(value, there.get(name, 0.0)) for name, value in values.items()}
         return best
 
     def as_json(self) -> list[dict[str, Any]]:
@@ -281,10 +291,8 @@ def _table(
     noise: SeedNoise,
 ) -> BoardTable:
     ranked = [row for row in members if not row.reason]
-    # Replicate b means the same test sets for all; entries that bring more of them are cut to what all have.
-    common = min((replicates[id(row)].shape[2] for row in ranked), default=0)
     ranked.sort(key=lambda row: (-(row.mean("average") or 0.0), row.name.casefold(), row.slug))
-    scores = [Scores(seeds=_by_seed(row), replicates=replicates[id(row)][:, :, :common]) for row in ranked]
+    scores = [Scores(seeds=_by_seed(row), replicates=replicates[id(row)]) for row in ranked]
     draws = np.stack([
         statistics.draw(score, noise, np.random.default_rng(_seed(row)))
         for row, score in zip(ranked, scores, strict=True)
@@ -360,11 +368,8 @@ def _contradiction(row: Row, replicates: npt.NDArray[np.float32]) -> str:
         return "aggregates do not fit the seeds"
     if any(row.scores.get(task.key) is None for task in row.entry.suite.scored):
         return "tasks of the suite are left out"
-    if (
-        replicates.shape[:2] != (row.seeds, len(AGGREGATES))
-        or replicates.shape[2] < 100
-        or not np.isfinite(replicates).all()
-    ):
+    # Replicate b means the same test sets for all, so all have as many.
+    if replicates.shape != (row.seeds, len(AGGREGATES), REPLICATES) or not np.isfinite(replicates).all():
         return "bootstrap.npy does not fit the entry"
     return ""
 

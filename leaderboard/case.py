@@ -14,8 +14,9 @@ from harness.config import Scale, validated
 from harness.entry_schema import SOURCE_NAME
 from harness.errors import ArtifactError, ConfigError
 from harness.eval.suite import Task
+from harness.files import sha256_file
 from harness.order import count
-from harness.pool.sealed import SealedPool
+from harness.pool.sealed import SealedPool, digest_array, load_table
 from harness.records import Record
 from harness.uid import Uids
 from leaderboard import safe
@@ -33,8 +34,8 @@ class Means:
 
     pool: SealedPool | None = None
     """The sealed pool that the entry names, or that of the scale."""
-    pool_list: Path | None = None
-    """Sorted uids (npy) of the full pool."""
+    pool_list: Uids | None = None
+    """Sorted uids of the full pool."""
     files: Path | None = None
     """Folder in which files that stand elsewhere were put, under their paths in the entry."""
     checkpoint: Path | None = None
@@ -47,8 +48,8 @@ class Means:
     """Folder in which to train again; resumable."""
     seed: int | None = None
     """Training seed of the maintainer, for training again."""
-    best_known: Mapping[str, float] = field(default_factory=dict)
-    """Highest average on record, by scale."""
+    best_known: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Highest value on record, by scale, of an aggregate or task."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Case:
         self.entry, self.means, self.payload = entry, means, entry.payload
         self.evaluated: list[str] = []
         """Keys of the tasks on which the checkpoints were evaluated again."""
+        self._right: set[Path] = set()
+        """Files brought from elsewhere that are the ones the entry names."""
 
     @cached_property
     def scale(self) -> Scale:
@@ -142,9 +145,13 @@ class Case:
             )
         for name in ("uids.npy", "shards.npy"):
             safe.check_npy(self.locate(f"pool/{name}"))
-        found = SealedPool.open(str(self.locate("pool/uids.npy").parent))
+        found = SealedPool.open(str(self.locate("pool/uids.npy").parent), record=self.pool)
         if found.digest != wanted:
             raise ArtifactError(f"pool/pool.json: digest {found.digest[:12]}… is not that of the entry's pool")
+        table = digest_array(load_table(found.seal_dir))
+        for name, digest in (("uids", uid.digest(found.uids)), ("table", table)):
+            if self.pool.payload.get(name) != digest:
+                raise ArtifactError(f"pool/pool.json: its digest of the {name} is not that of the file of this pool")
         return found
 
     @cached_property
@@ -157,14 +164,22 @@ class Case:
         return found
 
     def locate(self, path: str) -> Path:
-        """Where a file that entry.json names lies here; SkippedError if it is elsewhere and was not brought."""
-        inside = self.entry.folder / path
+        """Where a file that entry.json names lies here.
+
+        SkippedError if it stands elsewhere and was not brought, or if another file was: that says nothing of the entry.
+        """
         if path not in self.payload.elsewhere:
-            return inside
-        if self.means.files is not None and (self.means.files / path).is_file():
-            return self.means.files / path
-        url = self.payload.elsewhere[path].url
-        raise SkippedError(f"{path} stands elsewhere ({url or 'no address given'}); bring it with --files DIR")
+            return self.entry.folder / path
+        place = self.means.files and self.means.files / path
+        if path.endswith("/checkpoint.safetensors") and len(self.payload.runs) == 1:
+            place = self.means.checkpoint or place
+        if place is None or not place.is_file():
+            url = self.payload.elsewhere[path].url
+            raise SkippedError(f"{path} stands elsewhere ({url or 'no address given'}); bring it with --files DIR")
+        if place not in self._right and sha256_file(place) != self.entry.record.inputs[path]:
+            raise SkippedError(f"{place} has not the sha256 that the entry states of {path}; bring the right one")
+        self._right.add(place)
+        return place
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Entries as they lie in folders, read as strangers' files."""
 
+import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -94,8 +95,12 @@ def misplaced(entry: Entry, root: Path = ENTRIES) -> str:
 
 
 def find(root: Path) -> Iterator[Path]:
-    """Folders of the entries in `root`, sorted: `root` itself, or all below it that hold an entry.json."""
-    if (root / "entry.json").exists():
-        yield root
-    else:
-        yield from sorted(path.parent for path in root.rglob("entry.json"))
+    """Folders of the entries in `root`, sorted: those that hold an entry.json. What lies below one is not walked."""
+    todo = [root]
+    while todo:
+        folder = todo.pop()
+        if os.path.lexists(folder / "entry.json"):
+            yield folder
+        elif folder.is_dir():
+            inner = (Path(child) for child in os.scandir(folder) if child.is_dir(follow_symlinks=False))
+            todo += sorted(inner, reverse=True)

@@ -19,7 +19,9 @@ import pyarrow.parquet as pq
 from harness import npy
 from harness.errors import ArtifactError, from_os_error
 from harness.eval import predictions
+from harness.eval.suite import Task
 from harness.uid import UID_DTYPE, Uids
+from leaderboard import columns
 
 MAX_FILE = 1 << 30
 """Bytes of the largest file that may stand in an entry's folder."""
@@ -34,8 +36,6 @@ MAX_KEY = 1000
 """Bytes of the longest key of a prediction."""
 MAX_WIDTH = 64
 """Numbers a row of a column of predictions."""
-MAX_NUMBER = 1 << 24
-"""Largest class, group or index in predictions."""
 
 
 def require_file(path: Path) -> None:
@@ -100,32 +100,31 @@ def load_uids(path: Path) -> Uids:
     return load_array(path, dtype=UID_DTYPE, ndim=1)
 
 
-def load_predictions(path: Path, *, rows: int) -> tuple[list[str], dict[str, npt.NDArray[Any]]]:
-    """Keys and columns of a task's predictions.
+def load_predictions(path: Path, task: Task) -> tuple[list[str], dict[str, npt.NDArray[Any]]]:
+    """Keys and columns of the predictions of `task`.
 
-    ArtifactError unless they are at most `rows` rows of a short key and whole numbers, by the file's footer before
-    anything is read, and in fact. A page may unpack to more than the footer says, so memory is bounded while reading.
+    ArtifactError unless they are no more rows than the task has, of a short key and whole numbers, by the file's
+    footer before anything is read, and in fact; and unless the numbers are classes, groups and indices that the task
+    has. A page may unpack to more than the footer says, so memory is bounded while reading.
     """
     try:
         with _memory(MAX_UNPACKED):
             # As a dictionary one long key that stands in every row is held once.
             file = pq.ParquetFile(path, read_dictionary=["key"])
-            _check_footer(file, path.name, rows=rows)
+            _check_footer(file, path.name, rows=columns.most_rows(task))
             for part in file.read(columns=["key"])["key"].chunks:
                 if (longest := pc.max(pc.binary_length(part.dictionary)).as_py() or 0) > MAX_KEY:
                     raise ArtifactError(f"{path.name}: a key of {longest:,} bytes, more than {MAX_KEY}")
-            keys, columns = predictions.read(path)
+            keys, values = predictions.read(path)
     except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
         raise ArtifactError(f"{path.name}: not a readable table of predictions ({type(error).__name__})") from error
     if None in keys:
         raise ArtifactError(f"{path.name}: a row has no key")
-    for name, values in columns.items():
-        # A metric counts by class and group: a number takes as much memory as it is large.
-        if values.dtype.kind not in "iub" or (
-            values.size and not -1 <= int(values.min()) <= values.max() <= MAX_NUMBER
-        ):
-            raise ArtifactError(f"{path.name}: column {name} holds other than whole numbers from -1 to {MAX_NUMBER:,}")
-    return keys, columns
+    try:
+        columns.check(values, task)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path.name}: {error}") from error
+    return keys, values
 
 
 def _check_footer(file: pq.ParquetFile, name: str, *, rows: int) -> None:

@@ -14,17 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import yaml
 from markupsafe import Markup
 
-from harness.config import validated
-from harness.entry_schema import Link
+from harness.entry_schema import EntryPayload
 from harness.errors import ArtifactError
 from harness.eval.suite import AGGREGATES, Suite, Task
 from harness.files import write_bytes
-from harness.records import StrictModel
 from leaderboard.board import AGGREGATE_TITLES, Board, BoardTable, Row, scale_correlations
 from leaderboard.findings import visible
+from leaderboard.published import Published, load_published
 
 HERE = Path(__file__).parent
 STATIC = ("site.css", "common.js", "board.js", "compare.js", "tasks.js")
@@ -40,36 +38,6 @@ GROUPS = {
     "retrieval": "Retrieval",
     None: "Other tasks",
 }
-
-
-class Source(StrictModel):
-    """Where a published result was printed."""
-
-    title: str
-    link: Link | None = None
-
-
-class PublishedRow(StrictModel):
-    """A result that others published; nobody here has verified it."""
-
-    scale: str
-    track: str
-    method: str
-    size: str = ""
-    scores: tuple[float | None, float | None, float | None, float | None, float | None]
-    source: str
-
-
-class Published(StrictModel):
-    """published.yaml"""
-
-    sources: dict[str, Source]
-    rows: list[PublishedRow]
-
-
-def load_published() -> Published:
-    """The published results beside the board."""
-    return validated(Published, yaml.safe_load((HERE / "published.yaml").read_text()), prefix="published.yaml: ")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -266,19 +234,38 @@ def entry_values(row: Row) -> dict[str, Any]:
 
 
 def command(row: Row) -> str:
-    """How to train the entry's uid file again; parts that came from a stranger are quoted for a shell."""
-    seed, uids = row.payload.runs[0].seed, f"leaderboard/entries/{row.payload.scale}/{row.entry.slug}/uids.npy"
-    pool = "" if row.payload.scale == "tiny" else " pool.path=DIR eval.data_dir=DIR"
-    again = f"python -m harness.run scale={row.payload.scale}{pool} subset={shlex.quote(uids)} seed={seed}"
-    method = row.payload.method
-    if method is None or method.get("target"):
-        return again
-    params = [
-        f"method.{key}={json.dumps(value)}" for key, value in (method.get("params") or {}).items() if value is not None
-    ]
-    chosen = " ".join(shlex.quote(word) for word in (f"method={method.get('name')}", *params))
-    select = f"python -m harness.run scale={row.payload.scale}{pool} {chosen} seed={seed}"
-    return f"# with the method\n{select}\n# from the uid file\n{again}"
+    """How to train the entry again; parts that came from a stranger are quoted for a shell."""
+    payload, folder = row.payload, f"leaderboard/entries/{row.payload.scale}/{row.entry.slug}"
+    places = [] if payload.scale == "tiny" else ["pool.path=POOL", "eval.data_dir=TASKS"]
+    shared = [f"scale={payload.scale}", *places, f"seed={payload.runs[0].seed}"]
+    mixed, lines = _mixed(payload), list[str]()
+    if payload.method is not None and not payload.method.get("target"):
+        params = (payload.method.get("params") or {}).items()
+        chosen = [f"method.{key}={json.dumps(value)}" for key, value in params if value is not None]
+        lines += ["# with the method", _run(*shared, f"method={payload.method.get('name')}", *chosen, *mixed)]
+    if mixed:  # its uid file holds what was mixed in as well
+        own = ["subset=UIDS.npy"] if "pool.weight=0" not in mixed else []
+        return "\n".join(
+            lines or ["# from uids of the pool" if own else "# of its folders", _run(*shared, *own, *mixed)]
+        )
+    there = payload.elsewhere.get("uids.npy")
+    if there is not None:
+        fetch = f"python -m leaderboard verify {shlex.quote(folder)} --files FILES --fetch"
+        lines += ["# its uid file, into FILES", fetch if there.url else "# (its authors give no address; ask them)"]
+    uids = "FILES/uids.npy" if there is not None else f"{folder}/uids.npy"
+    return "\n".join([*lines, "# from the uid file", _run(*shared, f"subset={uids}")])
+
+
+def _run(*settings: str) -> str:
+    return " ".join(["python -m harness.run", *map(shlex.quote, settings)])
+
+
+def _mixed(payload: EntryPayload) -> list[str]:
+    """Settings of what a byod entry mixes in; where its folders lie, their owners know."""
+    weights = {source.name: source.weight for source in payload.pool.sources}
+    own = weights.pop("pool", 0)
+    folders = ", ".join(f"{{path: {name.upper()}, weight: {weight}}}" for name, weight in weights.items())
+    return [f"pool.weight={own}", f"byod=[{folders}]"] if weights else []
 
 
 def _card(row: Row) -> str:

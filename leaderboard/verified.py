@@ -23,10 +23,13 @@ def place(entry: Entry, root: Path) -> Path:
 
 
 def remember(result: Verification, folder: Path, root: Path = VERIFIED) -> None:
-    """Keep `result`; a lower level never replaces a higher one of the same entry."""
+    """Keep `result`; of the same entry, one that says less never replaces one that says more.
+
+    An entry that was found invalid at a level stays so until it passes that level.
+    """
     entry = Entry.load(folder)
     old = recall(entry, root)
-    if old is not None and _height(old) > _height(result):
+    if result.outcome != "invalid" and old is not None and _height(old) > _height(result):
         return
     payload = result.model_dump(exclude={"entry", "seconds"})
     record = Record(
@@ -36,7 +39,8 @@ def remember(result: Verification, folder: Path, root: Path = VERIFIED) -> None:
 
 
 def _height(result: Verification) -> int:
-    return -1 if result.reached is None else LEVELS.index(result.reached)
+    level = result.level if result.outcome == "invalid" else result.reached
+    return -1 if level is None else LEVELS.index(level)
 
 
 def recall(entry: Entry, root: Path = VERIFIED) -> Verification | None:

@@ -1,6 +1,8 @@
 """Verify one entry up to a level: every check is made, findings are collected, nothing an entry holds can stop it."""
 
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError, from_os_error
@@ -45,6 +47,21 @@ def failed(folder: Path, level: Level, problem: HarnessError) -> Verification:
     return Verification(
         entry=folder.as_posix(), digest=None, level=level, reached=None, outcome="broken" if broken else "invalid",
         checks=["fetch"], findings=[finding], seconds=0.0,
+    )  # fmt: skip
+
+
+def outside(root: Path, level: Level, names: Sequence[str]) -> Verification:
+    """The verification of a request that changed `names` in the folder of entries `root`, which belong to no entry."""
+    found = [
+        Finding(
+            severity="error", check="request", where=name,
+            what="is in no entry" if os.path.lexists(root / name) else "was removed; only its authors may withdraw it",
+        )
+        for name in names
+    ]  # fmt: skip
+    return Verification(
+        entry=root.as_posix(), digest=None, level=level, reached=None, outcome="invalid", checks=["request"],
+        findings=found, seconds=0.0,
     )  # fmt: skip
 
 

@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import bootstrap, uid
-from harness.config import ByodFolder, MethodConfig, RunConfig, load_scale
+from harness.config import ByodFolder, MethodConfig, RunConfig, TrainConfig, load_scale
 from harness.eval import metrics, predictions
 from harness.eval import suite as suites
 from harness.eval.suite import Suite, Task
 from harness.files import sha256_file
-from harness.order import Order
+from harness.order import Order, OrderName, protocol
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, save_array
 from harness.records import Record, digest_of, write_record
 from harness.train import ledger
@@ -55,7 +55,7 @@ def subset_of(sealed: SealedPool, *, keep: float, seed: int = 0) -> Uids:
 def run(
     out: Path, sealed: SealedPool, uids: Uids, *, seed: int = 0, skill: float = 0.3, method: str = "clip_score",
     scale: str = "tiny", params: dict[str, Any] | None = None, suite: Suite | None = None, drop: tuple[str, ...] = (),
-    byod: Sequence[ByodFolder] = (),
+    byod: Sequence[ByodFolder] = (), order: OrderName = "block_shuffle",
 ) -> Path:  # fmt: skip
     """A finished run directory; `skill` is about the share of right answers, `drop` names tasks without a result.
 
@@ -63,7 +63,7 @@ def run(
     """
     recipe = load_scale(scale)
     config = RunConfig(scale=recipe, method=MethodConfig(name=method, params=params or {}), seed=seed,
-                       byod=list(byod))  # fmt: skip
+                       byod=list(byod), train=TrainConfig(order=order))  # fmt: skip
     suite = suite or suites.load(recipe.suite)
     out.mkdir(parents=True, exist_ok=True)
     uid.save(out / "uids.npy", uids)
@@ -87,7 +87,7 @@ def run(
 def _train(out: Path, config: RunConfig, sealed: SealedPool, uids: Uids, *, inputs: dict[str, str]) -> str:
     scale = config.scale
     order = Order(sealed.uids, sealed.borders, uids, seed=config.seed, batch_size=scale.batch_size,
-                  samples_seen=scale.samples_seen)  # fmt: skip
+                  samples_seen=scale.samples_seen, order=config.train.order)  # fmt: skip
     fed = ledger.write(out / "ledger.json", list(order.ledger()), config=config, inputs=inputs)
     weights = out / "checkpoint.safetensors"
     weights.write_bytes(f"weights of seed {config.seed} on {inputs['subset']}".encode())
@@ -98,7 +98,8 @@ def _train(out: Path, config: RunConfig, sealed: SealedPool, uids: Uids, *, inpu
         {"step": step, "file": "-", "sha256": checkpoint if step == steps[-1] else digest_of(step)} for step in steps
     ]
     write_record(out / "train.json", Record(
-        kind="train", inputs=inputs, provenance={"seconds": 60.0, "pool": place},
+        kind="train", protocol=protocol(config.train.order), inputs=inputs,
+        provenance={"seconds": 60.0, "pool": place},
         payload={"scale": scale.digest, "seed": config.seed, "run": digest_of(inputs), "official": True,
                  "samples_seen": scale.samples_seen, "steps": scale.steps, "checkpoint": checkpoint,
                  "checkpoints": kept, "ledger": fed},
@@ -170,7 +171,7 @@ def answers(task: Task, *, skill: float, seed: int) -> tuple[list[str], dict[str
     top[top >= classes] = 0
     columns = {"target": target, "top": top}
     if task.metadata:
-        metadata = np.stack([truth.integers(4, size=n) for _ in task.metadata], axis=1)
+        metadata = np.stack([truth.integers(4, size=n) % (size or 4) for size in task.metadata.values()], axis=1)
         columns["metadata"] = metadata
     return keys, columns
 

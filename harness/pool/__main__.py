@@ -8,7 +8,7 @@ python -m harness.pool diff A B [--out uids.npy]
 import argparse
 import sys
 
-from harness import cli, uid
+from harness import cli
 from harness.executor import get, local
 from harness.pool.diff import diff
 from harness.pool.seal import seal
@@ -50,17 +50,16 @@ def _seal(chosen: argparse.Namespace) -> None:
         chosen.pool, seal_dir=chosen.seal_dir, executor=executor, quarantine=chosen.quarantine, uids=chosen.uids,
         sha256=chosen.sha256,
     )  # fmt: skip
-    left_out = read_pool_record(sealed.seal_dir).payload["left_out"]["count"]
+    record = read_pool_record(sealed.seal_dir)
+    left_out = record.payload["left_out"]["count"] + record.provenance.get("lost", 0)
     sys.stdout.write(
         f"{len(sealed):,} samples in {len(sealed.shards):,} shards, {left_out:,} left out, digest {sealed.digest}\n"
     )
 
 
 def _diff(chosen: argparse.Namespace) -> None:
-    found = diff(SealedPool.open(chosen.a), SealedPool.open(chosen.b))
+    found = diff(SealedPool.open(chosen.a), SealedPool.open(chosen.b), chosen.out)
     sys.stdout.write("\n".join(found.lines()) + "\n")
-    if chosen.out:
-        uid.save(chosen.out, found.common)
 
 
 if __name__ == "__main__":

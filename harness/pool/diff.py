@@ -1,6 +1,9 @@
 """Two realised pools side by side: what both hold, and what a common universe would be."""
 
 import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -11,25 +14,22 @@ from harness.uid import Uids
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PoolDiff:
-    """The uids of pools A and B."""
+    """How many uids pools A and B hold."""
 
     a: int
     """Samples in A."""
     b: int
     """Samples in B."""
-    common: Uids
-    """(N,) sorted: the uids in both."""
+    common: int
+    """Samples in both."""
+    digest: str
+    """sha256 of the sorted common uids: the identity of the universe both parties could choose from."""
     reasons: dict[str, int]
     """Of the uids that only one pool has, how many the other one holds but left out, by reason."""
 
-    @property
-    def digest(self) -> str:
-        """sha256 of the common uids: the identity of the universe both parties could choose from."""
-        return uid.digest(self.common)
-
     def lines(self) -> list[str]:
         """The comparison for a person."""
-        n = len(self.common)
+        n = self.common
         lines = [
             f"A         {self.a:>15,}",
             f"B         {self.b:>15,}",
@@ -44,15 +44,32 @@ class PoolDiff:
         return [*lines, f"a common universe would hold {n:,} samples, uids digest {self.digest}"]
 
 
-def diff(a: SealedPool, b: SealedPool) -> PoolDiff:
-    """Compare two sealed pools by their uids."""
+def diff(a: SealedPool, b: SealedPool, out: str | os.PathLike[str] | None = None) -> PoolDiff:
+    """Compare two sealed pools by their uids; the common ones, sorted, are written to `out`.
+
+    Memory does not grow with the pools, but with what they left out.
+    """
     first, second = a.sorted_uids(), b.sorted_uids()
-    in_both = uid.find(second, first) >= 0
-    only_a, only_b = first[~in_both], second[uid.find(first, second) < 0]
-    reasons: dict[str, int] = {}
-    for only, other in ((only_a, b), (only_b, a)):
-        names = set(uid.to_hex(only)) if len(only) else set()
-        for row in other.left_out() if names else []:
-            if row["uid"] in names:
-                reasons[row["reason"]] = reasons.get(row["reason"], 0) + 1
-    return PoolDiff(a=len(first), b=len(second), common=np.ascontiguousarray(first[in_both]), reasons=reasons)
+    sizes: list[int] = []
+
+    def common() -> Iterator[Uids]:
+        for part in uid.blocks(first):
+            both = part[uid.find(second, part) >= 0]
+            sizes.append(len(both))
+            yield both
+
+    if out is None:
+        digest = uid.digest_pieces(common())
+    else:
+        uid.save_pieces(out, common())
+        digest = uid.digest(uid.load(out))
+    reasons = _left_out(b, only=first, but=second) + _left_out(a, only=second, but=first)
+    return PoolDiff(a=len(first), b=len(second), common=sum(sizes), digest=digest, reasons=dict(reasons))
+
+
+def _left_out(pool: SealedPool, *, only: Uids, but: Uids) -> Counter[str]:
+    """By reason, what `pool` left out of the uids in `only` that are not in `but`, its own."""
+    rows = [row for row in pool.left_out() if row["uid"]]
+    uids = uid.from_hex([row["uid"] for row in rows])
+    missed = (uid.find(only, uids) >= 0) & (uid.find(but, uids) < 0)
+    return Counter(rows[place]["reason"] for place in np.flatnonzero(missed))

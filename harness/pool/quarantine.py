@@ -6,17 +6,19 @@ the command is stopped.
 
 import filecmp
 import itertools
+import json
 import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-from harness.files import atomic_path
+from harness.files import atomic_path, write_bytes
 from harness.pool.sealed import load_index
-from harness.pool.shards import Job, Sealed
+from harness.pool.shards import FEWER, Job, Sealed, promised
 from harness.progress import say
 from harness.ranges import Copier
+from harness.records import read_json
 from harness.tars import END, Reader, merge_ranges
 
 
@@ -27,22 +29,34 @@ def repair(pool: str, jobs: list[Job], found: list[Sealed], stray: list[str]) ->
     """
     todo = [(job, sealed) for job, sealed in zip(jobs, found, strict=True) if sealed.left_out]
     for job, sealed in todo:
-        kept = Path(pool, "quarantine", f"{sealed.name}.tar")
+        tar, stats, aside = Path(job.tar), Path(job.stats), Path(pool, "quarantine", f"{sealed.name}.tar")
+        stats_aside = aside.with_name(f"{aside.stem}_stats.json")
         if not sealed.samples:
-            _move(Path(job.tar), kept)
+            _move(tar, aside)
+            if stats.exists():
+                _move(stats, stats_aside)
             continue
-        samples = np.asarray(load_index(f"{job.index}.npy"))
-        with atomic_path(job.tar) as temporary:
-            with Reader(job.tar) as reader, open(temporary, "wb", buffering=0) as file:
-                copier = Copier(file.fileno())
-                copier.copy(reader, merge_ranges(samples))
-                copier.append(END)
-            _link(Path(job.tar), kept)
+        if any(fault.reason != FEWER for fault in sealed.left_out):
+            _rewrite(job, aside)
+        if promised(job) > sealed.samples:
+            _link(stats, stats_aside)
+            write_bytes(stats, json.dumps(read_json(stats) | {"successes": sealed.samples}).encode())
     for name in stray:
         _move(Path(pool, "shards", f"{name}_stats.json"), Path(pool, "quarantine", f"{name}_stats.json"))
     if todo or stray:
         say(f"{pool}: {len(todo)} shards repaired, their originals are in {pool}/quarantine")
     return bool(todo or stray)
+
+
+def _rewrite(job: Job, aside: Path) -> None:
+    """Replace the tar of `job` by one of its usable samples alone; the original becomes `aside`."""
+    samples = np.asarray(load_index(f"{job.index}.npy"))
+    with atomic_path(job.tar) as temporary:
+        with Reader(job.tar) as reader, open(temporary, "wb", buffering=0) as file:
+            copier = Copier(file.fileno())
+            copier.copy(reader, merge_ranges(samples))
+            copier.append(END)
+        _link(Path(job.tar), aside)
 
 
 def _link(original: Path, kept: Path) -> Path:

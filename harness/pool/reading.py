@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 
 from harness import uid
 from harness.errors import ArtifactError
-from harness.files import is_remote, open_file
+from harness.files import is_remote, join, open_file
 from harness.pool.features import FeatureFile
+from harness.progress import say
 from harness.uid import Uids
 
 Array = npt.NDArray[Any]
@@ -118,6 +119,17 @@ def open_parquet(path: str) -> pq.ParquetFile:
 def columns_of(path: str) -> list[str]:
     """Names of the columns of the parquet file `path`, in its order; ArtifactError if it is missing or not one."""
     return list(open_parquet(path).schema_arrow.names)
+
+
+def require_rows(pool: str, files: Sequence[MetadataFile], pairs: int) -> None:
+    """Warn where not each of the `pairs` that are there has a visible row; ArtifactError where none has one."""
+    rows, metadata = sum(file.count for file in files), join(pool, "metadata")
+    if rows < pairs:
+        if not rows:
+            raise ArtifactError(
+                f"{metadata}: no row has the uid of a pair in the tars; put the pool's own metadata there"
+            )
+        say(f"warning: {metadata}: no row for {pairs - rows:,} of {pairs:,} pairs in the tars; they cannot be chosen")
 
 
 def missing_column(path: str, name: str, there: Sequence[str]) -> ArtifactError:

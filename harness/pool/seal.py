@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import itertools
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,23 +21,26 @@ import numpy.typing as npt
 
 from harness import uid
 from harness.errors import ArtifactError, ConfigError, InfraError
-from harness.files import atomic_path, is_remote, join, list_files, lock
+from harness.files import is_remote, join, list_files, lock, stamp
 from harness.pool import shards as pool_shards
+from harness.pool.downloaded import downloaded
 from harness.pool.originals import write_runs
 from harness.pool.quarantine import repair
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_index, read_pool_record, save_array
-from harness.pool.shards import NO_TAR, Job, Sealed, Shard
+from harness.pool.shards import LOST, NO_TAR, Job, Sealed, Shard
 from harness.progress import say
 from harness.provenance import provenance
 from harness.records import Record, digest_of, read_record, write_record
 from harness.tars import UidRule
-from harness.uid import UID_DTYPE, Uids
+from harness.uid import Uids
 
 if TYPE_CHECKING:
     from harness.executor import Executor
 
 MANY = 1000
 """Missing shards in a row that are named one by one."""
+_SEALING = ".sealing.json"
+"""In the folder of sealed files: the rules of a sealing that has begun and not ended."""
 _BUCKET = 1 << 25
 """Uids compared at once when looking for repeats: half a gigabyte."""
 _CHUNK = 1 << 22
@@ -66,21 +70,25 @@ def seal(
         raise ConfigError(f"pool.path={path} is not a local folder: {setting}")
     where = str(seal_dir or path)
     rules = _rules(where, uids, sha256)
-    listed, others, seen = _list(path, rules)
+    seen = _look(path, rules)
     if not quarantine and (sealed := _still_sealed(path, where, seen)):
         return sealed
     _require_writable(where)
-    with patient_lock(where), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        # Repairing writes into the pool's own folder as well, where a download may be at work.
+        for folder in [path, where] if quarantine and not os.path.samefile(path, where) else [where]:
+            stack.enter_context(patient_lock(folder))
         if not quarantine and (sealed := _still_sealed(path, where, seen)):
             return sealed
         runs = None
         if rules.sha256:
+            for left in Path(where).glob(".originals-*"):  # by commands that were killed
+                shutil.rmtree(left, ignore_errors=True)
             runs = stack.enter_context(tempfile.TemporaryDirectory(prefix=".originals-", dir=where))
             write_runs(path, runs, executor)
-        jobs, found = _seal_all(path, where, listed, others, seen, executor, rules.uids, runs)
-        if quarantine and repair(path, jobs, found, _strays(listed, others)):
-            listed, others, seen = _list(path, rules)
-            _seal_all(path, where, listed, others, seen, executor, rules.uids, runs)
+        jobs, found = _seal_all(path, where, rules, seen, executor, runs)
+        if quarantine and repair(path, jobs, found, seen.strays):
+            _seal_all(path, where, rules, _look(path, rules), executor, runs)
     return SealedPool.open(path, seal_dir)
 
 
@@ -91,32 +99,54 @@ class _Rules(NamedTuple):
     sha256: bool
 
     @property
-    def named(self) -> list[str]:
-        unusual = [name for name, there in (("content", self.uids == "content"), ("sha256", self.sha256)) if there]
-        return [f"checks {pool_shards.CHECKS}", *unusual]
+    def payload(self) -> dict[str, bool]:
+        """What records say of them: the unusual ones."""
+        return {name: True for name, there in (("made_uids", self.uids == "content"), ("sha256", self.sha256)) if there}
 
 
 def _rules(where: str, uids: UidRule | None, sha256: bool | None) -> _Rules:
     """The rules as asked; where nothing is asked, those by which the pool was sealed before."""
-    try:
-        before = read_pool_record(where).payload
-    except ArtifactError:
-        before = {}
+    before: dict[str, Any] = {}
+    for name, kind in (("pool.json", "pool"), (_SEALING, "sealing")):  # the latter of a command that was stopped
+        with contextlib.suppress(ArtifactError):
+            before = read_record(os.path.join(where, name), kind).payload
     return _Rules(
         uids=uids or ("content" if before.get("made_uids") else "own"),
         sha256=bool(before.get("sha256")) if sha256 is None else sha256,
     )
 
 
-def _list(path: str, rules: _Rules) -> tuple[list[Shard], set[str], str]:
-    """The tars of a pool, the names of the other files beside them, and a digest of what was seen."""
-    listed, others = pool_shards.list_shards(path)
-    return listed, others, digest_of([dataclasses.astuple(shard) for shard in listed] + sorted(others) + rules.named)
+class _Seen(NamedTuple):
+    """What a sealing goes by, as far as names and times tell."""
+
+    shards: list[Shard]
+    others: set[str]
+    """Names of the other files beside the tars."""
+    checks: str
+    """What samples are looked at for; with sha256, by which metadata."""
+
+    @property
+    def digest(self) -> str:
+        return digest_of([[dataclasses.astuple(shard) for shard in self.shards], sorted(self.others), self.checks])
+
+    @property
+    def strays(self) -> list[str]:
+        """The shards of which the stats.json is there and the tar is not."""
+        stats = {name.removesuffix("_stats.json") for name in self.others if name.endswith("_stats.json")}
+        return sorted(stats - {shard.name for shard in self.shards})
 
 
-def _still_sealed(path: str, where: str, seen: str) -> SealedPool | None:
+def _look(path: str, rules: _Rules) -> _Seen:
+    checks = f"{pool_shards.CHECKS}-{rules.uids}"
+    if rules.sha256:
+        metadata = list_files(join(path, "metadata"), ".parquet")
+        checks += f"-sha256-{digest_of([[os.path.basename(name), stamp(name)] for name in metadata])}"
+    return _Seen(*pool_shards.list_shards(path), checks)
+
+
+def _still_sealed(path: str, where: str, seen: _Seen) -> SealedPool | None:
     try:
-        if read_pool_record(where).provenance.get("seen") == seen:
+        if read_pool_record(where).provenance.get("seen") == seen.digest:
             return SealedPool.open(path, where)
     except ArtifactError:
         return None
@@ -150,23 +180,19 @@ def patient_lock(folder: str, *, shared: bool = False) -> Iterator[None]:
 
 
 def _seal_all(
-    path: str,
-    where: str,
-    listed: list[Shard],
-    others: set[str],
-    seen: str,
-    executor: "Executor",
-    uids: UidRule,
-    runs: str | None,
+    path: str, where: str, rules: _Rules, seen: _Seen, executor: "Executor", runs: str | None
 ) -> tuple[list[Job], list[Sealed]]:
     """Seal every shard that needs it and write the pool's files, pool.json last."""
     started = time.monotonic()
+    download = downloaded(path, seen.others, executor)
+    write_record(os.path.join(where, _SEALING), Record(kind="sealing", payload=rules.payload))
     # The old record goes first: a pool.json that stands always fits the files beside it.
     Path(where, "pool.json").unlink(missing_ok=True)
     jobs = [
-        Job(shard, join(path, "shards", f"{shard.name}.tar"), os.path.join(where, "index", shard.name), uids, runs)
-        for shard in listed
-    ]
+        Job(shard, join(path, "shards", f"{shard.name}.tar"), os.path.join(where, "index", shard.name), seen.checks,
+            rules.uids, runs)
+        for shard in seen.shards
+    ]  # fmt: skip
     for folder in {os.path.dirname(job.index) for job in jobs}:
         os.makedirs(folder, exist_ok=True)
     done = [pool_shards.read_done(job) for job in jobs]
@@ -177,13 +203,13 @@ def _seal_all(
         )
     )
     found = [before if before is not None else next(fresh) for before in done]
-    found = _write_uids(where, jobs, found)
-    left_out, remarks = _left_out(found, listed, others)
     if not any(sealed.samples for sealed in found):
-        raise ArtifactError(
-            f"{path}/shards: no tar holds a usable sample; the first fault is {left_out[0]}"
-            + ("; pairs without uids take uids=content" if uids == "own" else "")
-        )
+        faults = _left_out(found, seen)
+        why = f"the first fault is {faults[0]}" if faults else "they are empty"
+        hint = "; pairs without uids take uids=content" if faults and rules.uids == "own" else ""
+        raise ArtifactError(f"{path}/shards: no tar holds a usable sample; {why}{hint}")
+    found = _write_uids(where, jobs, found)
+    left_out, remarks = _left_out(found, seen), _remarks(found, seen, download)
     write_record(
         os.path.join(where, "left_out.json"),
         Record(kind="left_out", payload={"left_out": left_out, "remarks": remarks}),
@@ -191,48 +217,34 @@ def _seal_all(
     table = _table(found)
     save_array(os.path.join(where, "shards.npy"), table)
     reasons = collections.Counter(reason for _, _, _, reason in left_out)
+    unusable = {reason: count for reason, count in sorted(reasons.items()) if reason not in LOST}
     payload = {
         "samples": sum(sealed.samples for sealed in found),
         "shards": len(found),
         "table": digest_array(table),
-        "left_out": {"count": len(left_out), "reasons": dict(sorted(reasons.items()))},
+        "left_out": {"count": sum(unusable.values()), "reasons": unusable},
         "uids": uid.digest(uid.load(os.path.join(where, "uids.npy"))),
     }
-    payload |= {name: True for name, there in (("made_uids", uids == "content"), ("sha256", runs)) if there}
-    facts: dict[str, Any] = {"seen": seen, "remarks": len(remarks), "download": _download(path)}
-    record = Record(kind="pool", payload=payload, provenance=provenance(seconds=time.monotonic() - started, **facts))
+    lost = reasons.total() - sum(unusable.values())
+    facts: dict[str, Any] = {"seen": seen.digest, "lost": lost, "remarks": len(remarks), "download": download}
+    record = Record(
+        kind="pool", payload=payload | rules.payload, provenance=provenance(seconds=time.monotonic() - started, **facts)
+    )
     write_record(os.path.join(where, "pool.json"), record)
-    _tell(path, where, record, remarks)
+    Path(where, _SEALING).unlink()
+    _tell(path, where, record, reasons, remarks)
     return jobs, found
 
 
-def _download(path: str) -> dict[str, Any] | None:
-    """How the pool was downloaded: links, pictures, their share, and the record of each part with its settings."""
-    if is_remote(path):
-        return None
-    files = [name for name in list_files(path, ".json") if os.path.basename(name).startswith("download")]
-    records = [read_record(name, "download") for name in files]
-    if not records:
-        return None
-    links, pictures = (sum(record.payload.get(name, 0) for record in records) for name in ("links", "pictures"))
-    parts = [
-        {"digest": record.digest, **record.payload, "packages": record.provenance.get("packages")} for record in records
-    ]
-    return {"links": links, "pictures": pictures, "rate": round(pictures / max(links, 1), 4), "parts": parts}
-
-
-def _strays(listed: list[Shard], others: set[str]) -> list[str]:
-    """The shards of which the stats.json is there and the tar is not."""
-    stats = {name.removesuffix("_stats.json") for name in others if name.endswith("_stats.json")}
-    return sorted(stats - {shard.name for shard in listed})
-
-
-def _tell(path: str, where: str, record: Record, remarks: list[list[str]]) -> None:
+def _tell(path: str, where: str, record: Record, reasons: collections.Counter[str], remarks: list[list[str]]) -> None:
     payload = record.payload
     say(f"{path}: {payload['samples']:,} samples in {payload['shards']:,} shards sealed, digest {record.digest[:12]}…")
-    if payload["left_out"]["count"]:
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in payload["left_out"]["reasons"].items())
-        say(f"warning: {payload['left_out']['count']:,} left out ({reasons}); by name in {where}/left_out.json")
+    if reasons:
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
+        say(f"warning: {reasons.total():,} left out ({counts}); by name in {where}/left_out.json")
+    for shard, _, remark in remarks:
+        if not shard:
+            say(f"warning: {path}: {remark}")
     if remarks:
         say(f"{len(remarks):,} remarks on what is odd but usable in {where}/left_out.json")
 
@@ -245,17 +257,27 @@ def _table(found: list[Sealed]) -> npt.NDArray[np.void]:
     return table
 
 
-def _left_out(found: list[Sealed], listed: list[Shard], others: set[str]) -> tuple[list[list[str]], list[list[str]]]:
-    """Rows [shard, name, uid, reason] and [shard, name, remark] of the whole pool, in shard order."""
-    left_out = [[sealed.name, *fault] for sealed in found for fault in sealed.left_out]
-    left_out += [[name, "", "", NO_TAR] for name in _strays(listed, others)]
+def _left_out(found: list[Sealed], seen: _Seen) -> list[list[str]]:
+    """Rows [shard, name, uid, reason] of the whole pool, in shard order."""
+    return [[sealed.name, *fault] for sealed in found for fault in sealed.left_out] + [
+        [name, "", "", NO_TAR] for name in seen.strays
+    ]
+
+
+def _remarks(found: list[Sealed], seen: _Seen, download: dict[str, Any] | None) -> list[list[str]]:
+    """Rows [shard, name, remark] of the whole pool; without a shard for what the pool as a whole lacks."""
     remarks = [[sealed.name, name, remark] for sealed in found for name, remark in sealed.remarks]
-    names = {shard.name for shard in listed}
+    names = {shard.name for shard in seen.shards}
     for suffix in ("_stats.json", ".parquet"):
-        beside = {name.removesuffix(suffix) for name in others if name.endswith(suffix)}
+        beside = {name.removesuffix(suffix) for name in seen.others if name.endswith(suffix)}
         # A pool without any such files was not written by img2dataset, and lacks nothing.
         remarks += [[name, "", f"tar without {suffix.lstrip('_.')}"] for name in sorted(names - beside) if beside]
-    return left_out, remarks + [[name, "", remark] for name, remark in _gaps(names)]
+    remarks += [[name, "", remark] for name, remark in _gaps(names)]
+    there = sum(sealed.samples + sum(bool(fault.name) for fault in sealed.left_out) for sealed in found)
+    if download and download["parts"] and there < download["pictures"]:
+        missing = f"{download['pictures'] - there:,} of the {download['pictures']:,} pictures that were downloaded"
+        remarks.append(["", "", f"{missing} (download.json) are not in the tars"])
+    return remarks
 
 
 def _gaps(names: set[str]) -> list[tuple[str, str]]:
@@ -284,27 +306,17 @@ def _write_uids(where: str, jobs: list[Job], found: list[Sealed]) -> list[Sealed
     """Write uids.npy; of samples with one uid only the first in pool order stays, here and in the shards' indexes."""
     target = os.path.join(where, "uids.npy")
     borders = np.concatenate([[0], np.cumsum([sealed.samples for sealed in found])]).astype(np.int64)
-    with atomic_path(target) as temporary:
-        uids = (
-            np.lib.format.open_memmap(temporary, mode="w+", dtype=UID_DTYPE, shape=(int(borders[-1]),))
-            if borders[-1]
-            else None
-        )
-        if uids is None:
-            with open(temporary, "wb") as file:
-                np.lib.format.write_array(file, np.empty(0, UID_DTYPE), allow_pickle=False)
-            return found
-        for job, start, end in zip(jobs, borders[:-1], borders[1:], strict=True):
-            uids[start:end] = load_index(f"{job.index}.npy")["uid"]
-        twice = repeats(uids)
-        uids.flush()
-        if not len(twice):
-            return found
-        found = list(found)
-        for shard in np.unique(np.searchsorted(borders, twice, side="right") - 1).tolist():
-            rows = twice[(twice >= borders[shard]) & (twice < borders[shard + 1])] - borders[shard]
-            found[shard] = pool_shards.drop_twice(jobs[shard], found[shard], rows)
-        uid.save_pieces(temporary, _without(uids, twice))
+    # Not a mapped file: where the disk is full, writing to one ends the process without a word.
+    uid.save_pieces(target, (load_index(f"{job.index}.npy")["uid"] for job in jobs))
+    uids = uid.load(target)
+    twice = repeats(uids)
+    if not len(twice):
+        return found
+    found = list(found)
+    for shard in np.unique(np.searchsorted(borders, twice, side="right") - 1).tolist():
+        rows = twice[(twice >= borders[shard]) & (twice < borders[shard + 1])] - borders[shard]
+        found[shard] = pool_shards.drop_twice(jobs[shard], found[shard], rows)
+    uid.save_pieces(target, _without(uids, twice))
     return found
 
 

@@ -8,6 +8,7 @@ NumPy only.
 import dataclasses
 import functools
 import hashlib
+import os
 from collections.abc import Mapping
 from typing import Any, Self, cast
 
@@ -16,13 +17,16 @@ import numpy.typing as npt
 
 from harness import npy, uid
 from harness.errors import ArtifactError, ConfigError
-from harness.files import atomic_path, join
+from harness.files import join
 from harness.records import Record, read_json, read_record
 from harness.tars import SAMPLE_DTYPE, Samples
 from harness.uid import UID_DTYPE, Uids
 
 SHARD_FIELDS = [("samples", "<i8"), ("bytes", "<i8"), ("index", "S64")]
 """Beside the name: effective samples, size of the tar, sha256 (hex) of its index file's array."""
+
+SORT_IN_MEMORY = 1 << 27
+"""Pools up to this size are sorted in memory (2 GB), larger ones into a file beside the seal."""
 
 _CHUNK = 1 << 20
 _MAX_LEFT_OUT = 8 << 30
@@ -48,10 +52,13 @@ class SealedPool:
     """Of a union: name of each pool in it to that pool's path and folder of sealed files. Empty for any other pool."""
 
     @classmethod
-    def open(cls, path: str, seal_dir: str | None = None) -> Self:
-        """The sealed pool in `path`; ArtifactError if it is not sealed or its files do not fit together."""
+    def open(cls, path: str, seal_dir: str | None = None, *, record: Record | None = None) -> Self:
+        """The sealed pool in `path`; ArtifactError if it is not sealed or its files do not fit together.
+
+        `record` is its pool.json where that stands in another folder.
+        """
         where = str(seal_dir or path)
-        record = read_pool_record(where)
+        record = record or read_pool_record(where)
         table = load_table(where)
         uids = uid.load(join(where, "uids.npy"))
         borders = np.concatenate([np.zeros(1, np.int64), np.cumsum(table["samples"], dtype=np.int64)])
@@ -84,8 +91,13 @@ class SealedPool:
         return join(folder, "index", f"{name}.npy")
 
     def sorted_uids(self) -> Uids:
-        """(N,) sorted copy in memory."""
-        return uid.sort(np.asarray(self.uids))
+        """(N,) sorted: a copy in memory, or of a large pool a memory-mapped file that stays beside the seal."""
+        if len(self.uids) <= SORT_IN_MEMORY:
+            return uid.sort(np.asarray(self.uids))
+        path = join(self.seal_dir, f"sorted-{self.digest[:16]}.npy")
+        if not os.path.exists(path):
+            uid.sort_to_file(uid.blocks(self.uids), path)
+        return uid.load(path)
 
     @property
     def duplicates_dir(self) -> str:
@@ -167,8 +179,7 @@ def load_array(path: str) -> npt.NDArray[Any]:
 
 def save_array(path: str, array: npt.NDArray[Any]) -> None:
     """Write `array` to the local `path` as npy, atomically."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+    npy.save(path, array)
 
 
 def digest_array(array: npt.NDArray[Any]) -> str:

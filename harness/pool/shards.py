@@ -3,9 +3,10 @@
 The worker's half of `seal`: everything here looks at one tar, or at the names in the folder.
 """
 
-import contextlib
 import dataclasses
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import fsspec
@@ -13,19 +14,22 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import images, uid
-from harness.errors import ArtifactError
+from harness.errors import ArtifactError, from_os_error
 from harness.files import is_remote, join
 from harness.pool import originals
 from harness.pool.sealed import digest_array, load_index, save_array
 from harness.ranges import AHEAD
-from harness.records import Record, read_record, write_record
-from harness.tars import Fault, Reader, UidRule, index_tar, key_of
+from harness.records import Record, read_json, read_record, write_record
+from harness.tars import Fault, Reader, Samples, UidRule, index_tar, key_of
 
-CHECKS = 1
+CHECKS = 2
 """Version of what `seal` looks at; a shard sealed under another one is sealed again."""
 
 TWICE = "uid stands in an earlier sample"
 NO_TAR = "stats.json without its tar"
+FEWER = "fewer samples than its stats.json says"
+LOST = (NO_TAR, FEWER)
+"""What files beside the tars tell of: no part of the pool's identity, which hangs on the tars alone."""
 LARGE_JSON = 1 << 20
 
 
@@ -38,6 +42,8 @@ class Shard:
     size: int
     stamp: str
     """Time of the last change (local) or the store's tag of the content (URL): tells whether to look again."""
+    stats: str = ""
+    """The same of the stats.json beside it; empty where there is none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,9 +54,16 @@ class Job:
     tar: str
     index: str
     """Path of the index file without its extension."""
+    checks: str
+    """What the samples are looked at for; a shard sealed for something else is sealed again."""
     uids: UidRule = "own"
     originals: str | None = None
     """Folder of what `originals.write_runs` wrote, where pictures are compared with the metadata's sha256."""
+
+    @property
+    def stats(self) -> str:
+        """Path of the stats.json that img2dataset writes beside the tar."""
+        return self.tar.removesuffix(".tar") + "_stats.json"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,33 +87,55 @@ def list_shards(pool: str) -> tuple[list[Shard], set[str]]:
     """
     folder = join(pool, "shards")
     files = _remote_files(folder) if is_remote(pool) else _local_files(folder)
-    shards = sorted(
-        (Shard(name.removesuffix(".tar"), size, stamp) for name, size, stamp in files if name.endswith(".tar")),
-        key=lambda shard: shard.name,
-    )
+    shards = []
+    for name, (size, stamp) in files.items():
+        if name.endswith(".tar"):
+            stem = name.removesuffix(".tar")
+            _, stats = files.get(f"{stem}_stats.json", (0, ""))
+            shards.append(Shard(stem, size, stamp, stats))
     if not shards:
         raise ArtifactError(f"{folder}: holds no .tar; a pool has its tars in shards/ and its metadata in metadata/")
-    return shards, {name for name, _, _ in files if not name.endswith(".tar")}
+    return sorted(shards, key=lambda shard: shard.name), {name for name in files if not name.endswith(".tar")}
 
 
-def _local_files(folder: str) -> list[tuple[str, int, str]]:
-    found = []
-    for root, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
-        for name in names:
-            if name.startswith("."):
-                continue
-            path = os.path.join(root, name)
-            with contextlib.suppress(FileNotFoundError):  # a temporary file of a writer
-                status = os.stat(path)
-                found.append((os.path.relpath(path, folder), status.st_size, str(status.st_mtime_ns)))
+def _local_files(folder: str) -> dict[str, tuple[int, str]]:
+    """Size and stamp of each file below `folder`, by its path there."""
+    found = {}
+    try:
+        for entry in _entries(folder) if os.path.isdir(folder) else ():
+            try:
+                status = entry.stat()
+            except FileNotFoundError as error:
+                if not entry.is_symlink():  # a temporary file of a writer
+                    continue
+                raise ArtifactError(
+                    f"{entry.path}: a link to nothing; attach the disk that it leads to, or remove it"
+                ) from error
+            found[os.path.relpath(entry.path, folder)] = status.st_size, str(status.st_mtime_ns)
+    except OSError as error:
+        raise from_os_error(error, error.filename or folder) from error
     return found
 
 
-def _remote_files(folder: str) -> list[tuple[str, int, str]]:
+def _entries(folder: str, above: tuple[str, ...] = ()) -> Iterator["os.DirEntry[str]"]:
+    """The files below `folder`, in linked folders too; a link to a folder that it stands in holds nothing new."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if not entry.is_dir():
+                yield entry
+            elif not entry.name.startswith("_"):
+                yield from _entries(entry.path, (*above, here))
+
+
+def _remote_files(folder: str) -> dict[str, tuple[int, str]]:
     system, root = fsspec.core.url_to_fs(folder)
     details: dict[str, dict[str, Any]] = system.find(root, detail=True) if system.exists(root) else {}
-    return [(path[len(root) :].lstrip("/"), int(facts["size"]), _stamp(facts)) for path, facts in details.items()]
+    return {path[len(root) :].lstrip("/"): (int(facts["size"]), _stamp(facts)) for path, facts in details.items()}
 
 
 def _stamp(facts: dict[str, Any]) -> str:
@@ -111,6 +146,8 @@ def _stamp(facts: dict[str, Any]) -> str:
 def seal_shard(job: Job) -> Sealed:
     """Index one tar and decode its pictures; writes `<index>.npy`, then `<index>.json`, which marks it done."""
     samples, faults = index_tar(job.tar, uids=job.uids)
+    if len(samples) + len(faults) < promised(job):
+        faults.append(Fault("", "", FEWER))
     keep = np.ones(len(samples), dtype=bool)
     remarks: list[tuple[str, str]] = []
     with Reader(job.tar, ahead=AHEAD) as reader:
@@ -127,10 +164,20 @@ def seal_shard(job: Job) -> Sealed:
             elif entry["json_size"] > LARGE_JSON:
                 remarks.append((key_of(reader, entry), f"json of {entry['json_size']} bytes"))
     samples = samples[keep]
-    save_array(f"{job.index}.npy", samples)
     done = Sealed(job.shard.name, len(samples), job.shard.size, digest_array(samples), sorted(faults), remarks)
-    write_done(job, done)
+    _write_done(job, samples, done)
     return done
+
+
+def promised(job: Job) -> int:
+    """How many samples of the shard its stats.json tells of; 0 where there is none that does."""
+    if not job.shard.stats:
+        return 0
+    try:
+        successes = read_json(job.stats)["successes"]
+    except (ArtifactError, KeyError, TypeError):
+        return 0
+    return successes if isinstance(successes, int) else 0
 
 
 def drop_twice(job: Job, done: Sealed, rows: npt.NDArray[np.int64]) -> Sealed:
@@ -140,23 +187,24 @@ def drop_twice(job: Job, done: Sealed, rows: npt.NDArray[np.int64]) -> Sealed:
         names = uid.to_hex(samples["uid"][rows])
         twice = [Fault(key_of(reader, samples[row]), name, TWICE) for row, name in zip(rows, names, strict=True)]
     samples = np.delete(samples, rows)
-    save_array(f"{job.index}.npy", samples)
     dropped = dataclasses.replace(
         done, samples=len(samples), index=digest_array(samples), left_out=sorted([*done.left_out, *twice])
     )
-    write_done(job, dropped)
+    _write_done(job, samples, dropped)
     return dropped
 
 
-def write_done(job: Job, done: Sealed) -> None:
-    """Write the record that marks a shard as sealed."""
-    payload = {"checks": _checks(job), **dataclasses.asdict(done)}
-    write_record(f"{job.index}.json", Record(kind="shard", payload=payload, provenance={"stamp": job.shard.stamp}))
+def _write_done(job: Job, samples: Samples, done: Sealed) -> None:
+    """Write a shard's index and the record that marks it as sealed."""
+    # The old record goes first: one that stands always fits the index beside it.
+    Path(f"{job.index}.json").unlink(missing_ok=True)
+    save_array(f"{job.index}.npy", samples)
+    payload = {"checks": job.checks, **dataclasses.asdict(done)}
+    write_record(f"{job.index}.json", Record(kind="shard", payload=payload, provenance=_stamps(job)))
 
 
-def _checks(job: Job) -> str:
-    """What a shard's samples were looked at for."""
-    return f"{CHECKS}-{job.uids}" + ("" if job.originals is None else "-sha256")
+def _stamps(job: Job) -> dict[str, str]:
+    return {"stamp": job.shard.stamp, "stats": job.shard.stats}
 
 
 def read_done(job: Job) -> Sealed | None:
@@ -167,7 +215,7 @@ def read_done(job: Job) -> Sealed | None:
     except ArtifactError:
         return None
     payload = dict(record.payload)
-    if payload.pop("checks", None) != _checks(job) or record.provenance.get("stamp") != job.shard.stamp:
+    if payload.pop("checks", None) != job.checks or record.provenance != _stamps(job):
         return None
     payload["left_out"] = [Fault(*fault) for fault in payload["left_out"]]
     payload["remarks"] = [(name, remark) for name, remark in payload["remarks"]]

@@ -7,7 +7,6 @@ import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from harness.executor import Executor
 from harness.files import join, list_files, open_file, stamp
 from harness.pool import reading, scanning
 from harness.pool.keeping import gathered, identity, resumable
+from harness.pool.masks import Masks
 from harness.pool.ranking import nth_largest
 from harness.pool.reading import MetadataFile, Ranges, Stretch, stretches
 from harness.pool.sealed import SealedPool
@@ -31,8 +31,6 @@ CHUNK = 1 << 17
 """File rows that `filter` hands to a function at once."""
 INLINE_ROWS = 200_000
 """Pools up to this size are worked on in this process: starting workers takes longer."""
-SORT_IN_MEMORY = 1 << 27
-"""Sealed pools up to this size are sorted in memory (2 GB), larger ones into a file beside the seal."""
 
 Array = npt.NDArray[Any]
 
@@ -256,14 +254,7 @@ class Pool:
 
     @cached_property
     def _realised(self) -> Uids:
-        if self.sealed is None:
-            return self.uids()
-        if len(self.sealed.uids) <= SORT_IN_MEMORY:
-            return self.sealed.sorted_uids()
-        path = Path(self.sealed.seal_dir) / f"sorted-{self.sealed.digest[:16]}.npy"
-        if not path.exists():
-            uid.sort_to_file(uid.blocks(self.sealed.uids), path)
-        return uid.load(path)
+        return self.uids() if self.sealed is None else self.sealed.sorted_uids()
 
     def _gathered(self, parts: Iterable[Uids]) -> Uids:
         self._arrays += 1
@@ -307,18 +298,24 @@ class Pool:
 
     @cached_property
     def _files(self) -> list[MetadataFile]:
+        files = self._masked_files()
+        if self.sealed is not None:
+            reading.require_rows(self.path, files, len(self.sealed) - len(self._holdout))
+        return files
+
+    def _masked_files(self) -> list[MetadataFile]:
         """The metadata files with their masks; no masks where all rows are visible."""
         if self.sealed is None:
             return self._plain_files
         rows = [file.rows for file in self._plain_files]
-        _ = self._realised
-        return self.executor.map(
-            self._masked, self._plain_files, name="realised", unit="rows", weights=rows, threads=True
-        )
+        masks = Masks(self.sealed, len(self._holdout))
+        if not all(map(masks.kept, self._plain_files)):
+            _ = self._realised
+        work = partial(masks.masked, self._visible)
+        return self.executor.map(work, self._plain_files, name="realised", unit="rows", weights=rows, threads=True)
 
-    def _masked(self, file: MetadataFile) -> MetadataFile:
-        visible = self.contains(scanning.uids(file, {}))
-        return file if visible.all() else replace(file, mask=np.packbits(visible).tobytes())
+    def _visible(self, file: MetadataFile) -> npt.NDArray[np.bool_]:
+        return self.contains(scanning.uids(file, {}))
 
 
 def _opened(beside: dict[str, str], path: str) -> MetadataFile:

@@ -23,7 +23,7 @@ from harness.records import Record, digest_of, read_record, write_record
 from harness.selection import plugins
 from harness.selection.context import SelectionContext
 from harness.selection.plugins import Method
-from harness.subset import Subset
+from harness.subset import Subset, kept_of
 from harness.uid import UID_DTYPE, Uids
 
 
@@ -111,27 +111,35 @@ def _scratch(folder: Path, work: str) -> Path:
     return scratch
 
 
-def adopt(path: str, *, pool: Pool, out: Path) -> Subset:
+def adopt(path: str, *, pool: Pool, out: Path, intersect: bool = False) -> Subset:
     """The subset in the uid file `path`, checked against `pool`; copied to out/uids.npy, with its out/subset.json.
 
-    Raises ArtifactError if it is not sorted, not of dtype u8,u8, empty, or names uids outside the pool.
+    With `intersect` uids outside the pool are left out, the others stand as often as before, and the record says what
+    was lost. Raises ArtifactError if the file is not sorted, not of dtype u8,u8, empty, or names uids outside the pool
+    (with `intersect`: no uid inside).
     """
-    subset = Subset.load(path)
-    work = digest_of({"subset": subset.digest, "pool": pool.state})
+    given = Subset.load(path)
+    work = digest_of({"subset": given.digest, "pool": pool.state, **({"intersect": True} if intersect else {})})
     place = Place.of(out)
     done = finished(place, work)
     if done is not None:
         return done
-    started = time.monotonic()
-    unknown, first = pool.strangers(subset.uids)
-    if unknown:
+    unknown, first = pool.strangers(given.uids)
+    if unknown and (not intersect or unknown == len(given)):
         raise ArtifactError(
-            f"{path}: {unknown} of {len(subset)} uids are not in the pool {pool.path}, the first is {first}"
+            f"{path}: {unknown} of {len(given)} uids are not in the pool {pool.path}, the first is {first}"
+            + ("" if intersect else "; with intersect=true they are left out, and the loss is reported")
         )
-    subset.save(place.uids)
-    inputs, more = {"pool": pool.digest}, {"method": None, "remarks": list[str]()}
-    write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
-    return Subset.load(place.uids)
+    uid.save_pieces(place.uids, (part[pool.contains(part)] if unknown else part for part in uid.blocks(given.uids)))
+    subset = Subset.load(place.uids)
+    more: dict[str, Any] = {"method": None, "remarks": list[str]()}
+    if intersect:
+        lost = {"size": len(given) - len(subset), "distinct": given.distinct - subset.distinct}
+        requested = {"size": len(given), "distinct": given.distinct}
+        more["intersected"] = {"subset": given.digest, "requested": requested, "lost": lost}
+        say(f"{path}: {kept_of(given, subset)}")
+    write_record(place.record, record_of(subset, {"pool": pool.digest}, more, work=work, seconds=None))
+    return subset
 
 
 def call(method: Method, pool: Pool, ctx: SelectionContext, params: dict[str, Any]) -> Any:
@@ -224,8 +232,13 @@ def finished(place: Place, work: str) -> Subset | None:
     return subset
 
 
-def record_of(subset: Subset, inputs: dict[str, str], more: dict[str, Any], *, work: str, seconds: float) -> Record:
-    """The record of a subset; `work` is a digest of what it was made from, for `finished`."""
+def record_of(
+    subset: Subset, inputs: dict[str, str], more: dict[str, Any], *, work: str, seconds: float | None
+) -> Record:
+    """The record of a subset; `work` is a digest of what it was made from, for `finished`.
+
+    `seconds` is what the choice took, None where that is not known: of a ready uid file.
+    """
     payload = {
         "uids": subset.digest,
         "size": len(subset),

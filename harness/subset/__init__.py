@@ -103,6 +103,10 @@ class Subset:
         """The uids of both, as often as where they stand less often. ArtifactError if there is none."""
         return self._combined(other, "intersection")
 
+    def within(self, other: "Subset") -> "Subset":
+        """The uids of both, as often as they stand here. ArtifactError if there is none."""
+        return self._combined(other, "within")
+
     def difference(self, other: "Subset") -> "Subset":
         """The uids of this one, as many times more as they stand here than there. ArtifactError if none is left."""
         return self._combined(other, "difference")
@@ -134,12 +138,21 @@ class Subset:
 _RULES: dict[str, Callable[[Any, Any], Any]] = {
     "union": np.maximum,
     "intersection": np.minimum,
+    "within": lambda here, there: np.where(there > 0, here, 0),
     "difference": lambda here, there: np.maximum(here - there, 0),
 }
 
 
+def kept_of(given: Subset, kept: Subset) -> str:
+    """What is left of a subset, for a person: samples with their repeats, and different uids."""
+    return (
+        f"requested {len(given):,} uids ({given.distinct:,} distinct), kept {len(kept):,} ({kept.distinct:,}), "
+        f"lost {len(given) - len(kept):,} ({given.distinct - kept.distinct:,})"
+    )
+
+
 def combined(first: Subset, second: Subset, rule: str) -> Iterator[Uids]:
-    """The union, intersection or difference of two subsets as sorted pieces, neither held in memory whole."""
+    """What a method of Subset gives that `rule` names, as sorted pieces; neither subset is held in memory whole."""
     for here, there in _aligned([first.uids, second.uids]):
         (uids_here, counts_here), (uids_there, counts_there) = _grouped(here), _grouped(there)
         every = uid.sort(np.concatenate([uids_here, uids_there]))

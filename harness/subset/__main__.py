@@ -3,6 +3,7 @@
 python -m harness.subset info subset=FILE                    size, distinct uids, counts, digest
 python -m harness.subset check subset=FILE pool.path=DIR     is it sorted, and are all its uids in the pool?
 python -m harness.subset union a=FILE b=FILE out=FILE        every uid of either (intersect, diff likewise)
+python -m harness.subset intersect … counts=a                the uids of both, as often as in a
 python -m harness.subset convert path=FILE out=FILE          npy, raw, parquet, csv or a list of hex, sorted
 """
 
@@ -21,7 +22,7 @@ from harness.errors import ArtifactError, ConfigError, unknown_name
 from harness.pool.sealed import SealedPool
 from harness.pool.view import Pool
 from harness.records import StrictModel
-from harness.subset import Subset, combined
+from harness.subset import Subset, combined, kept_of
 from harness.subset.convert import Format, read
 from harness.uid import Uids
 
@@ -49,6 +50,13 @@ class _Combine(StrictModel):
     a: str
     b: str
     out: str
+
+
+class _Intersect(_Combine):
+    counts: Literal["least", "a"] = Field(
+        default="least",
+        description="how often a uid stands that both have: as where it stands less often, or as in a",
+    )
 
 
 class _Convert(StrictModel):
@@ -97,6 +105,14 @@ def _combine(rule: str) -> Callable[[list[str]], None]:
     return command
 
 
+def _intersect(argv: list[str]) -> None:
+    settings = cli.settings(argv, _Intersect)
+    a, b = Subset.load(settings.a), Subset.load(settings.b)
+    pieces = combined(a, b, "within" if settings.counts == "a" else "intersection")
+    uid.save_pieces(settings.out, _some(pieces, f"intersection of {settings.a} and {settings.b}"))
+    sys.stdout.write(f"{settings.out}: {kept_of(a, Subset.load(settings.out))} of {settings.a}\n")
+
+
 def _convert(argv: list[str]) -> None:
     settings = cli.settings(argv, _Convert)
     pieces = _some(read(settings.path, format=settings.format, column=settings.column), settings.path)
@@ -118,7 +134,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "info": _info,
     "check": _check,
     "union": _combine("union"),
-    "intersect": _combine("intersection"),
+    "intersect": _intersect,
     "diff": _combine("difference"),
     "convert": _convert,
 }

@@ -17,6 +17,8 @@ from harness.train.world import World
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """Pictures (N, 3, S, S) and tokens (N, L)."""
+Backward = Callable[[Sequence[torch.Tensor], Sequence[torch.Tensor]], None]
+"""Takes the gradients by each of some outputs back into the weights."""
 
 
 def gradient(
@@ -26,6 +28,7 @@ def gradient(
     world: World,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
     scaler: torch.amp.GradScaler | None = None,
+    backward: Backward = torch.autograd.backward,
 ) -> torch.Tensor:
     """Add the gradient of the loss to the parameters of `model`; returns the loss over the global batch, detached.
 
@@ -53,7 +56,7 @@ def gradient(
                     output = model(images, tokens)
             part = slice(done, done + len(images))
             done += len(images)
-            torch.autograd.backward(
+            backward(
                 [output["image_features"], output["text_features"], output["logit_scale"]],
                 [by_image[part], by_text[part], by_scale if last else torch.zeros_like(by_scale)],
             )

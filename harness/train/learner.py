@@ -8,8 +8,9 @@ import torch
 
 from harness.config import RunConfig, Scale
 from harness.model import create
-from harness.train.contrast import Batch, gradient
+from harness.train.contrast import Backward, Batch, gradient
 from harness.train.recipe import LOGIT_SCALE_MAX, decayed, learning_rate
+from harness.train.towers import SideBySide
 from harness.train.world import World
 
 
@@ -28,7 +29,7 @@ class Learner:
         if cuda:
             self.bare = self.bare.to(memory_format=torch.channels_last)
         self.model: Any = torch.compile(self.bare) if train.compile else self.bare
-        """The model to call: compiled if so wanted, wrapped where several processes train."""
+        """The model to call: compiled if so wanted, wrapped if several processes train, its towers apart on CPU."""
         if world.size > 1:
             self.model = torch.nn.parallel.DistributedDataParallel(
                 self.model, device_ids=[world.device] if cuda else None, gradient_as_bucket_view=True
@@ -36,13 +37,19 @@ class Learner:
         self.optimizer = adamw(self.bare, scale)
         self.scaler = torch.amp.GradScaler(world.device.type) if scale.precision == "amp" else None
         self.autocast = autocast_for(scale, world.device)
+        self.backward: Backward = torch.autograd.backward
+        if world.device.type == "cpu" and self.model is self.bare and torch.get_num_threads() > 1:
+            self.model = SideBySide(self.bare, autocast=self.autocast)
+            self.backward = self.model.backward
 
     def step(self, number: int, slices: Sequence[Batch]) -> torch.Tensor:
         """Optimizer step `number` (from 0) on this process's part of the batch; the global loss, detached."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.scale, number)
         self.optimizer.zero_grad(set_to_none=True)
-        loss = gradient(self.model, slices, world=self.world, autocast=self.autocast, scaler=self.scaler)
+        loss = gradient(
+            self.model, slices, world=self.world, autocast=self.autocast, scaler=self.scaler, backward=self.backward
+        )
         if self.scaler is None:
             self.optimizer.step()
         else:

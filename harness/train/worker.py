@@ -12,15 +12,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+
 from harness import cli, uid
 from harness.config import RunConfig, validated
-from harness.errors import HarnessError, InfraError
+from harness.errors import ConfigError, HarnessError, InfraError
 from harness.files import write_bytes
 from harness.pool.sealed import SealedPool
 from harness.records import StrictModel, canonical_json, read_json
 from harness.subset import Subset
 from harness.train.run import train
-from harness.train.world import STOP_SIGNALS
+from harness.train.world import STOP_SIGNALS, pick_device
 
 if TYPE_CHECKING:
     from harness.reshard import ReshardedPool
@@ -50,7 +52,13 @@ class Failure(StrictModel):
 def launch(
     config: RunConfig, *, sealed: SealedPool, subset: Subset, resharded: "ReshardedPool | None", out: Path
 ) -> None:
-    """Train in config.train.gpus processes on this node through torchrun; raises the error of the first that failed."""
+    """Train in config.train.gpus processes on this node through torchrun; raises the error of the first that failed.
+
+    ConfigError if there are not so many GPUs; on a CPU the processes share the cores.
+    """
+    cards = torch.cuda.device_count()
+    if pick_device(config.train.device).type == "cuda" and config.train.gpus > cards:
+        raise ConfigError(f"setting train.gpus={config.train.gpus}: this machine has {cards}; take no more than that")
     uids = out / "uids.npy"
     uid.save(uids, subset.uids)
     job = Job(

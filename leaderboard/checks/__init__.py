@@ -17,6 +17,7 @@ LADDER: dict[Level, dict[str, Check]] = {
         "seeds": chain.seeds,
         "chain": chain.inputs,
         "sources": chain.sources,
+        "addresses": folder.addresses,
         "summary": chain.summary,
         "scale": training.scale,
         "samples seen": training.samples,

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from harness import finished, order
 from harness.config import locked_differences
-from harness.eval.suite import Task
 from harness.records import PROTOCOL
 from leaderboard.case import Case, Notes, error, warning
+from leaderboard.entries import kind_of
 
 
 def seeds(case: Case) -> Notes:
@@ -35,35 +36,25 @@ def seeds(case: Case) -> Notes:
 def inputs(case: Case) -> Notes:
     """Pool, subset, training, checkpoint, evaluation: each record names the one before it."""
     pool, subset = case.entry.read("pool/pool.json"), case.entry.read("subset.json")
-    uids = subset.payload.get("uids")
-    links: list[tuple[str, str, Any, Any]] = [
+    chain: list[tuple[str, str, Any, Any]] = [
         ("entry.json", "pool", case.payload.pool.digest, pool.digest),
-        ("entry.json", "subset", case.payload.subset.uids, uids),
+        ("entry.json", "subset", case.payload.subset.uids, subset.payload.get("uids")),
         ("subset.json", "pool", subset.inputs.get("pool"), pool.digest),
     ]
     for run, summary in zip(case.runs, case.payload.runs, strict=True):
-        weights = f"{run.folder}/train/checkpoint.safetensors"
-        trained, ledger, evaluated = (
-            f"{run.folder}/{n}" for n in ("train/train.json", "train/ledger.json", "eval/evaluation.json")
-        )
+        weights = case.entry.record.inputs.get(f"{run.folder}/train/checkpoint.safetensors")
         checkpoint = run.train.payload.get("checkpoint")
-        links += [
-            (f"{run.folder}/config.json", "pool", run.config.inputs.get("pool"), pool.digest),
-            (trained, "pool", run.train.inputs.get("pool"), pool.digest),
-            (trained, "subset", run.train.inputs.get("subset"), uids),
-            (ledger, "pool", run.ledger.inputs.get("pool"), pool.digest),
-            (ledger, "subset", run.ledger.inputs.get("subset"), uids),
-            (trained, "ledger", run.train.payload.get("ledger"), run.ledger.payload.get("digest")),
-            (trained, "checkpoint", checkpoint, case.entry.record.inputs.get(weights)),
-            (evaluated, "checkpoint", run.evaluation.inputs.get("checkpoint"), checkpoint),
+        chain += [
+            (f"{run.folder}/train/train.json", "checkpoint", checkpoint, weights),
             ("entry.json", f"checkpoint of seed {run.seed}", summary.checkpoint, checkpoint),
             ("entry.json", f"ledger of seed {run.seed}", summary.ledger, run.ledger.payload.get("digest")),
         ]
-        links += [
-            (f"{run.folder}/eval/{_slug(case, key)}.json", "checkpoint", record.inputs.get("checkpoint"), checkpoint)
-            for key, record in run.tasks.items()
-        ]
-    for where, what, stated, true in links:
+        tasks = {case.entry.suite.tasks[key].slug: record for key, record in run.tasks.items()}
+        own = finished.links(
+            subset=subset, config=run.config, train=run.train, ledger=run.ledger, evaluation=run.evaluation, tasks=tasks
+        )
+        chain += [(f"{run.folder}/{file}", *link) for file, *link in own]
+    for where, what, stated, true in chain:
         if stated != true or true is None:
             yield error(where, f"{what} {_brief(stated)} is not {_brief(true)}: the chain of digests is broken")
 
@@ -109,12 +100,15 @@ def sources(case: Case) -> Notes:
 
 
 def protocol(case: Case) -> Notes:
-    """All records are of the protocol that this verifier knows."""
+    """All records are of the protocol that this verifier knows; training in another order bears a name of its own."""
+    chosen: Any = case.runs[0].config.payload.get("order")
+    fed = order.protocol(chosen)
     for path in sorted(["entry.json", *case.entry.record.inputs]):
         if path.endswith(".json"):
             record = case.entry.record if path == "entry.json" else case.entry.read(path)
-            if record.protocol != PROTOCOL:
-                yield error(path, f"protocol {record.protocol[:40]!r}, this verifier knows {PROTOCOL}")
+            known = fed if kind_of(path) in ("train", "ledger") else PROTOCOL
+            if record.protocol != known:
+                yield error(path, f"protocol {record.protocol[:40]!r}, this verifier knows {known[:40]}")
 
 
 def summary(case: Case) -> Notes:
@@ -155,11 +149,6 @@ def _unofficial(case: Case) -> list[str]:
     changed += ["eval.suite"] if config.get("suite") != case.scale.suite else []
     changed += ["eval.precision"] if config.get("eval_precision") != "fp32" else []
     return sorted(changed)
-
-
-def _slug(case: Case, key: str) -> str:
-    task: Task = case.entry.suite.tasks[key]
-    return task.slug
 
 
 def _brief(value: Any) -> str:

@@ -3,7 +3,7 @@
 from harness import files as harness_files
 from harness.errors import ArtifactError
 from leaderboard import safe
-from leaderboard.case import Case, Notes, error
+from leaderboard.case import Case, Notes, error, warning
 from leaderboard.entries import is_entry_path, kind_of, misplaced
 
 
@@ -52,6 +52,15 @@ def records(case: Case) -> Notes:
     for path in needed:
         if path not in case.entry.record.inputs:
             yield error("entry.json", f"inputs does not name {path}")
+
+
+def addresses(case: Case) -> Notes:
+    """Above tiny the large files can be had from somewhere."""
+    elsewhere = case.payload.elsewhere.values()
+    if case.payload.scale != "tiny" and elsewhere and not any(there.url for there in elsewhere):
+        yield warning(
+            "entry.json", "no file that stands elsewhere has an address; `python -m harness.entry publish` uploads them"
+        )
 
 
 def _without_folder(message: str, case: Case) -> str:

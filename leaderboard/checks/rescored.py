@@ -12,7 +12,6 @@ from harness import bootstrap
 from harness.errors import ArtifactError, InfraError
 from harness.eval import metrics, predictions
 from harness.eval.suite import Task
-from harness.files import sha256_file
 from harness.records import read_record
 from leaderboard import safe
 from leaderboard.case import Case, Notes, SeedRun, SkippedError, error
@@ -29,9 +28,7 @@ def predictions_of(case: Case, run: SeedRun, task: Task) -> tuple[list[str], met
     path = f"{run.folder}/eval/predictions/{task.slug}.parquet"
     if path not in case.entry.record.inputs:
         raise ArtifactError(f"{path} is not part of the entry; predictions are needed to recompute scores")
-    # A retrieval task has a row a query: images and, five or more an image, their captions.
-    rows = task.samples * (20 if task.kind == "retrieval" else 1)
-    return safe.load_predictions(case.locate(path), rows=rows)
+    return safe.load_predictions(case.locate(path), task)
 
 
 def rescore(case: Case) -> Notes:
@@ -97,13 +94,9 @@ def reevaluate(case: Case) -> Notes:
         raise SkippedError("evaluating again needs the task data; give --data-dir DIR")
     tasks = _drawn(case)
     for run in case.runs:
-        path = f"{run.folder}/train/checkpoint.safetensors"
-        checkpoint = case.means.checkpoint if case.means.checkpoint and len(case.runs) == 1 else case.locate(path)
-        if sha256_file(checkpoint) != case.entry.record.inputs[path]:
-            yield error(path, "is not the checkpoint whose sha256 the entry states")
-            continue
+        checkpoint = case.locate(f"{run.folder}/train/checkpoint.safetensors")
         with tempfile.TemporaryDirectory() as out:
-            _evaluate(case, checkpoint, tasks, Path(out))
+            run_harness("harness.eval", evaluation(case, checkpoint, tasks, Path(out)), theirs=checkpoint)
             differences = []
             for task in tasks:
                 again = read_record(Path(out) / f"{task.slug}.json", "task").payload["score"]
@@ -126,14 +119,20 @@ def _drawn(case: Case) -> list[Task]:
     return [scored[i] for i in sorted(chosen)]
 
 
-def _evaluate(case: Case, checkpoint: Path, tasks: list[Task], out: Path) -> None:
+def evaluation(case: Case, checkpoint: Path, tasks: list[Task], out: Path) -> dict[str, str]:
+    """Settings of harness.eval that score `checkpoint` on `tasks` into the folder `out`."""
     settings = {
         "model": case.scale.model, "checkpoint": str(checkpoint), "suite": case.payload.suite, "out": str(out),
         "tasks": json.dumps([task.key for task in tasks]),
     }  # fmt: skip
     if case.means.data_dir is not None:
-        settings["data_dir"] = str(case.means.data_dir)
-    run_harness("harness.eval", settings, theirs=checkpoint)
+        settings["eval.data_dir"] = str(case.means.data_dir)
+    return settings
+
+
+def arguments(settings: dict[str, str]) -> list[str]:
+    """The settings as a command of the harness takes them."""
+    return [f"{key}={value}" for key, value in settings.items()]
 
 
 def run_harness(module: str, settings: dict[str, str], *, theirs: Path) -> None:
@@ -141,7 +140,7 @@ def run_harness(module: str, settings: dict[str, str], *, theirs: Path) -> None:
 
     Raises ArtifactError if the command says that this file is at fault, InfraError if it fails otherwise.
     """
-    command = [sys.executable, "-m", module, *(f"{key}={value}" for key, value in settings.items())]
+    command = [sys.executable, "-m", module, *arguments(settings)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip() or "no message").splitlines()[-1]

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import uid
+from harness.pool.sealed import SealedPool
 from harness.records import read_record
 from leaderboard.case import Case, Notes, SkippedError, error, warning
 from leaderboard.checks.rescored import run_harness
@@ -24,6 +25,10 @@ def retrain(case: Case) -> Notes:
         raise SkippedError("training again needs --work DIR and --seed N (one that the entry does not have)")
     if seed in {run.seed for run in case.runs}:
         raise SkippedError(f"seed {seed} is one of the entry's; give another with --seed")
+    if case.payload.unofficial:
+        raise SkippedError(
+            f"training again follows the protocol, the entry changed {', '.join(case.payload.unofficial)}"
+        )
     if case.sources:
         raise SkippedError("training again is done on the pool alone; run a byod entry's settings on its folders")
     if case.means.pool is None:
@@ -33,20 +38,10 @@ def retrain(case: Case) -> Notes:
     if not there.all():
         yield warning("uids.npy", f"{int((~there).sum()):,} uids are not in the pool here; trained without them")
     uid.save(uids, ours[there])
-    settings = {
-        "scale": case.scale.name,
-        "subset": str(uids),
-        "seed": str(seed),
-        "run_dir": str(Path(work) / f"seed-{seed}"),
-    }
-    if case.scale.name != "tiny":
-        settings |= {"pool.path": case.means.pool.path, "pool.seal_dir": case.means.pool.seal_dir}
-    if case.means.data_dir is not None:
-        settings["eval.data_dir"] = str(case.means.data_dir)
+    settings = training(case, case.means.pool, uids, seed)
     run_harness("harness.run", settings, theirs=uids)
-    again = read_record(Path(work) / f"seed-{seed}" / "eval" / "evaluation.json", "evaluation").payload["aggregates"][
-        "average"
-    ]
+    evaluation = read_record(Path(settings["run_dir"]) / "eval" / "evaluation.json", "evaluation")
+    again = evaluation.payload["aggregates"]["average"]
     stated = case.payload.aggregates["average"].mean
     if stated is None:
         raise SkippedError("the entry is incomplete, so it has no average to compare")
@@ -56,3 +51,18 @@ def retrain(case: Case) -> Notes:
             "entry.json", f"average {stated:.4f} stated, {again:.4f} when trained again with seed {seed}; "
             f"runs of one uid file differ by up to {allowed:.4f}"
         )  # fmt: skip
+
+
+def training(case: Case, pool: SealedPool, uids: Path, seed: int) -> dict[str, str]:
+    """Settings of harness.run that train on the uid file `uids` with `seed`, in a folder beside it."""
+    settings = {
+        "scale": case.scale.name,
+        "subset": str(uids),
+        "seed": str(seed),
+        "run_dir": str(uids.parent / f"seed-{seed}"),
+    }
+    if case.scale.name != "tiny":
+        settings |= {"pool.path": pool.path, "pool.seal_dir": pool.seal_dir}
+    if case.means.data_dir is not None:
+        settings["eval.data_dir"] = str(case.means.data_dir)
+    return settings

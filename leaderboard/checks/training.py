@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.config import Scale, load_scale, scale_names
+from harness.config import Scale, load_scale, model_names, scale_names
 from harness.errors import ArtifactError, ConfigError
 from harness.order import Order, Rows
 from harness.pool.sealed import SealedPool
@@ -17,13 +17,25 @@ from leaderboard.case import Case, Notes, error
 MOST_CHECKPOINTS = 1000
 """A changed recipe may ask for more than anyone keeps; their steps are not worked out."""
 
+MOST_SAMPLES = 10
+"""A changed recipe may see so many times its scale's samples; more are not worked out."""
+MOST_BATCH = 1 << 20
+"""Nor is a larger batch, which is held whole."""
+MOST_HOLDOUT = 1 << 20
+"""Nor are more pairs held out, which are sorted in memory."""
+MOST_EPOCHS = 1000
+"""Nor are more passes over a subset: each takes a look at the whole pool, however small the subset."""
+
 
 def scale(case: Case) -> Notes:
-    """The scale is one of ours, and training recorded the digest of the locked recipe."""
+    """Scale and model are known ones, and training recorded the digest of the locked recipe."""
     name = case.scale.name
     if name not in scale_names():
         yield error("seed-*/config.json", f"scale {name[:40]!r} is not one of {', '.join(scale_names())}")
         return
+    if case.scale.model not in model_names():
+        what = f"model {case.scale.model[:60]!r} is neither one of open_clip's own nor a file of configs/model/"
+        yield error("seed-*/config.json", what)
     for run in case.runs:
         if run.train.payload.get("scale") != case.scale.digest:
             yield error(f"{run.folder}/train/train.json", "scale digest is not that of the recipe in config.json")
@@ -85,6 +97,12 @@ def ledger(case: Case) -> Notes:
             yield error(where, str(problem))
 
 
+def _bounded(what: str, value: int, most: int) -> None:
+    """ArtifactError if an order would take for ever to work out because a record says so."""
+    if value > most:
+        raise ArtifactError(f"{what} is {value:.4g}, more than {most:,}, which no ledger is recomputed for")
+
+
 class _Counted(Order):
     """The order of a run, with the counts of the whole pool held: several seeds and epochs ask for them."""
 
@@ -100,10 +118,14 @@ class _Counted(Order):
         order: Any,
     ) -> None:
         self._held = counts
+        _bounded("samples_seen", scale.samples_seen, MOST_SAMPLES * load_scale(scale.name).samples_seen)
+        _bounded("batch_size", scale.batch_size, MOST_BATCH)
+        _bounded("holdout", holdout, MOST_HOLDOUT)
         super().__init__(
             sealed.uids, sealed.borders, uids, seed=seed, batch_size=scale.batch_size, samples_seen=scale.samples_seen,
             order=order, exclude=sealed.holdout(holdout),
         )  # fmt: skip
+        _bounded("the number of epochs", self.samples_seen // self.size, MOST_EPOCHS)
 
     def _counts(self, first: int, end: int) -> Rows:
         counts = self._held[first:end].astype(np.int64)

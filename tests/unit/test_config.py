@@ -1,6 +1,8 @@
 """Settings: composed by hydra, validated, locked, and clear about what is wrong."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +49,15 @@ def test_overriding_the_recipe_is_allowed_and_named() -> None:
     assert run.unofficial == ["scale.samples_seen", "scale.lr", "pool.holdout"]
 
 
+def test_an_edited_recipe_is_not_the_contests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(data_dir("configs"), tmp_path, dirs_exist_ok=True)
+    edited = tmp_path / "scale" / "tiny.yaml"
+    edited.write_text(edited.read_text().replace("lr: 1.0e-3", "lr: 2.0e-3"))
+    monkeypatch.setattr(config, "data_dir", lambda _: tmp_path)
+    assert config.locked_differences(load_scale("tiny")) == ["configs/scale/tiny.yaml"]
+    assert config.locked_differences(load_scale("small")) == []
+
+
 @pytest.mark.parametrize(
     ("override", "says"),
     [
@@ -59,6 +70,7 @@ def test_overriding_the_recipe_is_allowed_and_named() -> None:
         ("train.order=random", "train.order"),
         ("wandb=maybe", "wandb"),
         ("method=custom", "method.target"),
+        ("intersect=true", "give subset=FILE"),
         ("scale.samples_seen=0", "scale.samples_seen"),
         ("seed", "setting=value"),
         ("scale.lr=[", "configuration"),

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import typing
+from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -25,8 +27,8 @@ import pytest
 from PIL import Image
 from pool_folders import picture, uid_of, write_pool
 
-from harness import crawl, download, executor, files, progress, select, uid
-from harness.crawl import read_counts
+from harness import crawl, download, executor, files, progress, retries, select, uid
+from harness.crawl import ROBOTS, read_counts
 from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
@@ -226,7 +228,9 @@ def test_metadata_and_features(web: tuple[str, type[Web]], tmp_path: Path) -> No
     assert other.returncode == 2
     assert "revision: " in other.stderr
     part = tmp_path / "part"
-    assert harness(address, part, "scale=small", "skip_images=true", "part=2/2").returncode == 0
+    for _ in range(2):  # a branch's name is resolved once, and holds for the same command again
+        named = harness(address, part, "scale=small", "skip_images=true", "part=2/2", "revision=main")
+        assert named.returncode == 0, named.stderr
     assert [path.name for path in (part / "metadata").iterdir()] == ["b" * 32 + ".parquet"]
 
 
@@ -272,8 +276,16 @@ def test_a_download_with_all_that_servers_do_wrong(web: tuple[str, type[Web]], t
     again = harness(address, folder, "scale=small", "retry_failed=true")
     assert again.returncode == 0, again.stderr
     assert read_counts(folder / "shards" / "retry_1").successes == 18
+    record = read_record(folder / "download.json", "download")
+    assert (record.payload["links"], record.payload["pictures"]) == (60, 58)
+    assert [(ROBOTS in message, n) for message, n in record.payload["failures"].items()] == [(True, 2)]
     assert len(seal(str(folder), executor=one)) == 58
     assert not [path for path in handler.asked if path.startswith("/picture/robots")][2 * 3 :]
+    handler.asked.clear()
+    plain = harness(address, folder, "scale=small", "features=true")
+    assert "58 of 60 links gave a picture (96.7%)" in plain.stderr
+    assert read_record(folder / "download.json", "download").digest == record.digest
+    assert all(path.endswith(".npz") for path in handler.asked)
 
 
 @needs_img2dataset
@@ -383,11 +395,80 @@ def test_a_disk_that_is_too_small_is_seen_before_the_first_picture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pq.write_table(metadata("http://127.0.0.1:9", ["good"] * 4), tmp_path / "pairs.parquet")
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 40, 1 << 40, 100_000))
-    monkeypatch.setattr(download, "crawl", None)
+    free_space(monkeypatch, 100_000)
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.47.0")
+    monkeypatch.setattr(crawl.subprocess, "Popen", None)
     settings = download.Settings(data_dir=str(tmp_path / "pool"), url_list=str(tmp_path / "pairs.parquet"))
     with pytest.raises(InfraError, match=r"0\.0 GB free; make room or choose another"):
         download.download(settings)
+
+
+def free_space(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 50, 1 << 50, size))
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, sizes: dict[str, int], asked: list[tuple[str, str]]) -> None:
+    """A hub that tells of these files, notes what it is asked for, and gives none."""
+    import huggingface_hub
+
+    def about(_: object, repository: str, *, revision: str, files_metadata: bool) -> types.SimpleNamespace:
+        assert files_metadata
+        asked.append((repository, revision))
+        siblings = [types.SimpleNamespace(rfilename=name, size=size) for name, size in sizes.items()]
+        return types.SimpleNamespace(sha=COMMIT, siblings=siblings)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", about)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", None)
+
+
+def test_the_disk_holds_metadata_features_and_pictures_before_anything_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of small: 3 GB of metadata, 75 GB of features and 450 GB of pictures."""
+    ends = {".parquet": 121_000_000, ".npz": 2_900_000_000}
+    sizes = {f"{n:032}{end}": size for n in range(26) for end, size in ends.items()}
+    hub(monkeypatch, sizes, [])
+
+    def needed(**more: object) -> float:
+        settings = {"data_dir": str(tmp_path / "pool"), "scale": "small", **more}
+        with pytest.raises(InfraError, match=r"GB needed, 2\.0 GB free") as caught:
+            download.download(download.Settings.model_validate(settings))
+        return float(re.findall(r"([\d.]+) GB needed", str(caught.value))[0])
+
+    free_space(monkeypatch, 2_000_000_000)
+    assert needed(skip_images=True) == 3.1
+    assert needed() == pytest.approx(453, abs=5)
+    assert needed(features=True) == pytest.approx(528, abs=5)
+    assert needed(part="1/26", features=True) == pytest.approx(528 / 26, abs=0.3)
+    pq.write_table(metadata("http://x", ["good"] * 3), tmp_path / "0.parquet")
+    free_space(monkeypatch, 3 * crawl.BYTES_PER_PAIR)
+    with pytest.raises(InfraError, match="GB needed"):
+        download.download(download.Settings(data_dir=str(tmp_path / "other"), metadata_dir=str(tmp_path)))
+    assert not (tmp_path / "other" / "metadata").exists()
+
+
+def test_a_branch_or_tag_is_resolved_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    hub(monkeypatch, {"a.parquet": 1}, asked)
+
+    def resolved(folder: str, **more: object) -> Record:
+        settings = {"data_dir": str(tmp_path / folder), "scale": "datacomp_1b", **more}
+        return download._source(download.Settings.model_validate(settings), tmp_path / folder)
+
+    first = resolved("a", revision="v2")
+    assert first.payload["revision"] == COMMIT
+    for again in ("v2", COMMIT, None):
+        assert resolved("a", revision=again) == first
+    assert asked == [("mlfoundations/datacomp_1b", "v2")]
+    with pytest.raises(ConfigError, match=f"revision: .* holds {COMMIT}, not main; choose another data_dir"):
+        resolved("a", revision="main")
+    assert resolved("b").digest == resolved("b", revision="main").digest == first.digest
+    with pytest.raises(ConfigError, match=r"scale: .* mlfoundations/datacomp_1b, not mlfoundations/datacomp_small"):
+        resolved("a", scale="small")
+    hub(monkeypatch, {"a.npz": 1}, asked)
+    with pytest.raises(ConfigError, match="datacomp_1b has no parquet file at revision v3"):
+        resolved("c", revision="v3")
+    assert not (tmp_path / "c").exists()
 
 
 def test_img2dataset_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -516,6 +597,33 @@ def test_img2dataset_ends_with_its_caller(tmp_path: Path) -> None:
     pytest.fail("img2dataset still runs")
 
 
+def test_shards_that_are_finished_while_others_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last look at the folder comes after img2dataset has ended, however long the one before it took."""
+    stub = "import json, pathlib, time\ndef download(**arguments):\n"
+    stub += "    folder = pathlib.Path(arguments['output_folder'])\n"
+    stub += "    while not (folder / 'counting').exists():\n        time.sleep(0.01)\n"
+    stub += "    (folder / '0.tar').write_bytes(b'')\n"
+    stub += "    (folder / '0_stats.json').write_text(json.dumps({'count': 1, 'successes': 1}))\n"
+    (tmp_path / "img2dataset.py").write_text(stub)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(crawl, "_require", lambda _: "1")
+    monkeypatch.setattr(crawl, "POLL_SECONDS", 0.01)
+    started = []
+    real = subprocess.Popen
+    monkeypatch.setattr(crawl.subprocess, "Popen", lambda *a, **k: started.append(real(*a, **k)) or started[0])
+
+    def slow(folder: Path, suffix: str) -> list[str]:
+        found = files.list_files(folder, suffix)
+        if started:
+            (folder / "counting").touch()
+            started[0].wait()
+        return found
+
+    monkeypatch.setattr(crawl, "list_files", slow)
+    found = crawl.crawl(tmp_path, tmp_path / "out", links={"a": 1}, columns=[], settings=crawl.CrawlSettings())
+    assert found.successes == 1
+
+
 def test_img2dataset_tidies_up_before_its_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stub = "import atexit\ndef download(**arguments):\n    atexit.register(print, 'tidied up')\n    print('done')\n"
     (tmp_path / "img2dataset.py").write_text(stub)
@@ -556,15 +664,58 @@ def test_what_is_tried_again(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     finished_shard(shards / "retry_1", 0, [(0, "failed_to_download", "of another try")])
     finished_shard(shards, 2, [(4, "failed_to_download", "timed out")])
     (shards / "00000002.parquet").unlink()
-    assert download.write_failed(shards, tmp_path / "tried", target) == 2
+    assert retries.write_failed(shards, tmp_path / "tried", target) == 2
     assert "1 shards have no parquet beside them, so what failed there is not tried again" in capsys.readouterr().err
     assert [path.name for path in target.iterdir()] == ["0.parquet"]
     table = pq.read_table(target / "0.parquet")
     assert table.column_names == ["uid", "url", "text", "face_bboxes"]
     assert table["uid"].to_pylist() == [uid_of(1), uid_of(2)]
     finished_shard(tmp_path / "done", 0, [(0, "success", None)])
-    assert download.write_failed(tmp_path / "done", tmp_path / "tried", tmp_path / "none") == 0
+    assert retries.write_failed(tmp_path / "done", tmp_path / "tried", tmp_path / "none") == 0
     assert not (tmp_path / "none").exists()
+
+
+def tries(shards: Path, rows: list[tuple[int, str, str | None]]) -> None:
+    """A finished shard of `rows`, with its counts."""
+    finished_shard(shards, 0, rows)
+    messages = [message or "success" for _, _, message in rows]
+    stats = {"count": len(rows), "successes": messages.count("success"), "status_dict": dict(Counter(messages))}
+    (shards / "00000000_stats.json").write_text(json.dumps(stats))
+
+
+def test_a_retry_is_in_the_counts_of_every_later_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A retry that is interrupted goes on; what it brought stays, and so do the reasons of what it did not try."""
+    urls, out = tmp_path / "urls", tmp_path / "shards"
+    urls.mkdir()
+    pq.write_table(metadata("http://x", ["good"] * 5), urls / "0.parquet")
+    refused = f"Use of image disallowed by {ROBOTS} directive"
+    tries(out, [(0, "success", None), (1, "failed", refused), (2, "failed", "404"), (3, "failed", "404"),
+                (4, "failed", "timed out")])  # fmt: skip
+    second = [(2, "success", None), (3, "failed", "404"), (4, "failed", "500")]
+    how, asked, answers = crawl.CrawlSettings(), [], iter([second[:1], second, [(3, "success", None)]])
+
+    def fake(failed: Path, shards: Path, *, links: dict[str, int], **_: object) -> crawl.CrawlCounts:
+        asked.append((shards.name, links))
+        tries(shards, next(answers))
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        return read_counts(shards)
+
+    monkeypatch.setattr(retries, "crawl", fake)
+
+    def counted(*, again: bool) -> tuple[int, dict[str, int]]:
+        counts = read_counts(out)
+        retries.add_retries(counts, out, urls, [], how, again=again)
+        return counts.successes, dict(counts.failures)
+
+    first = {refused: 1, "404": 2, "timed out": 1}
+    assert counted(again=False) == (1, first)
+    with pytest.raises(KeyboardInterrupt):
+        counted(again=True)
+    assert counted(again=False) == (2, first)
+    assert counted(again=True) == counted(again=False) == (2, {refused: 1, "404": 1, "500": 1})
+    assert counted(again=True)[0] == counted(again=False)[0] == 3
+    assert asked == [("retry_1", {"0.parquet": 3}), ("retry_1", {"0.parquet": 3}), ("retry_2", {"0.parquet": 2})]
 
 
 def test_shards_that_only_seem_finished_are_done_again(tmp_path: Path) -> None:
@@ -740,6 +891,13 @@ def test_metadata_that_cannot_be_crawled(tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "list" / "1.parquet").write_bytes(b"PAR1")
     with pytest.raises(ArtifactError, match=r"1\.parquet: not a readable parquet file"):
         download.download(settings.model_copy(update={"data_dir": str(tmp_path / "third")}))
+    (tmp_path / "list" / "1.parquet").unlink()
+    for wrong in ("17", "F" * 32, None):
+        column = pa.array(["f" * 32, wrong], pa.string())
+        pq.write_table(good.set_column(0, "uid", column), tmp_path / "list" / "2.parquet")
+        with pytest.raises(ArtifactError, match=r"2\.parquet: row 1: .* is not a uid"):
+            download.download(settings.model_copy(update={"data_dir": str(tmp_path / "uids")}))
+    assert not (tmp_path / "uids" / "metadata").exists()
     pq.write_table(good.set_column(0, "uid", pa.array(["f" * 32, "no uid"])), tmp_path / "pairs.parquet")
     with pytest.raises(ArtifactError, match=r"pairs\.parquet: row 1: 'no uid' is not a uid"):
         download.download(download.Settings(data_dir=str(tmp_path / "4"), url_list=str(tmp_path / "pairs.parquet")))
@@ -753,6 +911,9 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         download.download(settings())
     with pytest.raises(ConfigError, match="not scale and url_list"):
         download.download(settings(scale="small", url_list="x.csv"))
+    for more in ({"features": True}, {"revision": "main"}):
+        with pytest.raises(ConfigError, match="it is of a scale on the hub; leave it out with metadata_dir"):
+            download.download(settings(metadata_dir=str(tmp_path), **more))
     with pytest.raises(ArtifactError, match=r"holds no \.parquet"):
         download.download(settings(metadata_dir=str(tmp_path)))
     (tmp_path / "list.csv").write_text("url,caption\nhttp://x/1.jpg,one\n")

@@ -271,7 +271,32 @@ def test_evaluation_pictures_in_a_pool(tmp_path: Path, capsys: pytest.CaptureFix
     assert uid.to_hex(uid.load(tmp_path / "out" / "contaminated.npy")) == [uid_of((0, 10))]
     payload = read_record(tmp_path / "out" / "decontamination.json", "decontamination").payload
     assert (payload["contaminated"], payload["control_recall"]) == (1, {"hash": 1.0})
+    assert payload["task_recall"] == {"wds_one_test": {"hash": 1.0}, "wds_two_test": {"hash": 1.0}}
+    (match,) = pq.read_table(tmp_path / "out" / "matches.parquet").to_pylist()  # of the subset, as the uids are
+    assert (match["uid"], match["key"]) == (uid_of((0, 10)), "s0000003")
     assert "1 samples show one of 20 evaluation pictures" in capsys.readouterr().out
+
+
+def test_a_task_whose_controls_are_missed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, first in (("easy", 10), ("hard", 40)):
+        write_task(tmp_path / "eval", name, [drawing(first + n) for n in range(20)])
+    write_tar(tmp_path / "pool" / "shards" / "0.tar", [sample(0)])
+    monkeypatch.setattr(evalpictures, "CONTROLS_EVERY", 1)
+    monkeypatch.setattr(decontaminate, "get", lambda _: ONE)
+    real, number = evalpictures.disguised, itertools.count()
+    turned = range(37, 40)  # three of the second task's twenty: in all, more than nine in ten are found
+    monkeypatch.setattr(
+        evalpictures, "disguised", lambda picture: picture.rotate(90) if next(number) in turned else real(picture)
+    )
+    decontaminate.command([f"pool.path={tmp_path}/pool", f"eval.data_dir={tmp_path}/eval", f"out={tmp_path}/out"])
+    payload = read_record(tmp_path / "out" / "decontamination.json", "decontamination").payload
+    assert payload["control_recall"] == {"hash": 0.925}
+    assert payload["task_recall"] == {"wds_easy_test": {"hash": 1.0}, "wds_hard_test": {"hash": 0.85}}
+    said = capsys.readouterr().err
+    assert "warning: wds_hard_test: 85.0% of its planted controls were found by hash" in said
+    assert "wds_easy_test" not in said
 
 
 def test_a_search_that_misses_its_controls_is_no_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,7 +357,12 @@ def test_evaluation_pictures_by_embeddings(scored: Path, tmp_path: Path, capsys:
     assert match["bits"] is None and 0.999 <= match["similarity"] <= 1
     payload = read_record(tmp_path / "decontamination.json", "decontamination").payload
     assert payload["embedding"]["features"] == "mine_img"
-    by_embeddings(scored, tmp_path, similarity=0.999)
+    seen = []
+    real = nearest.load
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nearest, "load", lambda path: seen.append(Path(path)) or real(path))
+        by_embeddings(scored, tmp_path, similarity=0.999)
+    assert {path.parent.parent for path in seen} == {tmp_path}  # where other machines can open it, not in /tmp
     rows = pq.read_table(tmp_path / "matches.parquet").to_pylist()
     assert [(row["key"], row["bits"] is None, row["similarity"] is None) for row in rows] == [
         ("s0000003", False, True), ("s0000003", True, False),
@@ -350,6 +380,7 @@ def test_embeddings_of_another_model(scored: Path, tmp_path: Path) -> None:
 
 def test_controls_that_the_embeddings_miss(scored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evalpictures, "disguised", lambda picture: picture.rotate(90))
-    monkeypatch.setattr(decontaminate, "_by_hash", lambda *_: (uid.from_hex([]), np.empty(0, int), np.empty(0), 1.0))
+    nothing = uid.from_hex([]), np.empty(0, int), np.empty(0), np.ones(1, bool)
+    monkeypatch.setattr(decontaminate, "_by_hash", lambda *_: nothing)
     with pytest.raises(StageError, match=r"of the planted controls were found by embedding"):
         by_embeddings(scored, tmp_path, similarity=0.999)

@@ -1,6 +1,7 @@
 """Packing runs into entries."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import synthetic
 from harness import entry, uid
 from harness.entry import load_entry, write_entry
 from harness.entry_schema import ENTRY_FORMAT, About
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.eval import suite as suites
 from harness.pool.sealed import SealedPool
 
@@ -25,6 +26,13 @@ def runs(sealed: SealedPool, tmp_path_factory: pytest.TempPathFactory) -> list[P
     root = tmp_path_factory.mktemp("runs")
     uids = synthetic.subset_of(sealed, keep=0.3)
     return [synthetic.run(root / f"run-{seed}", sealed, uids, seed=seed) for seed in range(2)]
+
+
+@pytest.fixture(scope="module")
+def other(sealed: SealedPool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of other uids."""
+    folder = tmp_path_factory.mktemp("other") / "run"
+    return synthetic.run(folder, sealed, synthetic.subset_of(sealed, keep=0.2))
 
 
 def test_an_entry_says_what_the_runs_say(runs: list[Path], sealed: SealedPool, tmp_path: Path) -> None:
@@ -77,6 +85,78 @@ def test_a_damaged_entry_is_written_anew(runs: list[Path], tmp_path: Path) -> No
     first = write_entry(runs, tmp_path / "a")
     (tmp_path / "a" / "entry.json").write_text("{")
     assert write_entry(runs, tmp_path / "a").digest == first.digest
+
+
+def test_packing_again_leaves_nothing_of_before(runs: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "card.md").write_text("# Mine\n")
+    write_entry(runs, tmp_path / "board" / "a", card=tmp_path / "card.md")
+    record = write_entry(runs[:1], tmp_path / "board" / "a")
+    there = {path.relative_to(tmp_path / "board" / "a").as_posix() for path in _files(tmp_path / "board")}
+    assert there == {"entry.json", *record.inputs} - set(record.payload["elsewhere"])
+
+
+def test_packing_that_fails_leaves_what_was_there(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_entry(runs, tmp_path / "a")
+    before = {path: path.read_bytes() for path in _files(tmp_path)}
+
+    def fail(_: object) -> None:
+        raise InfraError("the disk is full")
+
+    monkeypatch.setattr(entry, "_replicates", fail)
+    with pytest.raises(InfraError):
+        write_entry(runs[:1], tmp_path / "a")
+    assert {path: path.read_bytes() for path in _files(tmp_path)} == before
+
+
+def test_only_an_entry_is_replaced(runs: list[Path], tmp_path: Path) -> None:
+    for name in ("train/train.json", "uids.npy", "notes.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).touch()
+        with pytest.raises(ConfigError, match="is no entry; choose another folder"):
+            write_entry(runs, (tmp_path / name).parent)
+        assert (tmp_path / name).exists()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(("mixed", "named"), [
+    (("uids.npy", "subset.json"), r"train/train\.json: its subset"),
+    (("uids.npy",), r"uids\.npy: is not the file"),
+    (("train/train.json", "train/ledger.json", "train/checkpoint.safetensors", "uids.npy", "subset.json"),
+     r"eval/evaluation\.json: its checkpoint"),
+    (("train/ledger.json",), r"train/ledger\.json: its subset"),
+    (("train/checkpoint.safetensors",), r"checkpoint\.safetensors: is not the file"),
+    (("eval/evaluation.json",), r"eval/evaluation\.json: its checkpoint"),
+    (("eval/mnist.json",), r"eval/mnist\.json: its checkpoint"),
+])  # fmt: skip
+def test_a_folder_of_two_runs_is_refused(
+    mixed: tuple[str, ...], named: str, runs: list[Path], other: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    for name in mixed:
+        shutil.copyfile(other / name, run / name)
+    with pytest.raises(ArtifactError, match=named):
+        write_entry([run], tmp_path / "entry")
+    assert not (tmp_path / "entry").exists()
+
+
+def test_a_training_of_another_seed_is_refused(runs: list[Path], tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    shutil.copyfile(runs[1] / "config.json", run / "config.json")
+    with pytest.raises(ArtifactError, match=r"train/train\.json: its seed"):
+        write_entry([run], tmp_path / "entry")
+
+
+def test_a_parameter_of_several_lines_makes_a_name(sealed: SealedPool, tmp_path: Path) -> None:
+    uids = synthetic.subset_of(sealed, keep=0.3)
+    params = {"separator": "\t", "words": "a\nb\u202e"}
+    write_entry([synthetic.run(tmp_path / "run", sealed, uids, params=params)], tmp_path / "entry")
+    name = load_entry(tmp_path / "entry").payload.about.name
+    assert name == r"clip_score separator \t words a\nb\u202e"
 
 
 def test_above_tiny_large_files_stand_elsewhere(sealed: SealedPool, tmp_path: Path) -> None:

@@ -24,6 +24,29 @@ def test_atomic_path_replaces(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    for name, names in (("one", ["one"]), ("two", ["two"])):
+        with files.atomic_folder(tmp_path / "a") as draft:
+            (draft / name).touch()
+        assert [p.name for p in (tmp_path / "a").iterdir()] == names
+    with pytest.raises(ValueError, match="stop"), files.atomic_folder(tmp_path / "a") as draft:
+        (draft / "three").touch()
+        raise ValueError("stop")
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "two"]
+    with pytest.raises(ArtifactError, match="a file stands"), files.atomic_folder(tmp_path / "a" / "two"):
+        pass
+    assert [p.name for p in tmp_path.rglob("*")] == ["a", "two"]
+
+
+def test_what_killed_commands_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".a.x.tmp" / "new").mkdir(parents=True)
+    (tmp_path / ".a.x.tmp" / "new" / ".b.y.tmp").touch()
+    (tmp_path / ".c.z.tmp").touch()
+    (tmp_path / "kept.tmp").touch()
+    files.remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["kept.tmp"]
+
+
 def test_a_file_in_the_way_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("")
     with pytest.raises(ArtifactError, match=str(tmp_path / "a")):

@@ -1,5 +1,7 @@
 """Model, tokenizer, transforms and weights that training and evaluation share."""
 
+import json
+import socket
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harness import model
+from harness import config, model
 from harness.errors import ArtifactError, ConfigError, InfraError
 
 OURS, THEIRS = model.tokenizer("clip-tiny"), open_clip.get_tokenizer("clip-tiny")
@@ -58,6 +60,19 @@ def test_names_of_models() -> None:
     assert (model.image_size("ViT-L-14"), model.context_length("ViT-L-14")) == (224, 77)
     with pytest.raises(ConfigError, match="did you mean 'ViT-B-32'"):
         model.create("ViT-B32")
+
+
+@pytest.mark.parametrize("name", ["hf-hub:owner/model", "local-dir:.", "roberta-ViT-B-32"])
+def test_no_name_of_a_model_leads_elsewhere(name: str, run_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run_in / "open_clip_config.json").write_text(json.dumps(model.config("clip-tiny")))
+    monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("an address was opened"))
+    with pytest.raises(ConfigError, match="unknown model"):
+        model.create(name)
+
+
+def test_models_are_those_that_open_clip_knows() -> None:
+    assert {"clip-tiny", "ViT-B-32", "ViT-L-14"} <= set(config.model_names()) <= set(open_clip.list_models())
+    assert model.config("ViT-B-32") == open_clip.get_model_config("ViT-B-32")
 
 
 def test_weights_come_back(tmp_path: Path) -> None:

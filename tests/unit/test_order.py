@@ -109,10 +109,10 @@ def test_count_agrees_with_counting(held: list[int], asked: list[int]) -> None:
     assert count(multiset, table[np.array(asked, dtype=np.int64)]).tolist() == [held.count(a) for a in asked]
 
 
-def test_a_uid_that_stands_very_often_is_counted_in_few_steps() -> None:
+@pytest.mark.timeout(20)  # one step a repeat would take minutes
+def test_a_uid_that_stands_a_million_times_is_counted() -> None:
     table = uid.sort(random_uids(3))
-    multiset = np.repeat(table, [1_000_000, 1, 4095])
-    assert count(multiset, table[[2, 0, 1]]).tolist() == [4095, 1_000_000, 1]
+    assert count(np.repeat(table, [5, 1_000_000, 1]), table).tolist() == [5, 1_000_000, 1]
 
 
 @given(st.lists(st.sampled_from([0, 0, 0, 1, 2, 5, 255, 256]), max_size=70))

@@ -135,9 +135,22 @@ def test_what_is_published_can_be_fetched_and_verified(
     fetch(entry, tmp_path / "files", level="rescored")
     weights = tmp_path / "files" / "seed-0" / "train" / "checkpoint.safetensors"
     assert weights.read_bytes() == (run / "train" / "checkpoint.safetensors").read_bytes()
-    (tmp_path / "files" / "pool" / "pool.json").write_bytes((entry / "pool" / "pool.json").read_bytes())
-    brought = Means(files=tmp_path / "files", pool_list=tmp_path / "list.npy")
+    brought = Means(files=tmp_path / "files", pool_list=sealed.sorted_uids())
     assert verify(entry, means=brought).outcome == "ok"
+
+
+def test_entries_may_share_a_folder_of_files(hub: str, tmp_path: Path) -> None:
+    from leaderboard.means import fetch
+
+    for seed in range(2):
+        sealed = synthetic.world(tmp_path / f"pool-{seed}", samples=500, seed=seed)
+        run = synthetic.run(tmp_path / f"run-{seed}", sealed, synthetic.subset_of(sealed, keep=0.5))
+        write_entry([run], tmp_path / f"entry-{seed}")
+        assert _publish(hub, tmp_path / f"entry-{seed}", run).returncode == 0
+        fetch(tmp_path / f"entry-{seed}", tmp_path / "files", level="claimed")
+        assert verify(tmp_path / f"entry-{seed}", means=Means(files=tmp_path / "files")).outcome == "ok"
+    first = verify(tmp_path / "entry-0", means=Means(files=tmp_path / "files"))
+    assert (first.outcome, "has not the sha256" in first.findings[0].what) == ("incomplete", True)
 
 
 def test_a_file_that_is_not_the_stated_one_is_not_kept(hub: str, tmp_path: Path) -> None:

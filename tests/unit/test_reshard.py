@@ -181,13 +181,16 @@ def test_another_reshard_in_the_folder_is_refused(sealed: SealedPool, tmp_path: 
 def test_missing_uids(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_tar(tmp_path / "pool" / "shards" / "0.tar", [sample(0), sample(1, image=b"x"), sample(2)])
     sealed = seal(str(tmp_path / "pool"), executor=ONE)
-    done = reshard.reshard(sealed, subset_of({(0, 0): 2, (0, 1): 3}), out=tmp_path / "a", executor=ONE)
-    assert "warning: 1 of 2 uids are missing (1 left out by the seal, 0 not in this pool)" in capsys.readouterr().err
+    unusable = subset_of({(0, 0): 2, (0, 1): 3})
+    with pytest.raises(ArtifactError, match=r"1 of its 2 distinct uids .* \(1 left out by the seal, 0 never there\)"):
+        reshard.reshard(sealed, unusable, out=tmp_path / "a", executor=ONE)
+    done = reshard.reshard(sealed, unusable, out=tmp_path / "a", executor=ONE, intersect=True)
+    assert "(1 left out by the seal, 0 never there); 3 of 5 samples are lost" in capsys.readouterr().err
     payload = read_record(tmp_path / "a" / "shards.json", "shards").payload
     assert (payload["requested"], payload["samples"], payload["missing"]) == (5, 2, 3)
     assert len(done.rows) == 2
     strangers = subset_of({(0, 0): 1, (5, 5): 1})
-    with pytest.raises(ArtifactError, match=f"1 of its 2 uids are not in the pool .* the first is {uid_of((5, 5))}"):
+    with pytest.raises(ArtifactError, match=f"0 left out .* the first is {uid_of((5, 5))}; with reshard.intersect"):
         reshard.reshard(sealed, strangers, out=tmp_path / "b", executor=ONE)
     assert len(reshard.reshard(sealed, strangers, out=tmp_path / "b", executor=ONE, intersect=True).rows) == 1
     with pytest.raises(StageError, match="the pool holds none of its uids"):

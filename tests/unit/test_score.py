@@ -1,4 +1,8 @@
+import hashlib
+import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +14,7 @@ from pool_folders import sample, uid_of, write_pool, write_tar
 
 from harness import Pool, executor, score
 from harness import model as models
-from harness.errors import ArtifactError
+from harness.errors import ArtifactError, ConfigError
 from harness.images import decode
 from harness.pool.seal import seal
 from harness.tars import Reader, read_sample
@@ -89,7 +93,7 @@ def test_metadata_that_do_not_fit_are_told_before_any_work(pool: Path, monkeypat
     monkeypatch.setattr(score, "_embedded", None)
     for path in (pool / "metadata").glob("*.parquet"):
         pq.write_table(pa.table({"uid": [uid_of(path.name)]}), path)
-    with pytest.raises(ArtifactError, match="no row of the metadata is in the sealed pool"):
+    with pytest.raises(ArtifactError, match="no row has the uid of a pair in the tars"):
         score.command(arguments(pool))
     shutil.rmtree(pool / "metadata")
     with pytest.raises(ArtifactError, match="no parquet file"):
@@ -113,6 +117,78 @@ def test_shards_that_are_done_are_not_done_again(pool: Path, monkeypatch: pytest
     assert (pool / "metadata" / "a.parquet").read_bytes() == before
     score.command(arguments(pool))
     assert done == [0, 1, 1]
-    first = pq.read_table(pool / "metadata" / "b.parquet")
     score.command(arguments(pool))
-    assert pq.read_table(pool / "metadata" / "b.parquet").equals(first)
+    assert done == [0, 1, 1]
+
+
+def test_a_finished_scoring_is_done_again_only_where_it_is_missing(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metadata = [pool / "metadata" / name for name in ("a.parquet", "a.npz", "b.parquet", "b.npz")]
+    plain = metadata[2].read_bytes()
+    score.command(arguments(pool))
+    first = [path.read_bytes() for path in metadata]
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "_embedded", None)
+        score.command(arguments(pool))
+    assert [path.read_bytes() for path in metadata] == first
+    metadata[2].write_bytes(plain)
+    metadata[3].unlink()
+    score.command(arguments(pool))
+    assert pq.read_table(metadata[2])[COLUMN].null_count == 0 and metadata[3].exists()
+    # Other weights or another precision are other scores.
+    models.save_safetensors(pool / "weights.safetensors", models.create(MODEL, seed=2).state_dict())
+    score.command(arguments(pool))
+    second = [path.read_bytes() for path in metadata]
+    assert not set(second) & set(first)
+    score.command([*arguments(pool), "precision=amp_bfloat16"])
+    assert not {path.read_bytes() for path in metadata} & set(second)
+
+
+def test_a_column_says_what_made_it(pool: Path) -> None:
+    score.command(arguments(pool))
+    made = json.loads(pq.read_schema(pool / "metadata" / "a.parquet").field(COLUMN).metadata[b"harness.score"])
+    assert made == {
+        "pool": seal(str(pool), executor=executor.local(1)).digest,
+        "model": MODEL,
+        "checkpoint": hashlib.sha256((pool / "weights.safetensors").read_bytes()).hexdigest(),
+        "device": "cpu",
+        "precision": "fp32",
+    }
+
+
+@pytest.mark.parametrize("what", ["column", "arrays"])
+def test_what_others_wrote_is_replaced_on_request_only(pool: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    path = pool / "metadata" / "b.parquet"
+    if what == "column":
+        table = pq.read_table(path)
+        pq.write_table(table.append_column(COLUMN, pa.array(np.full(len(table), 2, np.float32))), path)
+    else:
+        np.savez(path.with_suffix(".npz"), mine_img=np.ones((7, 3), np.float16))
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(score, "_embedded", None)
+        with pytest.raises(ConfigError, match=r"setting name: .*b\.parquet holds .*mine.* overwrite=true"):
+            score.command(arguments(pool))
+    assert path.read_bytes() == before and not (pool / "scored").exists()
+    score.command([*arguments(pool), "overwrite=true"])
+    assert max(pq.read_table(path)[COLUMN].to_pylist()) <= 1
+    score.command(arguments(pool))  # now they are its own
+
+
+def test_a_broken_npz_is_told_before_any_work(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(score, "_embedded", None)
+    (pool / "metadata" / "a.npz").write_bytes(b"PK\x03\x04 half")
+    with pytest.raises(ArtifactError, match=r"a\.npz: not a readable npz file"):
+        score.command(arguments(pool))
+
+
+@pytest.mark.slow
+def test_scores_by_ray_are_the_same(pool: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(pool, tmp_path / "other")
+    score.command(arguments(pool))
+    command = [sys.executable, "-m", "harness.score", *arguments(other), "executor=ray"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for name in ("a", "b"):
+        ours, theirs = (pq.read_table(folder / "metadata" / f"{name}.parquet") for folder in (pool, other))
+        assert ours.schema.equals(theirs.schema, check_metadata=True)
+        np.testing.assert_array_equal(ours[COLUMN], theirs[COLUMN])

@@ -28,7 +28,9 @@ def test_algebra_is_that_of_multisets(first: list[tuple[int, int]], second: list
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(uid, "SORT_BLOCK", block)
         here, there = Counter(first), Counter(second)
-        for name, wanted in {"union": here | there, "intersection": here & there, "difference": here - there}.items():
+        within = Counter({pair: count for pair, count in here.items() if pair in there})
+        rules = {"union": here | there, "intersection": here & there, "difference": here - there, "within": within}
+        for name, wanted in rules.items():
             combine = getattr(subset(first), name)
             if not wanted:
                 with pytest.raises(ArtifactError, match=f"{name} of"):
@@ -150,7 +152,18 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, wanted in {"union": every, "intersect": every[4:6], "diff": every[:4]}.items():
         command([name, f"a={tmp_path / 'a.npy'}", f"b={tmp_path / 'b.npy'}", f"out={tmp_path / 'out.npy'}"])
         assert uid.to_hex(uid.load(tmp_path / "out.npy")) == sorted(wanted)
+    upweighted = Subset.of(uid.from_hex(every[3:6]), np.array([4, 1, 3]))
+    upweighted.save(tmp_path / "w.npy")
+    paths = [f"a={tmp_path / 'w.npy'}", f"b={tmp_path / 'b.npy'}", f"out={tmp_path / 'out.npy'}"]
     capsys.readouterr()
+    for setting, wanted, says in (
+        ([], [1, 1], "kept 2 (2), lost 6 (1)"), (["counts=a"], [1, 3], "kept 4 (2), lost 4 (1)"),
+    ):  # fmt: skip
+        command(["intersect", *paths, *setting])
+        assert Subset.load(tmp_path / "out.npy").uids.tolist() == Subset.of(
+            uid.from_hex(every[4:6]), np.array(wanted)
+        ).uids.tolist()  # fmt: skip
+        assert f"requested 8 uids (3 distinct), {says}" in capsys.readouterr().out
     command(["info", f"subset={tmp_path / 'a.npy'}"])
     assert json.loads(capsys.readouterr().out)["distinct"] == 6
     command(["check", f"subset={tmp_path / 'a.npy'}", f"pool.path={pool}"])

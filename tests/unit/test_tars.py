@@ -239,6 +239,36 @@ def test_garbage_in_the_middle(tmp_path: Path) -> None:
     assert faults == [("", "", "tar header is garbage")]
 
 
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("case", ["zeros from here on", "a hole", "a hole of one block", "two tars in one"])
+def test_zeros_before_the_end(tmp_path: Path, case: str, padded: bool) -> None:
+    """What a copy that lost blocks looks like; `padded` as programs write a tar, else with nothing but its end mark."""
+    path = write_tar(tmp_path / "a.tar", [sample(n) for n in range(20)])
+    full, _ = tars.index_tar(path)
+    size = path.stat().st_size if padded else int(full["end"][-1]) + len(tars.END)
+    content = bytearray(path.read_bytes()[:size])
+    start = int(full["start"][4])
+    stop = {"zeros from here on": size, "a hole": int(full["start"][15]), "a hole of one block": start + 512}
+    content[start : stop.get(case, start)] = bytes(stop.get(case, start) - start)
+    path.write_bytes(content * 2 if case == "two tars in one" else content)
+    samples, faults = tars.index_tar(path)
+    assert (samples == full[: len(samples)]).all()
+    assert len(samples) == (20 if case == "two tars in one" else 4)
+    assert faults == [("", "", "tar goes on behind its end mark")]
+
+
+@pytest.mark.parametrize("samples", range(20))
+def test_an_end_of_any_length_that_programs_write(tmp_path: Path, samples: int) -> None:
+    path = write_tar(tmp_path / "a.tar", [{f"{n}.txt": b"x"} for n in range(samples)])
+    with Reader(path) as reader:
+        assert len(list(tars.members(reader))) == samples
+    end = 1024 * samples
+    for size in (end + 512, end + 1024):
+        cut(path, size)
+        with Reader(path) as reader:
+            assert len(list(tars.members(reader))) == samples
+
+
 def test_not_a_tar(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     path.write_bytes(np.random.default_rng(0).bytes(5000))

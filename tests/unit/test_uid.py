@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -7,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import uid
-from harness.errors import ArtifactError
+from harness import npy, uid
+from harness.errors import ArtifactError, InfraError
 
 # Few different words, so that equal high words and whole repeats are common.
 WORDS = st.one_of(st.integers(0, 3), st.sampled_from([2**63, 2**64 - 1, 2**64 - 2]), st.integers(0, 2**64 - 1))
@@ -94,16 +96,73 @@ def test_merging_gives_the_sorted_multiset(parts: list[list[tuple[int, int]]], b
 
 
 @settings(max_examples=60)
-@given(st.lists(PAIRS, max_size=4), st.booleans())
+@given(st.lists(PAIRS, max_size=4), st.booleans(), st.integers(1, 100))
 def test_sorting_through_files(tmp_path_factory: pytest.TempPathFactory, parts: list[list[tuple[int, int]]],
-                               distinct: bool) -> None:  # fmt: skip
+                               distinct: bool, block: int) -> None:  # fmt: skip
     path = tmp_path_factory.mktemp("sorted") / "uids.npy"
-    total = uid.sort_to_file((array(part) for part in parts), path, distinct=distinct)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uid, "SORT_BLOCK", block)
+        total = uid.sort_to_file((array(part) for part in parts), path, distinct=distinct)
     every = [pair for part in parts for pair in part]
     wanted = sorted(set(every)) if distinct else sorted(every)
     assert uid.load(path).tolist() == wanted
     assert total == len(wanted)
     assert [file.name for file in path.parent.iterdir()] == ["uids.npy"]
+
+
+MANY = """
+import resource, sys
+import numpy as np
+from harness import uid
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+if sys.argv[2] == "runs":
+    uid.SORT_BLOCK = 100
+rng = np.random.default_rng(0)
+parts = [np.frombuffer(rng.bytes(16 * 100), uid.UID_DTYPE) for _ in range(200)]
+assert uid.sort_to_file(iter(parts), sys.argv[1]) == 20_000
+assert np.array_equal(uid.load(sys.argv[1]), np.sort(np.concatenate(parts)))
+"""
+
+
+@pytest.mark.parametrize("case", ["pieces", "runs"])
+def test_sorting_needs_few_descriptors(tmp_path: Path, case: str) -> None:
+    subprocess.run([sys.executable, "-c", MANY, str(tmp_path / "uids.npy"), case], check=True)
+
+
+def test_a_full_disk_is_no_fault_of_the_uids() -> None:
+    with pytest.raises(InfraError, match="/dev/full: the disk is full"):
+        uid.write_pieces("/dev/full", [array([(1, 2)] * 100_000)])
+
+
+TOO_LARGE = """
+import resource, sys
+import numpy as np
+from harness import npy, uid
+from harness.errors import InfraError
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+uids = np.zeros(100_000, uid.UID_DTYPE)
+for write in (npy.save, uid.save, lambda path, uids: uid.sort_to_file([uids], path)):
+    try:
+        write(sys.argv[1], uids)
+    except InfraError as error:
+        print(error)
+"""
+
+
+def test_what_does_not_fit_leaves_nothing_behind(tmp_path: Path) -> None:
+    path = tmp_path / "uids.npy"
+    done = subprocess.run([sys.executable, "-c", TOO_LARGE, str(path)], check=True, capture_output=True, text=True)
+    said = [line.split(": ")[1] for line in done.stdout.splitlines()]
+    assert len(said) == 3 and all(line.startswith("the file would exceed") for line in said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("shape", [(0,), (5,), (3, 4)])
+def test_an_array_is_saved_as_numpy_saves_it(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    values = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    npy.save(tmp_path / "ours.npy", values)
+    np.save(tmp_path / "numpy.npy", values)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
 
 
 def test_a_file_is_what_numpy_writes(tmp_path: Path) -> None:

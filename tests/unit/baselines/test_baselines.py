@@ -152,6 +152,36 @@ def test_image_based_makes_centroids_of_its_own(folder: Path, tmp_path: Path, wi
         chosen(folder, tmp_path, "image_based", clusters=1000)
 
 
+@pytest.mark.parametrize(("scale", "sample"), [("medium", 1.0), ("large", 0.3), ("xlarge", 0.03)])
+def test_centroids_of_its_own_are_made_of_the_references_sample(
+    folder: Path, tmp_path: Path, with_targets: Any, monkeypatch: pytest.MonkeyPatch, scale: str, sample: float
+) -> None:
+    asked: list[float] = []
+
+    def of_pool(pool: Pool, *, sample: float, **_: Any) -> Any:
+        asked.append(sample)
+        return with_targets[2]
+
+    monkeypatch.setattr(centroids, "of_pool", of_pool)
+    config = MethodConfig(name="image_based", params={"clusters": 9})
+    work = executor.local(1)
+    method = plugins.resolve(config)
+    run.select(method, config, pool=Pool.open(folder, executor=work), scale=load_scale(scale), out=tmp_path / "out",
+               executor=work)  # fmt: skip
+    assert asked == [sample]
+    remarks = read_record(tmp_path / "out" / "subset.json", "subset").payload["remarks"]
+    assert any(f"made of a {sample} of its captions" in remark for remark in remarks) == (sample < 1)
+
+
+@pytest.mark.parametrize("name", ["image_based", "dp4tl"])
+def test_centroids_of_another_width_are_refused(folder: Path, tmp_path: Path, with_targets: Any, name: str) -> None:
+    path = str(tmp_path / "wide.npy")
+    centroids.save(path, np.ones((3, WIDTHS["l14_img"] + 1), np.float32))
+    said = rf"wide\.npy: the centroids are {WIDTHS['l14_img'] + 1} wide, l14_img of .* are {WIDTHS['l14_img']}"
+    with pytest.raises(ArtifactError, match=said):
+        chosen(folder, tmp_path, name, centroids=path)
+
+
 def test_image_based_interrupted_after_its_centroids_goes_on(
     folder: Path, tmp_path: Path, with_targets: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,15 +1,25 @@
 """No entry of the corpus is believed, none stops the verifier, and none gets anything run."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hostile.corpus import CASES, RESCORED, Forger
+from hostile import answers, claims, files
+from hostile.forger import Forger
 
 from leaderboard.board import Board
 from leaderboard.case import Means
 from leaderboard.site import build
 from leaderboard.verify import verify
+
+CASES, RESCORED = files.CASES | claims.CASES, answers.CASES
+
+
+@pytest.fixture(autouse=True)
+def no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing an entry names is opened."""
+    monkeypatch.setattr(socket, "socket", lambda *_, **__: pytest.fail("an address was opened"))
 
 
 def _findings(folder: Path, means: Means, level: str) -> list[str]:

@@ -108,11 +108,11 @@ def test_the_realised_pool_is_checked_against_the_full_list(
     uid.save(tmp_path / "list.npy", uid.sort(np.concatenate([np.asarray(sealed.uids), np.asarray(more.uids)])))
     record = write_entry(run_dirs, tmp_path / "entry", pool_list=tmp_path / "list.npy")
     assert record.payload["pool"]["listed"] == 3500
-    complete = dataclasses.replace(means, pool_list=tmp_path / "list.npy")
+    complete = dataclasses.replace(means, pool_list=uid.load(tmp_path / "list.npy"))
     assert verify(tmp_path / "entry", means=complete).outcome == "ok"
     assert verify(tmp_path / "entry", means=means).of("skipped")
     uid.save(tmp_path / "other.npy", np.asarray(more.uids))
-    wrong = verify(tmp_path / "entry", means=dataclasses.replace(means, pool_list=tmp_path / "other.npy"))
+    wrong = verify(tmp_path / "entry", means=dataclasses.replace(means, pool_list=uid.load(tmp_path / "other.npy")))
     assert wrong.outcome == "invalid"
 
 
@@ -122,7 +122,7 @@ def test_a_bitmap_above_the_limit_of_files_is_verified_from_elsewhere(
     more = synthetic.world(tmp_path / "more", samples=1_000_000, seed=9)
     uid.save(tmp_path / "list.npy", uid.sort(np.concatenate([np.asarray(sealed.uids), np.asarray(more.uids)])))
     run = synthetic.run(tmp_path / "run", sealed, synthetic.subset_of(sealed, keep=0.3))
-    listed = dataclasses.replace(means, pool_list=tmp_path / "list.npy")
+    listed = dataclasses.replace(means, pool_list=uid.load(tmp_path / "list.npy"))
     monkeypatch.setattr(safe, "MAX_FILE", 100_000)  # the bitmap has 125,375 bytes
     write_entry([run], tmp_path / "within", pool_list=tmp_path / "list.npy")
     assert "more than 100,000" in verify(tmp_path / "within", means=listed).findings[-1].what
@@ -142,13 +142,24 @@ def test_a_bitmap_above_the_limit_of_files_is_verified_from_elsewhere(
     content = bytearray(there.read_bytes())
     content[-1] ^= 1
     there.write_bytes(content)
-    assert ["sha256" in finding.what for finding in verify(folder, means=brought).findings] == [True]
+    wrong = verify(folder, means=brought)
+    assert (wrong.outcome, ["sha256" in finding.what for finding in wrong.findings]) == ("incomplete", [True])
 
 
-def test_too_good_is_looked_at_and_not_refused(honest: Path, means: Means) -> None:
-    result = verify(honest, means=dataclasses.replace(means, best_known={"tiny": 0.1}))
+@pytest.mark.parametrize(
+    ("known", "found"),
+    [
+        ({"tiny": {"average": 0.1}}, "average 0.3"), ({"tiny": {"mnist": 0.1}}, "mnist 0.3"),
+        ({"tiny": {"average": 0.32, "mnist": 0.2}}, None), ({"small": {"average": 0.1}}, None), ({}, None),
+    ],
+)  # fmt: skip
+def test_too_good_is_looked_at_and_not_refused(
+    known: dict[str, dict[str, float]], found: str | None, honest: Path, means: Means
+) -> None:
+    result = verify(honest, means=dataclasses.replace(means, best_known=known))
     assert result.outcome == "ok"
-    assert "too good" in result.of("warning")[0].what
+    warnings = [finding.what for finding in result.of("warning")]
+    assert warnings == [] if found is None else "too good" in warnings[0] and found in warnings[0]
 
 
 def test_a_file_of_the_entry_at_fault_is_not_our_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

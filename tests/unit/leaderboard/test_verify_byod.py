@@ -1,6 +1,7 @@
 """Entries of the byod track: sources, weights and track are what the records and the uid file say."""
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,16 +12,17 @@ import pytest
 import synthetic
 
 from harness import uid
+from harness.compose import compose
 from harness.config import ByodFolder
 from harness.entry import write_entry
 from harness.entry_schema import About
 from harness.files import sha256_file
 from harness.pool.sealed import SealedPool
 from harness.pool.union import unite
-from harness.records import Record
+from harness.records import Record, read_record
 from leaderboard.board import Board
 from leaderboard.case import Means
-from leaderboard.site import build
+from leaderboard.site import build, command
 from leaderboard.verify import verify
 
 FOLDERS = [ByodFolder(path="mine", weight=3), ByodFolder(path="web")]
@@ -54,6 +56,10 @@ def changed(folder: Path, path: str, change: Callable[[dict[str, Any]], None]) -
         (folder / "entry.json").write_text(json.dumps(entry))
 
 
+def pool_digest(folder: Path) -> str:
+    return read_record(folder / "pool" / "pool.json", "pool").digest
+
+
 @pytest.fixture
 def spoiled(board: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(board, tmp_path / "tiny" / "spoiled"))
@@ -75,6 +81,14 @@ def test_its_page_lists_the_sources(board: Path, tmp_path: Path) -> None:
     )
     assert "byod-1: 40 pairs, weight 3, digest" in page.read_text()
     assert "90 pairs of our own" in page.read_text()
+
+
+def test_how_to_run_it_again_names_the_folders(board: Path, tmp_path: Path) -> None:
+    (row,) = Board.load(board.parents[1], verified=tmp_path / "none").rows
+    *_, last = command(row).split("\n")
+    config = compose(shlex.split(last)[3:])
+    assert [(folder.path, folder.weight) for folder in config.byod] == [("BYOD-1", 3), ("BYOD-2", 1)]
+    assert (config.method.name, config.subset, config.pool.weight) == ("clip_score", None, 1)
 
 
 def test_the_track_cannot_be_hidden(spoiled: Path, means: Means) -> None:
@@ -123,4 +137,7 @@ def test_a_swapped_uid_list(spoiled: Path, means: Means) -> None:
     uid.save(spoiled / "pool" / "uids.npy", uids)
     digest = sha256_file(spoiled / "pool" / "uids.npy")
     changed(spoiled, "entry.json", lambda e: e["inputs"].update({"pool/uids.npy": digest}))
+    assert any("its digest of the uids" in p for p in problems(spoiled, means))
+    changed(spoiled, "pool/pool.json", lambda r: r["payload"].update(uids=uid.digest(uids)))
+    changed(spoiled, "entry.json", lambda e: e["payload"]["pool"].update(digest=pool_digest(spoiled)))
     assert any("source byod-2 does not hold the uids of its record" in p for p in problems(spoiled, means))

@@ -16,11 +16,13 @@ from pool_folders import picture, sample, touch_later, uid_of, write_pool, write
 
 from harness import executor, uid
 from harness.errors import ArtifactError, ConfigError, InfraError
+from harness.files import lock
 from harness.pool import seal as sealing
 from harness.pool import shards as pool_shards
+from harness.pool.__main__ import command
 from harness.pool.seal import repeats, seal
 from harness.pool.sealed import SealedPool, load_left_out
-from harness.records import read_record
+from harness.records import Record, read_record, write_record
 from harness.tars import Reader, index_tar, read_sample
 
 ONE = executor.local(1)
@@ -118,6 +120,7 @@ def test_unusable_pictures_are_left_out_by_name(pool: Path) -> None:
         sample(4, shard=1, image=picture(1, mode="CMYK")),
         {name: content for name, content in sample(5, shard=1).items() if not name.endswith("json")},
         sample(6, shard=1),
+        sample(7, shard=1),
     ]
     write_tar(pool / "shards" / "00000001.tar", bad)
     sealed = sealed_again(pool)
@@ -129,7 +132,7 @@ def test_unusable_pictures_are_left_out_by_name(pool: Path) -> None:
         ["00000001", "000010005", "", "no json"],
     ]
     assert sealed.left_out()[0]["reason"] == "image does not decode"
-    assert len(sealed) == 18
+    assert len(sealed) == 19
     reasons = read_record(pool / "pool.json", "pool").payload["left_out"]["reasons"]
     assert reasons["image does not decode"] == 2
     assert sum(reasons.values()) == 5
@@ -146,6 +149,56 @@ def test_truncated_tar_gives_its_whole_samples(pool: Path, capsys: pytest.Captur
     assert "left out" in capsys.readouterr().err
 
 
+def test_zeros_before_the_end_of_a_tar(pool: Path) -> None:
+    path = pool / "shards" / "00000001.tar"
+    size, end = path.stat().st_size, int(index_tar(path)[0]["end"][4])
+    os.truncate(path, end)
+    os.truncate(path, size)
+    assert len(sealed_again(pool)) == 8 + 5 + 8
+    assert left_out(pool) == [
+        ["00000001", "", "", "fewer samples than its stats.json says"],
+        ["00000001", "", "", "tar goes on behind its end mark"],
+    ]
+    sealed_again(pool, quarantine=True)
+    assert left_out(pool) == []
+
+
+def test_fewer_samples_than_downloaded(pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sealed_again(pool)
+    stats = pool / "shards" / "00000001_stats.json"
+    stats.write_text('{"count": 20, "successes": 9}')
+    tar = (pool / "shards" / "00000001.tar").stat()
+    # The digest hangs on the tars alone, here and with files that mean nothing.
+    assert sealed_again(pool).digest == before.digest
+    assert left_out(pool) == [["00000001", "", "", "fewer samples than its stats.json says"]]
+    assert "1 left out (1 fewer samples than its stats.json says)" in capsys.readouterr().err
+    command(["seal", str(pool)])
+    assert "24 samples in 3 shards, 1 left out" in capsys.readouterr().out
+    (pool / "shards" / "99999999_stats.json").write_bytes(b"")
+    assert sealed_again(pool).digest == before.digest
+    assert left_out(pool)[1:] == [["99999999", "", "", "stats.json without its tar"]]
+    # Repairing keeps what the download said, and leaves the tar as it is.
+    assert sealed_again(pool, quarantine=True).digest == before.digest
+    assert left_out(pool) == []
+    assert (pool / "shards" / "00000001.tar").stat() == tar
+    assert json.loads(stats.read_text()) == {"count": 20, "successes": 8}
+    assert json.loads((pool / "quarantine" / stats.name).read_text()) == {"count": 20, "successes": 9}
+
+
+def test_missing_last_shards(pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An interrupted copy of a downloaded pool: what is there is whole, and no number is left out."""
+    write_tar(pool / "shards" / "00000002.tar", [sample(n, shard=2, image=b"x" * (n < 2)) for n in range(8)])
+    for part, pictures in ((1, 20), (2, 9)):
+        payload = {"links": 30, "pictures": pictures}
+        write_record(pool / f"download_part_{part}_of_2.json", Record(kind="download", payload=payload))
+    (pool / "download_log.json").write_text("a user's own")
+    sealed_again(pool)
+    said = "5 of the 29 pictures that were downloaded (download.json) are not in the tars"
+    assert remarks(pool) == [["", "", said]]
+    assert f"warning: {pool}: {said}" in capsys.readouterr().err
+    assert read_record(pool / "pool.json", "pool").provenance["download"]["rate"] == round(29 / 60, 4)
+
+
 def test_a_uid_counts_once(pool: Path) -> None:
     # 00000001 repeats a uid of shard 0, and one of its own.
     repeated = [
@@ -155,6 +208,7 @@ def test_a_uid_counts_once(pool: Path) -> None:
         sample(3, shard=1, uid=uid_of((1, 2))),
     ]
     write_tar(pool / "shards" / "00000001.tar", repeated)
+    (pool / "shards" / "00000001_stats.json").unlink()
     sealed = sealed_again(pool)
     assert uid.to_hex(sealed.uids[8:10]) == [uid_of((1, 0)), uid_of((1, 2))]
     assert len(sealed) == len(sealed.index(0)) + len(sealed.index(1)) + len(sealed.index(2)) == 18
@@ -223,6 +277,24 @@ def test_parts_of_several_machines_and_temporary_files(tmp_path: Path) -> None:
     assert len(sealed.index(1)) == 3
 
 
+def test_links_are_followed(tmp_path: Path) -> None:
+    shards = tmp_path / "pool" / "shards"
+    write_tar(shards / "part_1" / "00000000.tar", [sample(n, shard=1) for n in range(3)])
+    write_tar(tmp_path / "disk" / "part_2" / "00000000.tar", [sample(n, shard=2) for n in range(3)])
+    write_tar(tmp_path / "disk" / "one.tar", [sample(0)])
+    (shards / "part_2").symlink_to(tmp_path / "disk" / "part_2")
+    (shards / "one.tar").symlink_to(tmp_path / "disk" / "one.tar")
+    # Folders that link to each other end somewhere.
+    (shards / "part_1" / "all").symlink_to(shards)
+    (tmp_path / "disk" / "part_2" / "itself").symlink_to(".")
+    assert sealed_again(tmp_path / "pool").names == ("one", "part_1/00000000", "part_2/00000000")
+    for name in ("part_3", "two.tar"):
+        (shards / name).symlink_to(tmp_path / "no disk" / name)
+        with pytest.raises(ArtifactError, match=rf"shards/{name}: a link to nothing; attach the disk"):
+            sealed_again(tmp_path / "pool")
+        (shards / name).unlink()
+
+
 def test_originals_by_their_sha256(tmp_path: Path) -> None:
     originals = [picture(n) for n in range(6)]
     sums = [hashlib.sha256(content).hexdigest() for content in originals]
@@ -250,7 +322,9 @@ def test_originals_by_their_sha256(tmp_path: Path) -> None:
     table = pa.table({"uid": uids, "sha256": [*(sums[n] for n in (3, 2, 1, 0, 0)), None]})
     pq.write_table(table[:2], pool / "metadata" / "a.parquet")
     pq.write_table(table[2:], pool / "metadata" / "b.parquet")
+    (pool / ".originals-killed").mkdir()
     checked = sealed_again(pool, sha256=True)
+    assert not list(pool.glob(".originals-*"))
     assert uid.to_hex(checked.uids) == [uid_of((0, 0)), uid_of((0, 1))]
     assert [row[2:] for row in left_out(pool)] == [
         [uid_of((0, 2)), "sha256 is not the metadata's"],
@@ -260,19 +334,24 @@ def test_originals_by_their_sha256(tmp_path: Path) -> None:
         [uid_of((0, 6)), "sha256 is not the metadata's"],
     ]
     assert read_record(pool / "pool.json", "pool").payload["sha256"] is True
+    # Metadata that were missing count once they are there.
+    pq.write_table(pa.table({"uid": [uid_of((0, 4))], "sha256": [sums[4]]}), pool / "metadata" / "c.parquet")
+    assert len(sealed_again(pool)) == 3
+    (pool / "metadata" / "c.parquet").unlink()
+    assert sealed_again(pool).digest == checked.digest
     # Later commands keep to it, until they are told otherwise.
     touch_later(pool / "shards" / "0.tar")
     assert sealed_again(pool).digest == checked.digest
     assert sealed_again(pool, sha256=False).digest == plain.digest
     assert len(sealed_again(pool)) == 7
-    assert not list(pool.glob(".originals-*"))
 
 
 def test_quarantine_repairs(pool: Path) -> None:
     shards = pool / "shards"
     write_tar(shards / "00000001.tar", [sample(0, shard=1), sample(1, shard=1, image=b"x"), sample(2, shard=1)])
     (shards / "00000003.tar").write_bytes(b"x" * 2000)
-    (shards / "00000004_stats.json").write_text("{}")
+    for number in (3, 4):
+        (shards / f"0000000{number}_stats.json").write_text('{"count": 9, "successes": 5}')
     faulty = (shards / "00000001.tar").read_bytes()
     before = sealed_again(pool)
     after = sealed_again(pool, quarantine=True)
@@ -280,9 +359,13 @@ def test_quarantine_repairs(pool: Path) -> None:
     assert (after.uids == before.uids).all()
     assert index_tar(shards / "00000001.tar")[1] == []
     kept = {str(path.relative_to(pool / "quarantine")) for path in (pool / "quarantine").rglob("*") if path.is_file()}
-    assert kept == {"00000001.tar", "00000003.tar", "00000004_stats.json"}
+    stats = {"00000001_stats.json", "00000003_stats.json", "00000004_stats.json"}
+    assert kept == {"00000001.tar", "00000003.tar", *stats}
     assert (pool / "quarantine" / "00000001.tar").read_bytes() == faulty
-    assert not (shards / "00000003.tar").exists()
+    assert not list(shards.glob("00000003*"))
+    # What download reads there stays true.
+    assert json.loads((shards / "00000001_stats.json").read_text()) == {"count": 8, "successes": 2}
+    assert json.loads((pool / "quarantine" / "00000001_stats.json").read_text()) == {"count": 8, "successes": 8}
     assert sealed_again(pool, quarantine=True).digest == after.digest
     # A second repair of the same shard keeps both originals.
     write_tar(shards / "00000001.tar", [sample(0, shard=1), sample(1, shard=1, image=b"y")])
@@ -305,7 +388,18 @@ def test_quarantine_on_another_disk(pool: Path, monkeypatch: pytest.MonkeyPatch)
     # A command that was stopped between the copy and the repair leaves no second copy.
     path.write_bytes(faulty)
     sealed_again(pool, quarantine=True)
-    assert [file.name for file in (pool / "quarantine").iterdir()] == ["00000001.tar"]
+    assert {file.name for file in (pool / "quarantine").iterdir()} == {"00000001.tar", "00000001_stats.json"}
+
+
+def test_a_repair_waits_for_a_download(pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the sealed files go: img2dataset may be writing the tars."""
+
+    def waits(said: str) -> None:
+        raise KeyboardInterrupt(said)
+
+    monkeypatch.setattr(sealing, "say", waits)
+    with lock(pool, shared=True), pytest.raises(KeyboardInterrupt, match=f"{pool}: another command works in this"):
+        sealed_again(pool, seal_dir=str(tmp_path / "seal"), quarantine=True)
 
 
 def test_shards_sealed_by_other_checks_are_looked_at_again(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,6 +438,9 @@ def test_nothing_usable(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="no tar holds a usable sample"):
         sealed_again(tmp_path)
     assert not (tmp_path / "pool.json").exists()
+    write_tar(tmp_path / "shards" / "0.tar", [])
+    with pytest.raises(ArtifactError, match="no tar holds a usable sample; they are empty"):
+        sealed_again(tmp_path)
 
 
 def test_unwritable_folder(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,8 +457,13 @@ def test_full_disk(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np.lib.format, "write_array", full)
-    with pytest.raises(InfraError, match=r"\.npy: the disk is full"):
+    with monkeypatch.context() as patch, pytest.raises(InfraError, match=r"0000000\.npy: the disk is full"):
+        patch.setattr(np.lib.format, "write_array", full)
+        sealed_again(pool)
+    # A mapped file would end the process instead.
+    with monkeypatch.context() as patch, pytest.raises(InfraError, match=r"uids\.npy: the disk is full"):
+        patch.setattr(np.lib.format, "write_array_header_1_0", full)
+        patch.setattr(pool_shards, "save_array", np.save)
         sealed_again(pool)
 
 
@@ -466,3 +568,38 @@ def test_equal_pairs_with_made_uids_are_one(tmp_path: Path) -> None:
     write_tar(tmp_path / "pool" / "shards" / "0.tar", twins)
     assert len(sealed_again(tmp_path / "pool", uids="content")) == 1
     assert left_out(tmp_path / "pool")[0][3] == "uid stands in an earlier sample"
+
+
+@pytest.mark.parametrize("before", [None, "own"])
+def test_a_sealing_that_was_stopped_is_gone_on_with_by_its_own_rules(
+    pool: Path, before: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    undisturbed = seal(str(pool), seal_dir=str(tmp_path / "other"), executor=ONE, uids="content")
+    if before:
+        sealed_again(pool, uids=before)
+
+    def dies(job: pool_shards.Job) -> pool_shards.Sealed:
+        raise KeyboardInterrupt
+
+    for uids in ("content", None):
+        touch_later(pool / "shards" / "00000001.tar")
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(pool_shards, "seal_shard", dies)
+            sealed_again(pool, uids=uids)
+    assert sealed_again(pool).digest == undisturbed.digest
+    assert not (pool / ".sealing.json").exists()
+
+
+def test_an_index_of_a_sealing_that_was_stopped_is_not_taken(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = sealed_again(pool)
+
+    def dies(path: str, record: Record) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pool_shards, "write_record", dies)
+        sealed_again(pool, uids="content")
+    again = sealed_again(pool, uids="own")
+    assert again.digest == own.digest
+    assert (again.index(0)["uid"] == again.uids[:8]).all()
+    assert uid.to_hex(again.uids[:1]) == [uid_of((0, 0))]

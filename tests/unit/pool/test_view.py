@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -19,7 +20,8 @@ from metadata_pool import CAPTIONS, table_of, uid_hex, write_features, write_fil
 
 from harness import Pool, executor, uid
 from harness.errors import ArtifactError, MethodError
-from harness.pool import keeping, view
+from harness.pool import keeping, masks, scanning, view
+from harness.pool.reading import MetadataFile
 from harness.pool.sealed import SealedPool
 
 SIZES = (40, 25, 35)
@@ -189,6 +191,35 @@ def test_agreeing_pools_need_no_mask(folder: Path) -> None:
     pool = Pool.open(folder, sealed=sealed(folder, every()))
     assert len(pool) == sum(SIZES)
     assert all(file.mask is None for file in pool._files)
+
+
+def test_what_is_visible_is_looked_up_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "KEEP_FROM", 0)
+    seal, looked = sealed(folder, every()[::3]), []
+    uids_of = scanning.uids
+
+    def counted(file: MetadataFile, within: Any) -> uid.Uids:
+        looked.append(file.path)
+        return uids_of(file, within)
+
+    def lookups(holdout: int = 0) -> int:
+        """Files whose uids were read to see which rows are there."""
+        looked.clear()
+        pool = Pool.open(folder, sealed=seal, holdout=holdout, executor=executor.local(1))
+        assert len(pool) == len(every()[::3]) - holdout
+        count = len(looked)
+        assert set(hexes(pool.uids())) <= set(every()[::3])
+        return count
+
+    monkeypatch.setattr(scanning, "uids", counted)
+    assert [lookups(), lookups(), lookups(holdout=9), lookups(holdout=9), lookups()] == [3, 0, 3, 0, 0]
+    path = folder / "metadata" / f"{1:032x}.parquet"
+    os.utime(path, ns=(1, 1))
+    assert [lookups(), lookups()] == [1, 0]
+    # Where the seal cannot be written nothing is kept.
+    shutil.rmtree(folder / f"visible-{seal.digest[:16]}")
+    monkeypatch.setattr(masks.Masks, "_place", lambda *_: Path("/sys/visible/mask.npy"))
+    assert [lookups(), lookups()] == [3, 3]
 
 
 def parts_of(pool: Pool) -> list[list[str]]:
@@ -449,6 +480,16 @@ def test_arrays_of_a_pool_are_read_only_and_known_to_it(pool: Pool) -> None:
     assert pool.gave(uids) and not pool.gave(uids.copy()) and not pool.gave(uids[1:])
     with pytest.raises(ValueError, match="read-only"):
         uids[0] = uids[1]
+
+
+def test_metadata_of_other_pairs_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    strangers = [uid_hex(("elsewhere", n)) for n in range(20)]
+    with pytest.raises(ArtifactError, match=r"metadata: no row has the uid of a pair in the tars; put the pool's own"):
+        Pool.open(folder, sealed=sealed(folder, strangers)).uids()
+    assert len(Pool.open(folder, sealed=sealed(folder, every()[:7] + strangers))) == 7
+    assert "metadata: no row for 20 of 27 pairs in the tars; they cannot be chosen" in capsys.readouterr().err
+    assert len(Pool.open(folder, sealed=sealed(folder, every()[:7]), holdout=2)) == 5
+    assert capsys.readouterr().err == ""
 
 
 def test_targets(folder: Path, pool: Pool) -> None:

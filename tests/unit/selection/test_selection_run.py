@@ -197,7 +197,33 @@ def test_a_ready_file_is_adopted(pool: Pool, tmp_path: Path) -> None:
     uid.save(tmp_path / "mine.npy", pool.uids()[3:9])
     subset = run.adopt(str(tmp_path / "mine.npy"), pool=pool, out=tmp_path / "out")
     assert len(subset) == 6
-    assert read_record(tmp_path / "out" / "subset.json", "subset").payload["method"] is None
+    record = read_record(tmp_path / "out" / "subset.json", "subset")
+    assert (record.payload["method"], record.provenance["seconds"]) == (None, None)
     uid.save(tmp_path / "bad.npy", uid.sort(uid.from_hex([STRANGER, *uid.to_hex(pool.uids())])))
     with pytest.raises(ArtifactError, match=f"1 of 51 uids are not in the pool .* the first is {STRANGER}"):
         run.adopt(str(tmp_path / "bad.npy"), pool=pool, out=tmp_path / "out2")
+
+
+def test_a_file_of_another_pool_is_intersected_when_asked(
+    pool: Pool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uid, "SORT_BLOCK", 4)  # the repeats of one uid stand in two pieces
+    there = pool.uids()[3:6]
+    uids = np.concatenate([there, uid.from_hex([STRANGER, "f" * 32])])
+    given = Subset.of(uids, np.array([1, 5, 2, 3, 1]))
+    given.save(tmp_path / "mine.npy")
+    with pytest.raises(ArtifactError, match=r"4 of 12 uids are not in the pool .*; with intersect=true they are"):
+        run.adopt(str(tmp_path / "mine.npy"), pool=pool, out=tmp_path / "out")
+    kept = run.adopt(str(tmp_path / "mine.npy"), pool=pool, out=tmp_path / "out", intersect=True)
+    assert kept.uids.tolist() == Subset.of(there, np.array([1, 5, 2])).uids.tolist()
+    assert "requested 12 uids (5 distinct), kept 8 (3), lost 4 (2)" in capsys.readouterr().err
+    payload = read_record(tmp_path / "out" / "subset.json", "subset").payload
+    assert (payload["size"], payload["distinct"]) == (8, 3)
+    assert payload["intersected"] == {
+        "subset": given.digest, "requested": {"size": 12, "distinct": 5}, "lost": {"size": 4, "distinct": 2},
+    }  # fmt: skip
+    with pytest.raises(ArtifactError, match="4 of 12 uids"):  # asked for once is not asked for always
+        run.adopt(str(tmp_path / "mine.npy"), pool=pool, out=tmp_path / "out")
+    Subset.of(uids[3:]).save(tmp_path / "none.npy")
+    with pytest.raises(ArtifactError, match="2 of 2 uids are not in the pool"):
+        run.adopt(str(tmp_path / "none.npy"), pool=pool, out=tmp_path / "out2", intersect=True)

@@ -19,6 +19,7 @@ from harness import model
 from harness.config import RunConfig, load_scale
 from harness.train.contrast import gradient
 from harness.train.learner import Learner
+from harness.train.towers import SideBySide
 from harness.train.world import World
 
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -123,6 +124,16 @@ def test_accumulation_changes_nothing() -> None:
     assert difference(whole, before) > 1e-4
     for slices in (2, 4):
         assert difference(trained(slices), whole) <= 1e-5
+
+
+@pytest.mark.parametrize("slices", [1, 3])
+def test_towers_side_by_side_give_the_same_bits(slices: int) -> None:
+    apart = trained(slices)
+    torch.set_num_threads(2)  # one for each tower, while `one_thread` leaves both to one
+    assert isinstance(Learner(config(), ALONE).model, SideBySide)
+    together = trained(slices)
+    assert torch.get_num_threads() == 2
+    assert all(torch.equal(together[name], apart[name]) for name in apart)
 
 
 @pytest.mark.slow

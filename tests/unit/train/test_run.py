@@ -17,7 +17,7 @@ import torch
 
 from harness import executor, model
 from harness.audit import audit
-from harness.config import RunConfig
+from harness.config import RunConfig, load_scale
 from harness.errors import ArtifactError, ConfigError, InfraError, StageError
 from harness.files import sha256_file
 from harness.order import Order
@@ -330,3 +330,12 @@ def test_what_wandb_is_told(
     machine = Watch(config, out=tmp_path, world=world, done=0)._machine(1e6)
     flops = 3 * 2 * forward_macs(model.config("clip-tiny")) * 1e6
     assert machine == {"train/gpu_memory": 3.0, "train/mfu": pytest.approx(flops / (2 * 989e12))}
+
+
+def test_more_processes_than_cards_are_refused_before_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    values = {"scale": load_scale("small"), "method": {"name": "no_filter"}, "train": {"gpus": 8}}
+    with pytest.raises(ConfigError, match=r"train.gpus=8: this machine has 1"):
+        worker.launch(RunConfig.model_validate(values), sealed=None, subset=None, resharded=None, out=tmp_path)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
