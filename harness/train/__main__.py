@@ -14,7 +14,6 @@ from harness.compose import compose
 from harness.config import RunConfig
 from harness.errors import ConfigError
 from harness.pool.sealed import SealedPool
-from harness.pool.union import reopen
 from harness.subset import Subset
 
 
@@ -53,8 +52,7 @@ def _sealed(config: RunConfig) -> SealedPool:
             raise ConfigError(
                 "setting run_dir: training alone on byod folders needs the run_dir=DIR of their selection"
             )
-        folder = os.path.join(config.run_dir, byod.FOLDER)
-        return reopen(folder) or SealedPool.open(folder)
+        return SealedPool.open(os.path.join(config.run_dir, byod.FOLDER))
     if config.pool.path is None:
         raise ConfigError("setting pool.path: training alone needs pool.path=DIR, a sealed pool")
     return SealedPool.open(config.pool.path, config.pool.seal_dir)
