@@ -61,7 +61,7 @@ def write_tars(root: Path, samples: int, per_tar: int = 500) -> None:
 
 
 def ours(sealed: SealedPool) -> float:
-    preparer = Preparer(sealed, rows_of=None, model_name=MODEL, seed=0)
+    preparer = Preparer(sealed, uids=sealed.uids, rows_of=None, model_name=MODEL, seed=0)
     order = np.random.default_rng(0).permutation(len(sealed))
     started = time.perf_counter()
     with torch.inference_mode():

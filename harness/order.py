@@ -26,6 +26,9 @@ BLOCK_SAMPLES = 131_072
 BLOCK_BATCHES = 16
 """A block of shards holds about max(BLOCK_SAMPLES, BLOCK_BATCHES * batch size) samples: what is shuffled together."""
 
+LOOKED_UP = 1 << 20
+"""Rows of the pool that are looked up in the subset at a time, in whole shards."""
+
 LOADERS = 8
 RESHARD_SAMPLES = 10_000
 BUFFER = 5_000
@@ -63,13 +66,18 @@ class Sampler(Protocol):
         """Pool rows (stop - start,) of the samples at positions start…stop-1."""
         ...
 
+    def block(self, position: int) -> tuple[Rows, int]:
+        """See Order.block."""
+        ...
+
 
 class Order:
     """The samples of a whole training run.
 
     `pool_uids` (N,) in pool order, `borders` (S+1,) the first row of each shard and the end, `subset_uids` (n,) a
     sorted multiset, all of it in the pool; pool rows in `exclude` are left out. All three arrays may be
-    memory-mapped: what is held is one number a shard and the rows of one block of shards.
+    memory-mapped: what is held is a bit for each row of the pool (more where a uid is repeated, less where hardly any
+    is taken) and the rows of one block of shards.
 
     Raises ArtifactError if the subset names a uid that the pool has not, or if nothing is left to train on.
     """
@@ -119,6 +127,13 @@ class Order:
         """Pool rows (B,) of batch k, in order."""
         return self._sampler.take(*self.span(k))
 
+    def block(self, position: int) -> tuple[Rows, int]:
+        """The shards whose samples stand together around `position`, and the first position behind them.
+
+        No shards if they stand anywhere.
+        """
+        return self._sampler.block(position)
+
     def uids(self, k: int) -> Uids:
         """Uids (B,) of batch k, in order."""
         return np.asarray(self._pool[self.batch(k)])
@@ -130,7 +145,7 @@ class Order:
     def shard_rows(self, shard: int) -> Rows:
         """Pool rows of the subset's samples in one shard, ascending, each as often as its count."""
         first, end = int(self._borders[shard]), int(self._borders[shard + 1])
-        return np.repeat(np.arange(first, end), self._counts(first, end))
+        return unpacked(self._packed[shard], end - first) + first
 
     def _counts(self, first: int, end: int) -> Rows:
         counts = count(self._subset, np.asarray(self._pool[first:end]))
@@ -139,8 +154,17 @@ class Order:
         return counts
 
     def _count_shards(self) -> Rows:
-        pairs = zip(self._borders[:-1].tolist(), self._borders[1:].tolist(), strict=True)
-        totals = np.array([self._counts(first, end).sum() for first, end in pairs], dtype=np.int64)
+        borders, totals = self._borders, np.zeros(len(self._borders) - 1, dtype=np.int64)
+        self._packed: list[npt.NDArray[np.generic]] = []
+        while (shard := len(self._packed)) < len(totals):
+            # One shard's uids are spread over the whole subset, so many shards share a walk through it.
+            first = int(borders[shard])
+            stop = max(int(np.searchsorted(borders, first + LOOKED_UP, side="right")) - 1, shard + 1)
+            counts = self._counts(first, int(borders[stop]))
+            for start, end in zip(borders[shard:stop].tolist(), borders[shard + 1 : stop + 1].tolist(), strict=True):
+                own = counts[start - first : end - first]
+                totals[len(self._packed)] = own.sum()
+                self._packed.append(packed(own))
         held_out = int(count(self._subset, uid.sort(np.asarray(self._pool[self._exclude]))).sum())
         strangers = len(self._subset) - int(totals.sum()) - held_out
         if strangers:
@@ -149,6 +173,24 @@ class Order:
                 "`python -m harness.select subset=FILE intersect=true out=KEPT.npy` leaves them out"
             )
         return totals
+
+
+def packed(counts: Rows) -> npt.NDArray[np.generic]:
+    """`counts` (N,) in few bytes: the rows, each as often as its count, or, where they are many, the counts' bits."""
+    planes = int(counts.max(initial=0)).bit_length()
+    if 4 * int(counts.sum()) <= planes * -(-len(counts) // 8):
+        return np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
+    return np.packbits([counts >> plane & 1 for plane in range(planes)], axis=1)
+
+
+def unpacked(held: npt.NDArray[np.generic], rows: int) -> Rows:
+    """The rows 0…rows-1, ascending, each as often as the count that `packed` was given for it."""
+    if held.ndim == 1:
+        return held.astype(np.int64)
+    counts = np.zeros(rows, dtype=np.int64)
+    for plane, bits in enumerate(held):
+        counts += np.unpackbits(bits, count=rows).astype(np.int64) << plane
+    return np.repeat(np.arange(rows), counts)
 
 
 def count(multiset: Uids, queries: Uids) -> Rows:
@@ -186,6 +228,7 @@ class _BlockShuffle:
         self._order = order
         wanted = max(BLOCK_SAMPLES, BLOCK_BATCHES * order.batch_size)
         self._blocks = max(1, order.size // wanted)
+        self._some = np.flatnonzero(order.totals)
         self._epoch = self._block = -1
 
     def take(self, start: int, stop: int) -> Rows:
@@ -201,11 +244,20 @@ class _BlockShuffle:
             start += len(part)
         return np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
 
+    def block(self, position: int) -> tuple[Rows, int]:
+        epoch, within = divmod(position, self._order.size)
+        self._open_epoch(epoch)
+        block = int(np.searchsorted(self._ends, within, side="right"))
+        end = epoch * self._order.size + int(self._ends[block])
+        return self._shards[self._first[block] : self._first[block + 1]], end
+
     def _open_epoch(self, epoch: int) -> None:
         if epoch == self._epoch:
             return
         order = self._order
-        self._shards = permutation(len(order.totals), what=f"order/shards/{epoch}", seed=order.seed)
+        # Shards without a sample take part in the draw and then give nothing, so they need not be put in their place.
+        words = raw(len(order.totals), what=f"order/shards/{epoch}", seed=order.seed)[self._some]
+        self._shards = self._some[np.argsort(words, kind="stable")]
         totals = order.totals[self._shards]
         ends = np.cumsum(totals)
         # A shard belongs to the block in which its middle lies, so blocks differ by at most one shard's samples.
@@ -241,6 +293,9 @@ class _WithReplacement:
         k = start // self._order.batch_size
         before = (k // LOADERS) * self._order.batch_size
         return self._streams[k % LOADERS].take(before, before + stop - start)
+
+    def block(self, position: int) -> tuple[Rows, int]:
+        return np.empty(0, dtype=np.int64), self._order.samples_seen
 
     @property
     def shards(self) -> int:

@@ -181,3 +181,10 @@ def split_ranges(ranges: Ranges, longest: int) -> Ranges:
     number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     starts = np.repeat(ranges[:, 0], pieces) + number * longest
     return np.stack([starts, np.minimum(starts + longest, np.repeat(ranges[:, 1], pieces))], axis=1)
+
+
+def merged(ranges: Ranges, near: int) -> Ranges:
+    """Ranges with ascending starts, made one where at most `near` bytes lie between them or they overlap."""
+    ends = np.maximum.accumulate(ranges[:, 1])
+    first = np.flatnonzero(np.concatenate([[True], ranges[1:, 0] > ends[:-1] + near]))
+    return np.stack([ranges[first, 0], np.append(ends[first[1:] - 1], ends[-1])], axis=1)

@@ -55,6 +55,12 @@ class ReshardedPool:
     """Folder of the index and the records."""
     digest: str
     """Digest of the record shards.json."""
+    pool: str
+    """Digest of the sealed pool that they were made from."""
+    subsets: tuple[str, ...]
+    """Digests of the subset that was asked for and, where the pool lacked some of it, of what is here."""
+    blur: bool
+    """True if faces were blurred."""
     shards: tuple[str, ...]
     """Paths or URLs of the S tars, in pool order."""
     borders: npt.NDArray[np.int64]
@@ -75,7 +81,24 @@ class ReshardedPool:
             )
         tars = record.provenance.get("tars") or where
         shards = tuple(join(tars, f"{name.decode()}.tar") for name in table["name"].tolist())
-        return cls(path=where, digest=record.digest, shards=shards, borders=borders, rows=rows)
+        return cls(
+            path=where, digest=record.digest, pool=record.inputs["pool"],
+            subsets=(record.inputs["subset"], *record.payload.get("found", ())), blur=record.payload["blur"],
+            shards=shards, borders=borders, rows=rows,
+        )  # fmt: skip
+
+    def require_made_from(self, sealed: SealedPool, subset: Subset) -> None:
+        """ConfigError unless these are the samples of `subset` out of `sealed`."""
+        wrong = [
+            what
+            for what, same in (("pool", self.pool == sealed.digest), ("subset", subset.digest in self.subsets))
+            if not same
+        ]
+        if wrong:
+            raise ConfigError(
+                f"{self.path}: holds the tars of another {' and '.join(wrong)} than the run trains on; reshard this "
+                "subset into another folder, or delete this one to read the pool's own tars"
+            )
 
     @functools.cached_property
     def names(self) -> tuple[str, ...]:
@@ -146,6 +169,8 @@ def _reshard(
         "missing": int(ledger["missing"].sum()), "shards": len(jobs), "table": digest_array(table),
         "ledger": digest_array(ledger),
     }  # fmt: skip
+    if len(missing):
+        payload["found"] = [uid.digest(subset.uids[uid.find(missing, subset.uids) < 0])]
     facts: dict[str, Any] = {"tars": out} if out != where else {}
     record = Record(kind="shards", inputs=inputs, payload=payload,
                     provenance=provenance(seconds=time.monotonic() - started, **facts))  # fmt: skip

@@ -32,6 +32,8 @@ BLOCK = 1 << 18
 """Rows worked on at once: their words fit the processor's cache."""
 SORT_BLOCK = 1 << 23
 """Rows sorted at once where an array is sorted through files."""
+SPARSE = 32
+"""Queries this many times fewer than the rows they are looked for in are searched for one by one."""
 MERGE_BLOCK = 1 << 19
 """Rows merged at once: they still fit a cache."""
 
@@ -143,6 +145,11 @@ def _find_block(table: Uids, queries: Uids, found: npt.NDArray[np.int64]) -> Non
     wanted = np.ascontiguousarray(queries["f0"])
     start = bisect.bisect_left(table["f0"], wanted[0])
     stop = bisect.bisect_right(table["f0"], wanted[-1])
+    if stop - start > SPARSE * len(wanted):
+        left = start + np.searchsorted(table["f0"][start:stop], wanted, side="left")
+        hit = np.flatnonzero(table["f0"][np.minimum(left, stop - 1)] == wanted)
+        _settle(table, queries, hit, left[hit], found)
+        return
     done = 0
     while start < stop and done < len(wanted):
         high = np.ascontiguousarray(table["f0"][start : min(start + BLOCK, stop)])
@@ -152,16 +159,26 @@ def _find_block(table: Uids, queries: Uids, found: npt.NDArray[np.int64]) -> Non
         part = wanted[done:upto]
         left = np.searchsorted(high, part, side="left")
         hit = np.flatnonzero(high[np.minimum(left, len(high) - 1)] == part)
-        position = start + left[hit]
-        low = queries["f1"][done:upto][hit]
-        at = table["f1"][position]
-        equal = at == low
-        found[done + hit[equal]] = position[equal]
-        if (at < low).any():
-            later = at < low
-            found[done + hit[later]] = _find_low(table, part[hit[later]], low[later], position[later])
+        _settle(table, queries, done + hit, start + left[hit], found)
         done = upto
         start += len(high)
+
+
+def _settle(
+    table: Uids,
+    queries: Uids,
+    hit: npt.NDArray[np.int64],
+    position: npt.NDArray[np.int64],
+    found: npt.NDArray[np.int64],
+) -> None:
+    """Fill `found` for the queries number `hit`, whose high words stand in `table` from the rows `position` on."""
+    low = queries["f1"][hit]
+    at = table["f1"][position]
+    equal = at == low
+    found[hit[equal]] = position[equal]
+    later = at < low
+    if later.any():
+        found[hit[later]] = _find_low(table, queries["f0"][hit[later]], low[later], position[later])
 
 
 def _find_low(

@@ -23,12 +23,10 @@ from harness.train.learner import Learner
 from harness.train.recipe import checkpoint_steps, learning_rate, share
 from harness.train.stream import Batch, Stream
 from harness.train.watch import Watch
-from harness.train.world import World
+from harness.train.world import STOP_SIGNALS, World
 
 REPORT_EVERY = 16
 """Steps between looks at the losses: each look waits for the device."""
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-"""What SLURM, or a person, sends ahead of the end of a job."""
 
 
 @dataclass

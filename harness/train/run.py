@@ -16,6 +16,7 @@ from harness.pool.sealed import SealedPool
 from harness.provenance import provenance
 from harness.records import Record, digest_of, read_record, write_record
 from harness.train import checkpoint, ledger
+from harness.train.ahead import ReadAhead
 from harness.train.loop import Fitted, fit
 from harness.train.recipe import checkpoint_steps
 from harness.train.stream import Preparer, Stream
@@ -44,13 +45,13 @@ def train(
     `exclude` are pool rows that are held out. Reads the pool's own tars, or `resharded` ones; the result is the
     same. With train.gpus above 1 the work is done in processes that torchrun starts on this node.
 
-    Raises ArtifactError (a sample cannot be read), StageError (the loss is not finite; `out` holds another run),
-    ConfigError (more processes than samples in a batch) or InfraError (disk, memory, a lost process; also after
-    SIGTERM, when all is saved).
+    Raises ArtifactError (a sample cannot be read, or is another), StageError (the loss is not finite; `out` holds
+    another run), ConfigError (more processes than samples in a batch; tars of another subset or pool) or InfraError
+    (disk, memory, a lost process; also after SIGTERM, when all is saved).
     """
     out = Path(out)
     inputs = {"pool": sealed.digest, "subset": subset.digest}
-    if resharded is not None and read_record(files.join(resharded.path, "shards.json"), "shards").payload["blur"]:
+    if resharded is not None and resharded.blur:
         inputs["shards"] = resharded.digest  # blurred pictures are other pictures; plain copies change nothing
     identity = digest_of(
         {**_facts(config), "inputs": inputs, "order": config.train.order, "holdout": config.pool.holdout}
@@ -58,6 +59,8 @@ def train(
     done = _finished(out, identity)
     if done is not None:
         return done
+    if resharded is not None:
+        resharded.require_made_from(sealed, subset)
     if config.train.gpus > 1 and not under_torchrun():
         from harness.train import worker
 
@@ -74,8 +77,10 @@ def train(
         source = resharded.path if resharded is not None else None
         make = functools.partial(_preparer, sealed.path, sealed.seal_dir, source, config.scale.model, config.seed)
         workers = _workers(config, world)
-        stream = Stream(order, make, world=world, workers=workers)
-        fitted = fit(config, order, stream, world=world, out=out, run=identity)
+        rows_of = None if resharded is None else resharded.rows
+        with ReadAhead(order, resharded or sealed, rows_of=rows_of) as ahead:
+            stream = Stream(order, make, world=world, workers=workers, reached=ahead.reach)
+            fitted = fit(config, order, stream, world=world, out=out, run=identity)
         if world.first:
             _finish(config, fitted, world=world, out=out, inputs=inputs, identity=identity, workers=workers,
                     reading="mask" if resharded is None else "reshard", sealed=sealed)  # fmt: skip
@@ -111,12 +116,13 @@ def _require_work_for_all(config: RunConfig, world: World) -> None:
 
 def _preparer(path: str, seal_dir: str, resharded: str | None, model: str, seed: int) -> Preparer:
     """Opens the tars in a loader worker, which shares no memory with the training process."""
+    sealed = SealedPool.open(path, seal_dir)
     if resharded is None:
-        return Preparer(SealedPool.open(path, seal_dir), rows_of=None, model_name=model, seed=seed)
+        return Preparer(sealed, uids=sealed.uids, rows_of=None, model_name=model, seed=seed)
     from harness.reshard import ReshardedPool
 
     source = ReshardedPool.open(resharded)
-    return Preparer(source, rows_of=source.rows, model_name=model, seed=seed)
+    return Preparer(source, uids=sealed.uids, rows_of=source.rows, model_name=model, seed=seed)
 
 
 def _workers(config: RunConfig, world: World) -> int:

@@ -21,20 +21,21 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from harness import model, tars
+from harness import model, tars, uid
 from harness.errors import ArtifactError, InfraError
+from harness.images import BROKEN
 from harness.order import Order, Rows
 from harness.train import augment
 from harness.train.recipe import share
-from harness.train.world import World
+from harness.train.world import STOP_SIGNALS, World
+from harness.uid import UID_DTYPE, Uids
 
 PIECE = 256
 """Samples that one worker prepares at a time."""
 READ_SAMPLES = 64
 """Samples that are read at a time, in a thread, while those read before are decoded."""
 FILES_OPEN = 4 * READ_SAMPLES
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
-"""What Pillow raises for pictures it cannot read."""
+UNREADABLE = (*BROKEN, Image.DecompressionBombError)
 
 
 class Source(Protocol):
@@ -70,10 +71,13 @@ class Read(NamedTuple):
 
 
 class Preparer:
-    """Turns pool rows into a Piece. `rows_of` maps pool rows to rows of `source` where they differ."""
+    """Turns rows of the pool with these `uids` into a Piece.
 
-    def __init__(self, source: Source, *, rows_of: Rows | None, model_name: str, seed: int) -> None:
-        self._source, self._rows_of, self._seed = source, rows_of, seed
+    `rows_of` (M,) are the pool rows of the samples of `source`, ascending, where it has not all of them.
+    """
+
+    def __init__(self, source: Source, *, uids: Uids, rows_of: Rows | None, model_name: str, seed: int) -> None:
+        self._source, self._uids, self._rows_of, self._seed = source, uids, rows_of, seed
         self._size = model.image_size(model_name)
         self._tokenizer = model.tokenizer(model_name)
         self._open: OrderedDict[int, tuple[tars.Reader, npt.NDArray[np.void]]] = OrderedDict()
@@ -82,16 +86,20 @@ class Preparer:
     def __call__(self, start: int, rows: Rows) -> Piece:
         """The samples of pool rows (N,) that stand at positions start…start+N-1 of the run.
 
-        Raises ArtifactError naming the shard and the sample if one cannot be read.
+        Raises ArtifactError naming the shard and the sample if one cannot be read or is not the one that is wanted.
         """
         n = len(rows)
         uniform = augment.draws(self._seed, start, start + n).tolist()
         images = torch.empty((n, 3, self._size, self._size), dtype=torch.uint8)
         uids = np.empty((n, 2), dtype=np.uint64)
         captions = [""] * n
-        places = rows if self._rows_of is None else np.searchsorted(self._rows_of, rows)
+        places = rows
+        if self._rows_of is not None:  # of a sample that is not there, its neighbour, which has another uid
+            places = np.minimum(np.searchsorted(self._rows_of, rows), len(self._rows_of) - 1)
         on_disk = np.argsort(places, kind="stable")  # the way they lie there
-        for i, (reader, entry, content, caption) in zip(on_disk.tolist(), self._read(places[on_disk]), strict=True):
+        for i, (reader, entry, content, caption) in zip(
+            on_disk.tolist(), self._read(places[on_disk], self._uids[rows[on_disk]]), strict=True
+        ):
             try:
                 captions[i] = caption.decode()
                 images[i] = augment.crop(augment.decode(content), uniform[i], self._size)
@@ -103,23 +111,29 @@ class Preparer:
             uids[i] = tuple(entry["uid"])
         return Piece(images, self._tokenizer(captions), torch.from_numpy(uids.view(np.int64)))
 
-    def _read(self, places: Rows) -> Iterator[Read]:
+    def _read(self, places: Rows, uids: Uids) -> Iterator[Read]:
         """Each sample, some of them read ahead."""
-        cuts = [places[start : start + READ_SAMPLES] for start in range(0, len(places), READ_SAMPLES)]
+        cuts = [slice(start, start + READ_SAMPLES) for start in range(0, len(places), READ_SAMPLES)]
         coming: deque[Future[list[Read]]] = deque()
         for cut in cuts:
-            coming.append(self._thread.submit(self._read_now, cut))
+            coming.append(self._thread.submit(self._read_now, places[cut], uids[cut]))
             if len(coming) > 1:
                 yield from coming.popleft().result()
         for last in coming:
             yield from last.result()
 
-    def _read_now(self, places: Rows) -> list[Read]:
+    def _read_now(self, places: Rows, uids: Uids) -> list[Read]:
         shards = np.searchsorted(self._source.borders, places, side="right") - 1
         samples = []
         for place, shard in zip(places.tolist(), shards.tolist(), strict=True):
             reader, index = self._shard(shard)
             samples.append((reader, index[place - int(self._source.borders[shard])]))
+        wrong = np.flatnonzero(np.array([entry["uid"] for _, entry in samples], dtype=UID_DTYPE) != uids)
+        if len(wrong):
+            raise ArtifactError(
+                f"{samples[wrong[0]][0].path}: the sample {uid.to_hex(uids[wrong[:1]])[0]} is not where the index of "
+                "its shard should have it; the pool was sealed or resharded anew since, so run the command again"
+            )
         return [Read(*sample, *read) for sample, read in zip(samples, tars.read_samples(samples), strict=True)]
 
     def _shard(self, shard: int) -> tuple[tars.Reader, npt.NDArray[np.void]]:
@@ -161,11 +175,20 @@ class Batch:
 class Stream:
     """This process's part of batches first…last of a run, prepared by `workers` processes, or one thread if 0.
 
-    `make` builds the Preparer; it runs in each worker, so it must be picklable.
+    `make` builds the Preparer; it runs in each worker, so it must be picklable. `reached` is told the positions that
+    the run comes to.
     """
 
-    def __init__(self, order: Order, make: Callable[[], Preparer], *, world: World, workers: int) -> None:
-        self._order, self._make, self._world, self._workers = order, make, world, workers
+    def __init__(
+        self,
+        order: Order,
+        make: Callable[[], Preparer],
+        *,
+        world: World,
+        workers: int,
+        reached: Callable[[int], None] = lambda position: None,
+    ) -> None:
+        self._order, self._make, self._world, self._workers, self._reached = order, make, world, workers, reached
 
     def batches(self, first: int) -> Generator[Batch]:
         """Batches `first` to the last, in order."""
@@ -188,6 +211,7 @@ class Stream:
 
     def _submit(self, executor: Executor, k: int) -> list[Future[Piece]]:
         start, stop = self._order.span(k)
+        self._reached(start)
         rows = self._order.batch(k)
         low, high = share(start, stop, parts=self._world.size, index=self._world.rank)
         cuts = range(low, high, PIECE if self._workers else max(high - low, 1))
@@ -219,7 +243,7 @@ def _start(make: Callable[[], Preparer]) -> None:
 
 def _start_process(make: Callable[[], Preparer]) -> None:
     # The training process decides when to stop; a signal to the whole group must not end its loaders first.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (*STOP_SIGNALS, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)

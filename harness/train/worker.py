@@ -21,9 +21,8 @@ from harness.files import write_bytes
 from harness.pool.sealed import SealedPool
 from harness.records import StrictModel, canonical_json, read_json
 from harness.subset import Subset
-from harness.train.loop import STOP_SIGNALS
 from harness.train.run import train
-from harness.train.world import pick_device
+from harness.train.world import STOP_SIGNALS, pick_device
 
 if TYPE_CHECKING:
     from harness.reshard import ReshardedPool

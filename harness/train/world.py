@@ -1,6 +1,7 @@
 """The processes that train together: one, or several that torchrun started, each with its device."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from harness.errors import ConfigError, InfraError
 
 TIMEOUT = timedelta(minutes=15)
 """A rank that says nothing for so long is lost."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+"""What SLURM, or a person, sends ahead of the end of a job."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness import order as order_module
 from harness import uid
 from harness.errors import ArtifactError, ConfigError
-from harness.order import Order, batch_digest, chain, count, permutation, raw
+from harness.order import Order, batch_digest, chain, count, packed, permutation, raw, unpacked
 from harness.uid import Uids
 
 
@@ -113,6 +113,54 @@ def test_count_agrees_with_counting(held: list[int], asked: list[int]) -> None:
 def test_a_uid_that_stands_a_million_times_is_counted() -> None:
     table = uid.sort(random_uids(3))
     assert count(np.repeat(table, [5, 1_000_000, 1]), table).tolist() == [5, 1_000_000, 1]
+
+
+@given(st.lists(st.sampled_from([0, 0, 0, 1, 2, 5, 255, 256]), max_size=70))
+def test_packed_counts_give_their_rows_back(counts: list[int]) -> None:
+    held = packed(np.array(counts, dtype=np.int64))
+    assert unpacked(held, len(counts)).tolist() == [row for row, n in enumerate(counts) for _ in range(n)]
+    assert held.nbytes <= -(-len(counts) // 8) * max(counts, default=0).bit_length()
+
+
+def test_the_subset_is_looked_up_once_for_many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    find = uid.find
+    monkeypatch.setattr(uid, "find", lambda table, queries: (looked.append(len(queries)), find(table, queries))[1])
+    monkeypatch.setattr(order_module, "LOOKED_UP", 100)
+    sizes = [30] * 10 + [0, 250, 20]
+    order = make(sizes, seen=2 * sum(sizes))
+    assert looked == [90, 90, 90, 30, 250, 20, 0]  # whole shards, and last what is held out
+    np.testing.assert_array_equal(np.bincount(whole(order)), [2] * sum(sizes))
+    assert len(looked) == 7
+
+
+def test_shards_without_a_sample_are_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = make([50] * 40, [1] * 3 + [0] * 1900 + [1] * 97, seen=1000)
+    opened: set[int] = set()
+    rows = Order.shard_rows
+    monkeypatch.setattr(Order, "shard_rows", lambda self, shard: (opened.add(shard), rows(self, shard))[1])
+    whole(order)
+    assert opened == {0, 38, 39}
+
+
+@pytest.mark.parametrize("name", ["block_shuffle", "with_replacement"])
+def test_a_block_tells_the_shards_of_its_positions(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(order_module, "BLOCK_SAMPLES", 20)
+    monkeypatch.setattr(order_module, "BLOCK_BATCHES", 1)
+    sizes = [10, 0, 12, 8, 9, 11, 10]
+    order = make(sizes, seen=2 * sum(sizes) + 7, order=name)
+    rows, position, blocks = whole(order), 0, 0
+    while position < order.samples_seen:
+        shards, end = order.block(position)
+        assert order.block(min(end, order.samples_seen) - 1)[1] == end
+        if name == "block_shuffle":
+            of_rows = np.searchsorted(order._borders, rows[position:end], side="right") - 1
+            assert set(of_rows.tolist()) <= set(shards.tolist())
+            assert end > order.samples_seen or len(np.unique(of_rows)) == len(shards)
+        else:
+            assert not len(shards)
+        position, blocks = end, blocks + 1
+    assert blocks == (7 if name == "block_shuffle" else 1)
 
 
 def test_blocks_hold_whole_shards_and_bound_what_is_held(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from harness import ranges
 from harness.errors import ArtifactError, InfraError
-from harness.ranges import Copier, Reader, fetch, split_ranges
+from harness.ranges import Copier, Reader, fetch, merged, split_ranges
 
 CONTENT = np.random.default_rng(0).bytes(20_000)
 
@@ -64,6 +64,13 @@ def test_split_ranges() -> None:
     assert split_ranges(np.array([[0, 10], [20, 45], [50, 60]]), 10).tolist() == [
         [0, 10], [20, 30], [30, 40], [40, 45], [50, 60],
     ]  # fmt: skip
+
+
+def test_neighbouring_ranges_become_one() -> None:
+    ranges = np.array([[0, 10], [2, 4], [10, 12], [15, 20], [21, 22], [40, 50]])
+    assert merged(ranges, 0).tolist() == [[0, 12], [15, 20], [21, 22], [40, 50]]
+    assert merged(ranges, 3).tolist() == [[0, 22], [40, 50]]
+    assert merged(ranges, 100).tolist() == [[0, 50]]
 
 
 class _Moody(BaseHTTPRequestHandler):

@@ -84,6 +84,16 @@ def test_copies_have_keys_of_their_own(sealed: SealedPool, tmp_path: Path) -> No
     assert sorted(ledger["written"].tolist()) == [1, 2, 3]
 
 
+def test_it_says_what_it_was_made_from(sealed: SealedPool, tmp_path: Path) -> None:
+    there = subset_of({(0, 1): 2, (2, 2): 1})
+    asked = Subset.of(np.concatenate([there.uids, uid.from_hex(["f" * 32])]))
+    done = reshard.reshard(sealed, asked, out=tmp_path / "out", executor=ONE, intersect=True)
+    for subset in (asked, there):
+        done.require_made_from(sealed, subset)
+    with pytest.raises(ConfigError, match=r"/out: holds the tars of another subset than"):
+        done.require_made_from(sealed, subset_of({(0, 1): 1, (2, 2): 1}))
+
+
 def test_webdataset_reads_it(sealed: SealedPool, tmp_path: Path) -> None:
     done = reshard.reshard(sealed, subset_of({(0, 1): 2, (2, 2): 1}), out=tmp_path / "out", executor=ONE)
     with open(done.shards[0], "rb") as file:

@@ -65,14 +65,20 @@ def test_sorting_is_stable(pairs: list[tuple[int, int]]) -> None:
 
 
 @settings(max_examples=60)
-@given(PAIRS, PAIRS)
-def test_find_gives_the_first_equal_row(table: list[tuple[int, int]], queries: list[tuple[int, int]]) -> None:
+@given(PAIRS, PAIRS, st.sampled_from([0, uid.SPARSE]))
+def test_find_gives_the_first_equal_row(
+    table: list[tuple[int, int]], queries: list[tuple[int, int]], sparse: int
+) -> None:
     ordered = sorted(table)
     wanted = [ordered.index(query) if query in ordered else -1 for query in queries + table]
-    assert uid.find(array(ordered), array(queries + table)).tolist() == wanted
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uid, "SPARSE", sparse)
+        assert uid.find(array(ordered), array(queries + table)).tolist() == wanted
 
 
-def test_find_works_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sparse", [0, uid.SPARSE])
+def test_find_works_across_blocks(monkeypatch: pytest.MonkeyPatch, sparse: int) -> None:
+    monkeypatch.setattr(uid, "SPARSE", sparse)
     monkeypatch.setattr(uid, "BLOCK", 4)
     pairs = [(high, low) for high in (1, 2, 2, 5, 9, 9) for low in range(5)]
     ordered = sorted(pairs)

@@ -1,5 +1,6 @@
 """The training stage as a whole: records, resuming, errors, audit."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -86,6 +87,18 @@ def test_masked_and_resharded_training_are_the_same(
     copied = train(make_config(), sealed=sealed, subset=subset, resharded=resharded, out=tmp_path / "b")
     assert masked.digest == copied.digest
     assert (tmp_path / "a/checkpoint.safetensors").read_bytes() == (tmp_path / "b/checkpoint.safetensors").read_bytes()
+
+
+def test_tars_of_another_subset_or_pool_are_refused(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path
+) -> None:
+    shards = reshard(sealed, Subset.of(np.asarray(sealed.uids)), out=tmp_path / "shards", executor=executor.local(1))
+    with pytest.raises(ConfigError, match=r"/shards: holds the tars of another subset than"):
+        train(make_config(), sealed=sealed, subset=subset, resharded=shards, out=tmp_path / "out")
+    other = dataclasses.replace(sealed, digest="0" * 64)
+    with pytest.raises(ConfigError, match=r"/shards: holds the tars of another pool and subset than"):
+        train(make_config(), sealed=other, subset=subset, resharded=shards, out=tmp_path / "out")
+    assert not (tmp_path / "out" / "train.json").exists()
 
 
 class SuddenEndError(Exception):

@@ -1,7 +1,11 @@
 """What is fed depends on the order alone, and what cannot be read is named."""
 
 import functools
+import multiprocessing
+import os
 import shutil
+import signal
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +25,7 @@ from harness.subset import Subset
 from harness.train import stream
 from harness.train.run import _preparer
 from harness.train.stream import Batch, Preparer, Stream
-from harness.train.world import World
+from harness.train.world import STOP_SIGNALS, World
 
 
 def world(rank: int = 0, size: int = 1) -> World:
@@ -79,6 +83,38 @@ def test_resharded_tars_read_the_same(sealed: SealedPool, subset: Subset, tmp_pa
     assert_same(feed(sealed, subset, shards=str(tmp_path / "shards")), feed(sealed, subset))
 
 
+def test_tars_of_other_samples_are_refused(sealed: SealedPool, subset: Subset, tmp_path: Path) -> None:
+    for name, rows in (("fewer", np.arange(0, 40)), ("others", np.arange(2, len(sealed), 3))):
+        other = Subset.of(np.asarray(sealed.uids[rows]))
+        reshard(sealed, other, out=tmp_path / name, executor=executor.local(1))
+        with pytest.raises(ArtifactError, match=rf"{name}/\d+\.tar: the sample [0-9a-f]{{32}} is not where"):
+            feed(sealed, subset, shards=str(tmp_path / name))
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyError, struct.error])
+def test_whatever_a_broken_picture_raises_names_the_sample(
+    sealed: SealedPool, subset: Subset, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def decode(content: bytes) -> None:
+        raise error("broken")
+
+    monkeypatch.setattr(stream.augment, "decode", decode)
+    with pytest.raises(ArtifactError, match=r"tar: sample \d+ cannot be read"):
+        feed(sealed, subset)
+
+
+@pytest.mark.slow
+def test_loaders_outlive_the_signals_that_stop_training(sealed: SealedPool, subset: Subset) -> None:
+    order = Order(sealed.uids, sealed.borders, subset.uids, seed=1, batch_size=16, samples_seen=72)
+    make = functools.partial(_preparer, sealed.path, sealed.seal_dir, None, "clip-tiny", 1)
+    batches = Stream(order, make, world=world(), workers=1).batches(0)
+    first = next(batches)
+    for loader in multiprocessing.active_children():
+        for number in (*STOP_SIGNALS, signal.SIGINT):
+            os.kill(loader.pid or 0, number)
+    assert_same([first, *batches], feed(sealed, subset))
+
+
 def test_slices_are_the_batch_in_order(sealed: SealedPool, subset: Subset) -> None:
     batch = feed(sealed, subset)[0]
     slices = batch.on(torch.device("cpu"), slices=3)
@@ -108,7 +144,7 @@ def test_few_files_stay_open(sealed: SealedPool, subset: Subset, monkeypatch: py
     opened: list[int] = []
     monkeypatch.setattr(stream, "FILES_OPEN", 2)
     monkeypatch.setattr(stream, "READ_SAMPLES", 8)
-    preparer = Preparer(sealed, rows_of=None, model_name="clip-tiny", seed=0)
+    preparer = Preparer(sealed, uids=sealed.uids, rows_of=None, model_name="clip-tiny", seed=0)
     close = tars.Reader.close
     monkeypatch.setattr(tars.Reader, "close", lambda self: (opened.append(1), close(self))[1])
     preparer(0, np.arange(len(sealed)))
@@ -116,8 +152,6 @@ def test_few_files_stay_open(sealed: SealedPool, subset: Subset, monkeypatch: py
 
 
 def _die() -> Preparer:
-    import os
-
     os._exit(3)
 
 
@@ -201,8 +235,10 @@ def test_a_slow_store_is_read_side_by_side_and_ahead(
 
     monkeypatch.setattr(stream.augment, "decode", decode)
     url = f"http://127.0.0.1:{store.server_port}"
-    far = Preparer(SealedPool.open(url, sealed.seal_dir), rows_of=None, model_name="clip-tiny", seed=1)
-    near = Preparer(SealedPool.open(sealed.path), rows_of=None, model_name="clip-tiny", seed=1)
+    far = Preparer(
+        SealedPool.open(url, sealed.seal_dir), uids=sealed.uids, rows_of=None, model_name="clip-tiny", seed=1
+    )
+    near = Preparer(SealedPool.open(sealed.path), uids=sealed.uids, rows_of=None, model_name="clip-tiny", seed=1)
     rows = np.arange(72)
     piece = far(0, rows)
     assert store.asked == 72
@@ -217,4 +253,4 @@ def test_a_tar_in_a_store_that_became_shorter_is_named(sealed: SealedPool, tmp_p
     path.write_bytes(path.read_bytes()[:5000])
     far = SealedPool.open(f"local://{tmp_path}/pool", sealed.seal_dir)
     with pytest.raises(ArtifactError, match=r"00000000\.tar: ends before byte"):
-        Preparer(far, rows_of=None, model_name="clip-tiny", seed=1)(0, np.arange(8))
+        Preparer(far, uids=sealed.uids, rows_of=None, model_name="clip-tiny", seed=1)(0, np.arange(8))
