@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from harness import images, uid
 from harness.errors import ArtifactError, from_os_error
-from harness.files import is_remote, join
+from harness.files import answering, is_remote, join
 from harness.pool import originals
 from harness.pool.sealed import digest_array, load_index, save_array
 from harness.ranges import AHEAD
@@ -133,8 +133,9 @@ def _entries(folder: str, above: tuple[str, ...] = ()) -> Iterator["os.DirEntry[
 
 
 def _remote_files(folder: str) -> dict[str, tuple[int, str]]:
-    system, root = fsspec.core.url_to_fs(folder)
-    details: dict[str, dict[str, Any]] = system.find(root, detail=True) if system.exists(root) else {}
+    with answering(folder):
+        system, root = fsspec.core.url_to_fs(folder)
+        details: dict[str, dict[str, Any]] = system.find(root, detail=True) if system.exists(root) else {}
     return {path[len(root) :].lstrip("/"): (int(facts["size"]), _stamp(facts)) for path, facts in details.items()}
 
 
