@@ -43,8 +43,12 @@ def counts(captions: Sequence[str], *, n: int, width: int) -> Counts:
 
 
 def probabilities(counted: Counts) -> Floats:
-    """(width,) share of each bucket, one n-gram added to each so that none is 0."""
-    shares: Floats = (counted + 1) / (counted.sum() + len(counted))
+    """(width,) share of each bucket, raised by 1e-8 so that none is 0.
+
+    That little, as in the authors' code (p-lambda/dsir): a count added to each bucket would make what a small target
+    never says likelier there than in a large pool.
+    """
+    shares: Floats = counted / max(counted.sum(), 1) + 1e-8
     return shares
 
 

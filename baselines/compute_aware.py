@@ -42,6 +42,8 @@ def select(
     known = known_law(fit, runs, utility, half_life, len(pool))
     values = _scores.column(pool, score)
     size = max(1, int(len(values) * bucket))
+    if runs is not None:
+        _require_size(runs, size)
     if only is None:
         sizes = np.full(min(len(known.utility), len(values) // size), size)
         # The law says nothing of what comes before its origin.
@@ -54,6 +56,16 @@ def select(
             raise ConfigError(f"method compute_aware, parameter only={only}: there are {len(values) // size} buckets")
     order = np.argsort(-values, kind="stable")
     return pool.take(np.sort(np.concatenate([order[i * size : (i + 1) * size] for i in chosen])))
+
+
+def _require_size(runs: str, size: int) -> None:
+    """ConfigError unless the runs were made on buckets of `size` pairs."""
+    for run in _given.read(Runs, runs).runs:
+        if run.pairs != size:
+            raise ConfigError(
+                f"{runs}: a run on {run.pairs} pairs, but buckets have {size} here (method.bucket of this pool); "
+                "a law fitted elsewhere is given as method.fit"
+            )
 
 
 def known_law(

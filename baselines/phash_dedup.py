@@ -4,6 +4,7 @@ Cost: `python -m harness.duplicates pool.path=DIR` once a pool, which decodes ev
 uids, and 16 bytes in memory for each duplicate.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -26,18 +27,24 @@ def select(
     pair that is not in the file is kept.
     """
     home = pool.sealed.seal_dir if pool.sealed else pool.path
-    repeats = repeats_in(file or join(home, "duplicates.parquet"), same)
+    repeats = repeats_in(file or join(home, "duplicates.parquet"), same, there=pool.contains)
     path = ctx.scratch / "repeats.npy"
     uid.save(path, repeats)
     return pool.filter(partial(_keep, str(path)), columns=["uid"], name="phash_dedup")
 
 
-def repeats_in(path: str, same: str) -> Uids:
-    """Sorted uids that another one stands for in a file of harness.duplicates. ArtifactError if it is none."""
+def repeats_in(path: str, same: str, *, there: Callable[[Uids], npt.NDArray[np.bool_]]) -> Uids:
+    """Sorted uids that another one stands for in a file of harness.duplicates. ArtifactError if it is none.
+
+    `there` (N,) tells which uids the pool shows: where the first of a group is held out, the next stands for it.
+    """
+    heirs: set[str] = set()
     try:
         with open_file(path) as file:
             parquet = pq.ParquetFile(file)
-            parts = [_repeats(batch, same) for batch in parquet.iter_batches(1 << 18, columns=["uid", same])]
+            parts = [
+                _repeats(batch, same, there, heirs) for batch in parquet.iter_batches(1 << 18, columns=["uid", same])
+            ]
     except ArtifactError as error:
         raise ArtifactError(
             f"{path}: cannot be read; write it with `python -m harness.duplicates pool.path=DIR`, or give method.file"
@@ -47,9 +54,16 @@ def repeats_in(path: str, same: str) -> Uids:
     return uid.sort(np.concatenate([uid.from_hex([]), *parts]))
 
 
-def _repeats(batch: pa.RecordBatch, same: str) -> Uids:
-    return uid.from_hex([name for name, first in zip(*(batch[c].to_pylist() for c in ("uid", same)), strict=True)
-                         if name != first])  # fmt: skip
+def _repeats(batch: pa.RecordBatch, same: str, there: Callable[[Uids], npt.NDArray[np.bool_]], heirs: set[str]) -> Uids:
+    """Those of a batch; `heirs` are the firsts in whose place another stands, of all batches so far."""
+    groups = zip(*(batch[column].to_pylist() for column in ("uid", same)), strict=True)
+    pairs = [(name, first) for name, first in groups if name != first]
+    uids, firsts = (uid.from_hex([pair[place] for pair in pairs]) for place in (0, 1))
+    repeated = there(firsts)
+    for row in np.flatnonzero(there(uids) & ~repeated).tolist():
+        repeated[row] = pairs[row][1] in heirs
+        heirs.add(pairs[row][1])
+    return uids[repeated]
 
 
 def _keep(path: str, table: pa.Table) -> npt.NDArray[np.bool_]:

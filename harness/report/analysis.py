@@ -338,7 +338,8 @@ def _look(request: Request, found: Findings, sets: Sets, rng: np.random.Generato
             clusters=request.clusters, seed=request.seed,
         )  # fmt: skip
     if request.pictures:
-        _choose_pictures(request, found, rows, kept, rows.find(samples["pool"]), rng)
+        of_pool, of_subset = (rows.find(samples[name]) for name in ("pool", found.sets[2]))
+        _choose_pictures(request, found, rows, kept, of_pool, of_subset, rng)
 
 
 def measured(images: npt.NDArray[Any], texts: npt.NDArray[Any]) -> Diversity:
@@ -356,14 +357,16 @@ def _order(q: float) -> str:
 
 def _choose_pictures(
     request: Request, found: Findings, rows: Rows, kept: npt.NDArray[np.bool_], of_pool: npt.NDArray[np.int64],
-    rng: np.random.Generator,
+    of_subset: npt.NDArray[np.int64], rng: np.random.Generator,
 ) -> None:  # fmt: skip
     def some(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return np.sort(rng.permutation(places)[: request.pictures])
 
-    chosen = {"kept": some(np.flatnonzero(kept)), "dropped": some(of_pool[~kept[of_pool]])}
+    chosen = {"kept": some(of_subset), "dropped": some(of_pool[~kept[of_pool]])}
     if found.score is not None and found.distinct < found.pool_size:
-        found.border = request.pool.threshold(found.score, keep=found.kept_share)
+        border = request.pool.threshold(found.score, keep=found.kept_share)
+        found.border = _finite(border)  # no number where fewer pairs have a score than are kept
+    if found.border is not None:
         away = np.abs(rows.scores[of_pool] - found.border)
         near = of_pool[np.argsort(away, kind="stable")[: request.pictures]]
         chosen["border"] = near[np.argsort(-rows.scores[near], kind="stable")]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from harness import centroids
 from harness.nearest import nearest
+from harness.report import diversity
 from harness.report.coverage import words
 
 Floats = npt.NDArray[Any]
@@ -38,10 +39,8 @@ def clustered(
 
     `kept` (n,) tells which pairs the subset holds. Spherical k-means; fewer clusters where the sample is small.
     """
-    rows = np.asarray(images, dtype=np.float32)
-    lengths = np.linalg.norm(rows, axis=1)
-    there = np.flatnonzero(lengths > 0)
-    rows = rows[there] / lengths[there, None]
+    there = np.flatnonzero(diversity.there(images))
+    rows = diversity.unit(images).astype(np.float32)
     number = min(clusters, len(rows) // ROWS_A_CLUSTER)
     if number < 2:
         return []

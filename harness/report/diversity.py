@@ -21,12 +21,12 @@ _FLOOR = 1e-12
 
 def unit(rows: Floats) -> Doubles:
     """`rows` (N, D) scaled to length 1, float64; zeros (no embedding) and what is not finite are left out."""
-    values = np.asarray(rows, dtype=np.float64)[_there(rows)]
+    values = np.asarray(rows, dtype=np.float64)[there(rows)]
     scaled: Doubles = values / np.linalg.norm(values, axis=1, keepdims=True)
     return scaled
 
 
-def _there(rows: Floats) -> npt.NDArray[np.bool_]:
+def there(rows: Floats) -> npt.NDArray[np.bool_]:
     """(N,) which of `rows` (N, D) are embeddings: finite and not zero."""
     found: npt.NDArray[np.bool_] = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
     return found
@@ -45,9 +45,11 @@ def spectrum(rows: Floats) -> Doubles:
 def vendi(eigenvalues: Doubles, q: float = 1.0) -> float:
     """Vendi score of order q > 0 from `spectrum`: an effective number of items, 1 (all alike) to N (all orthogonal).
 
-    It is the exponential of the Rényi entropy of order q of the eigenvalues; Shannon's for q = 1.
+    0 without any. It is the exponential of the Rényi entropy of order q of the eigenvalues; Shannon's for q = 1.
     """
     known = eigenvalues[eigenvalues > _FLOOR]
+    if not len(known):
+        return 0.0
     if q == 1:
         return float(np.exp(-np.sum(known * np.log(known))))
     if math.isinf(q):
@@ -62,8 +64,8 @@ def schur(images: Floats, texts: Floats) -> dict[str, float]:
     C_IT C_TT⁻¹ C_TI. Of each part with eigenvalues l the score is exp(-sum l log(l / sum l)); `explained` is the share
     of the trace in the second part. Meaningful for N several times D only: N <= D captions explain anything.
     """
-    there = _there(images) & _there(texts)
-    image, text = unit(images[there]), unit(texts[there])
+    both = there(images) & there(texts)
+    image, text = unit(images[both]), unit(texts[both])
     n = max(len(image), 1)
     cross = image.T @ text / n
     by_text = cross @ np.linalg.pinv(text.T @ text / n, rcond=1e-9, hermitian=True) @ cross.T

@@ -190,6 +190,8 @@ def test_planted_clusters() -> None:
         (pytest.approx(1 / 3), 1.0, ("dog",)),
     ]
     assert clustered(images[:20], captions[:20], kept[:20], clusters=3, seed=0) == []
+    images[-1, 3] = np.inf  # no embedding either
+    assert clustered(images, captions, kept, clusters=2, seed=0) == found
 
 
 # the report
@@ -311,6 +313,25 @@ def test_pool_without_scores_embeddings_or_seal(tmp_path: Path) -> None:
     assert set(by_key) == {"side", "aspect"}
     assert by_key["side"]["counts"]["pool"] == [19] + [0] * (len(bins.PIXELS) - 1) + [1]
     assert "Captions are left out" in " ".join(found["notes"])
+
+
+def test_a_subset_of_pairs_without_scores_and_embeddings(tmp_path: Path) -> None:
+    folder, names = tmp_path / "pool", [uid_of(number) for number in range(48)]
+    columns = columns_of(names, ["a dog"] * 48)
+    columns["clip_l14_similarity_score"] = [None if row < 40 else row / 48 for row in range(48)]
+    path = write_file(folder / "metadata" / "0.parquet", columns)
+    rows = np.random.default_rng(0).normal(size=(48, WIDTH)).astype(np.float16)
+    rows[:40] = 0
+    np.savez(path.with_suffix(".npz"), l14_img=rows, l14_txt=rows)
+    payload = analysed(folder, save(tmp_path / "s.npy", range(40)), sample=48, pictures=4)
+    assert payload["diversity"]["s"]["images"]["inf"] == 0 < payload["diversity"]["pool"]["images"]["inf"]
+    assert payload["border"] is None  # 40 pairs are kept, 8 have a score
+
+
+def test_pictures_of_the_subset_are_of_its_own_sample(pool: Path, tmp_path: Path) -> None:
+    mine = save(tmp_path / "mine.npy", [(shard, number) for shard in range(2) for number in range(24)])
+    payload = analysed(pool, mine, others={"again": Subset.load(mine)}, sample=4, pictures=40)
+    assert len(payload["grids"]["kept"]) == 4  # and not those that the pool or another subset was sampled by
 
 
 def test_counts_do_not_depend_on_the_files(tmp_path: Path) -> None:

@@ -272,6 +272,14 @@ def test_phash_dedup_keeps_the_first_of_each_group(tmp_path: Path) -> None:
     assert rows_of(pool, found) == [0, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
+def test_phash_dedup_keeps_one_of_a_group_whose_first_is_held_out(tmp_path: Path) -> None:
+    pool = plant(tmp_path, texts=[""] * 4)
+    names, gone = [uid_hex(row) for row in range(4)], uid_hex(99)
+    columns = {"uid": [gone, *names], "near": [gone, gone, gone, names[2], gone], "exact": [gone, *names]}
+    write_file(tmp_path / "duplicates.parquet", columns)
+    assert rows_of(pool, phash_dedup.select(pool, ctx=context(tmp_path / "s"))) == [0, 2]
+
+
 def test_phash_dedup_says_what_is_missing(tmp_path: Path) -> None:
     pool = plant(tmp_path, texts=[""] * 10)
     with pytest.raises(ArtifactError, match=r"duplicates\.parquet.*harness\.duplicates"):

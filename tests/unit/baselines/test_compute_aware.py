@@ -47,6 +47,13 @@ def test_compute_aware_follows_the_fit(ranked: Pool, tmp_path: Path) -> None:
     assert rows_of(ranked, found) == list(range(1000, 2000))
 
 
+def test_compute_aware_refuses_runs_on_other_buckets(ranked: Pool, tmp_path: Path) -> None:
+    runs = [{"bucket": 0, "pairs": 2000, "samples": samples, "error": 0.5} for samples in (1000, 4000)]
+    (tmp_path / "runs.json").write_text(json.dumps({"runs": runs}))
+    with pytest.raises(ConfigError, match=r"runs\.json: a run on 2000 pairs, but buckets have 1000"):
+        compute_aware.select(ranked, ctx=context(tmp_path), runs=str(tmp_path / "runs.json"))
+
+
 def test_promise_by_hand() -> None:
     fit = Fit(utility=[0.2, 0.1], half_life=[1, 2], origin=1)
     sizes = np.array([100, 300])

@@ -245,8 +245,23 @@ def test_dsir_brings_the_captions_nearer_to_the_target(mixture: Pool, tmp_path: 
     # The KL to the target falls, far below that of the whole pool, and the planted fifth is found.
     assert _ngrams.divergence(wanted, after) < _ngrams.divergence(wanted, before) / 4
     assert np.mean(np.array(found) % 5 == 0) > 0.9
-    told = f"KL of the pool's n-grams to the target's: {_ngrams.divergence(wanted, before):.4f} nats"
+    of_pool, of_found = (_ngrams.divergence(wanted, part) for part in (before, after))
+    told = f"KL of n-grams to the target's: {of_pool:.4f} nats of the pool, {of_found:.4f} of what is kept"
     assert ctx.remarks == ["target: 2000 lines of a given file", told]
+
+
+def test_dsir_takes_nothing_that_the_target_never_says(tmp_path: Path) -> None:
+    # A small target, and a pool most of which is like neither it nor what has no words.
+    rng = np.random.default_rng(5)
+    usual = [" ".join(f"w{k}" for k in row) for row in rng.integers(0, 500, (900, 10))]
+    texts = [*usual, *["..."] * 50, *(f"IMG {k}" for k in range(50)), *["a red ball"] * 100]
+    pool = plant(tmp_path, texts=texts)
+    (tmp_path / "target.txt").write_text("a photo of a red ball\na blue ball\nthe w1 and w2\n")
+    target = str(tmp_path / "target.txt")
+    found = dsir.select(pool, ctx=context(tmp_path / "s"), texts=target, fraction=100 / 1100)
+    assert np.mean(np.array(rows_of(pool, found)) >= 1000) > 0.9
+    found = dsir.select(pool, ctx=context(tmp_path / "t"), texts=target, fraction=1050 / 1100)
+    assert not any(900 <= row < 950 for row in rows_of(pool, found))
 
 
 def test_dsir_draws_by_importance(tmp_path: Path) -> None:
