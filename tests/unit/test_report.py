@@ -324,7 +324,7 @@ def test_a_subset_of_pairs_without_scores_and_embeddings(tmp_path: Path) -> None
     rows[:40] = 0
     np.savez(path.with_suffix(".npz"), l14_img=rows, l14_txt=rows)
     payload = analysed(folder, save(tmp_path / "s.npy", range(40)), sample=48, pictures=4)
-    assert payload["diversity"]["s"]["images"]["inf"] == 0 < payload["diversity"]["pool"]["images"]["inf"]
+    assert payload["diversity"]["subset"]["images"]["inf"] == 0 < payload["diversity"]["pool"]["images"]["inf"]
     assert payload["border"] is None  # 40 pairs are kept, 8 have a score
 
 

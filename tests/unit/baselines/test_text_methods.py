@@ -73,9 +73,10 @@ def test_ngrams_are_those_of_each_caption(n: int) -> None:
 
 
 def test_divergence_by_hand() -> None:
-    # Smoothed shares 3/4, 1/4 against 1/2, 1/2.
-    found = _ngrams.divergence(np.array([2, 0]), np.array([4, 4]))
+    # Shares 3/4, 1/4 against 1/2, 1/2; and what only one of two says, against the 1e-8 that none falls below.
+    found = _ngrams.divergence(np.array([3, 1]), np.array([4, 4]))
     assert found == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    assert _ngrams.divergence(np.array([1, 1]), np.array([1, 0])) == pytest.approx(0.5 * math.log(0.5 * 0.5e8))
     assert _ngrams.divergence(np.array([5, 2]), np.array([5, 2])) == 0
 
 
@@ -274,7 +275,12 @@ def test_dsir_draws_by_importance(tmp_path: Path) -> None:
 
 
 def test_dsir_takes_the_texts_that_the_pool_offers_or_class_names(tmp_path: Path) -> None:
-    pool = plant(tmp_path, texts=["a photo of a dog", "click here", "free shipping"] * 20)
+    names = "goldfish ostrich robin jay magpie kite vulture newt axolotl iguana chameleon toucan goose koala jellyfish"
+    spam = [["click here", "free shipping"]] * 15
+    pool = plant(
+        tmp_path,
+        texts=[text for name, two in zip(names.split(), spam, strict=True) for text in (f"a photo of a {name}", *two)],
+    )
     ctx = context(tmp_path / "s")
     found = dsir.select(pool, ctx=ctx, fraction=1 / 3)
     assert ctx.remarks[0].endswith("prompts of clip_benchmark's English class names and templates")
