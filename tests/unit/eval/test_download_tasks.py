@@ -1,4 +1,4 @@
-"""The download against a hub on this machine: whole, resumed, killed, missing, busy, slow, broken and lying transfers."""
+"""The download against a hub on this machine: whole, killed, missing, busy, slow, broken and lying transfers."""
 
 import csv
 import hashlib
