@@ -167,7 +167,7 @@ def changed(task: Task, folder: Path, known: Mapping[str, Json]) -> str | None:
 
     def differs(name: str) -> bool:
         path, entry = folder / name, expected[name]
-        return path.stat().st_size != entry["size"] or digests.hashed(path) != entry["sha256"]
+        return bool(path.stat().st_size != entry["size"] or digests.hashed(path) != entry["sha256"])
 
     both = sorted(expected.keys() & set(found))
     with ThreadPoolExecutor(AT_ONCE) as pool:

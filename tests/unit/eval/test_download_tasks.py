@@ -123,6 +123,7 @@ def test_tasks_arrive_whole_and_a_second_run_only_verifies(hub, tmp_path, tasks_
     assert (out / task.folder / "test/0.tar").read_bytes() == wanted["test/0.tar"]
 
 
+@pytest.mark.slow
 def test_broken_lying_and_slow_transfers_end_well(hub, tmp_path, tasks_dir):
     task, source = put(hub, tmp_path, "cifar10")
     hub.break_once = {"test/0.tar", "classnames.txt"}

@@ -33,6 +33,7 @@ class Shelf:
         path = folder / entry.rfilename
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(self.revisions[int(revision)][entry.rfilename])
+        assert download_tasks._is_whole(path, entry)
         return path
 
 
