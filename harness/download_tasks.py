@@ -201,8 +201,9 @@ def fetch_task(hub: Hub, task: Task, out: Path, revision: str | None) -> dict[st
         hubsets.convert(task, table, pictures, folder)
         shutil.rmtree(raw)
     else:
-        for name in set(_names(task, folder)) - set(names):
-            (folder / name).unlink()  # of another revision
+        for name in sorted(set(_names(task, folder)) - set(names)):
+            (folder / name).unlink()
+            say(f"{folder / name}: removed, revision {found[:10]} has no such file")
         shutil.rmtree(folder / ".cache", ignore_errors=True)
     check(task, out)
     return {"source": source, "revision": found, "files": _contents(task, folder)}

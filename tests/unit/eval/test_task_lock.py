@@ -9,7 +9,7 @@ from task_folders import small_suite, write_task
 
 from harness import download_tasks
 from harness.errors import ArtifactError, ConfigError
-from harness.eval import digests
+from harness.eval import digests, hubsets
 from harness.records import read_record, write_record
 
 
@@ -107,6 +107,28 @@ def test_room_is_asked_for_what_is_still_to_be_fetched(shelf, cifar, tmp_path, m
     assert "GB needed" in download_tasks.download(out, [cifar])["cifar10"]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
     assert download_tasks.download(out, [cifar]) == {}
+
+
+def test_a_converted_set_needs_room_for_what_it_comes_from_and_for_its_tars(shelf, tmp_path, monkeypatch):
+    key = "retrieval/flickr_1k_test_image_text_retrieval"
+    task = small_suite([key], samples=12).tasks[key].model_copy(update={"source": "somebody/flickr"})
+    out, tar = tmp_path / "out", tmp_path / "out" / task.folder / "test/0.tar"
+
+    def convert(task, table, pictures, folder):
+        shutil.rmtree(folder, ignore_errors=True)
+        write_task(out, task)
+
+    def tried(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+        return download_tasks.download(out, [task])
+
+    monkeypatch.setattr(hubsets, "convert", convert)
+    shelf.revisions = [{"a.csv": bytes(10), "a.zip": bytes(90)}]
+    assert "GB needed" in tried(199)[key]
+    assert tried(200) == {}
+    tar.write_bytes(tar.read_bytes()[:-1] + b"x")
+    assert "GB needed" in tried(99)[key]
+    assert tried(100) == {}
 
 
 def test_data_that_changed_after_the_download_are_found_by_their_bytes(shelf, cifar, tmp_path, monkeypatch):
