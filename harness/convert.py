@@ -3,22 +3,25 @@
     python -m harness.convert run_dir=runs/small-clip_score-seed0 out=eval_results.jsonl
     python -m harness.convert results=eval_results.jsonl                 # prints scores and aggregates
 
-One line a task: {"key", "dataset", "metrics": {…, "main_metric"}}. Read as if a stranger had written it.
+One line a task: {"key", "dataset", "metrics": {…, "main_metric"}}. Read as if a stranger had written it. As there, the
+file of an incomplete evaluation is a shorter one, which its reader averages all the same: so what is missing is said.
 """
 
 import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import Field
 
-from harness import cli
+from harness import cli, holdout
 from harness.errors import ArtifactError, ConfigError
 from harness.eval import results, suite
 from harness.eval.suite import AGGREGATES, Suite
 from harness.files import open_file, write_bytes
-from harness.records import Json, StrictModel
+from harness.progress import say
+from harness.records import Json, Record, StrictModel
 from harness.rescore import folder_of
 
 MAX_BYTES = 16 << 20
@@ -33,11 +36,10 @@ class Settings(StrictModel):
     suite: str = Field(default="v1", description="the suite that a file to read is of")
 
 
-def to_reference(folder: Path) -> str:
-    """The lines of eval_results.jsonl for the evaluation in `folder`, in the suite's order."""
-    evaluation, records = results.read(folder)
+def to_reference(chosen: Suite, records: Mapping[str, Record]) -> str:
+    """The lines of eval_results.jsonl for the records of tasks by key, in the suite's order."""
     lines = []
-    for key, task in suite.load(evaluation.payload["suite"]).tasks.items():
+    for key, task in chosen.tasks.items():
         if key in records:
             payload = records[key].payload
             counts = {name: float(count) for name, count in payload["counts"].items()}
@@ -65,9 +67,9 @@ def from_reference(path: str | Path, chosen: Suite) -> dict[str, dict[str, Json]
             value = json.loads(line)
             key, metrics = value["key"], value["metrics"]
             known = {str(name): _number(given) for name, given in metrics.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ArtifactError(f"{where}: not a result of one task: {error!r}") from error
-        if key not in chosen.tasks:
+        if not isinstance(key, str) or key not in chosen.tasks:
             raise ArtifactError(f"{where}: unknown task {key!r}")
         if key in found:
             raise ArtifactError(f"{where}: task {key} stands twice")
@@ -92,11 +94,27 @@ def _check_main(where: str, key: str, metrics: dict[str, float | None], chosen: 
         raise ArtifactError(f"{where}: main_metric is {main}, which is not its {task.main_metric} in [0, 1]")
 
 
+def write(folder: Path, out: str | Path) -> None:
+    """Write eval_results.jsonl for the evaluation in `folder` to `out`, and say which tasks are not in it."""
+    evaluation, records = results.read(folder)
+    if evaluation.payload["suite"] == holdout.KEY:
+        raise ConfigError(f"{folder}: of held-out pairs, which DataComp has no results of; give an evaluation of tasks")
+    chosen = suite.load(evaluation.payload["suite"])
+    write_bytes(out, to_reference(chosen, records).encode())
+    missing = [key for key in chosen.tasks if key not in records]
+    if missing:
+        whole = len(chosen.tasks)
+        say(
+            f"{out}: holds {whole - len(missing)} of {whole} tasks, and DataComp's averages are of what is there; "
+            f"missing: {', '.join(missing)}"
+        )
+
+
 def command(argv: list[str]) -> None:
     """Write the file, or print what one says."""
     settings = cli.settings(argv, Settings)
     if settings.run_dir is not None and settings.out is not None and settings.results is None:
-        write_bytes(settings.out, to_reference(folder_of(settings.run_dir)).encode())
+        write(folder_of(settings.run_dir), settings.out)
         return
     if settings.results is None or settings.run_dir is not None or settings.out is not None:
         raise ConfigError("give run_dir=DIR and out=FILE to write, or results=FILE to read")

@@ -1,16 +1,18 @@
 """`python -m harness.download_tasks out=DIR [tasks=[key,…]]`: the data of the evaluation tasks from the hub.
 
 Each task becomes a folder as harness.eval.data describes it. `DIR/tasks.lock.json` then holds the revision of every
-data set and the size and sha256 of every file: the same command goes on where it was stopped, verifies what is there,
-and fetches the locked revisions again elsewhere. Nothing of a hub data set is ever run: the retrieval sets and
-WinoGAViL, which need a loading script there, are converted from their files (see harness.eval.hubsets).
+data set and the size and sha256 of every file: the same command goes on where it was stopped, reads what is there
+again, and fetches the locked revisions elsewhere; with `check=true` it reads only. Files that the evaluation does not
+read may lie in a task's folder. Nothing of a hub data set is ever run: the retrieval sets and WinoGAViL, which need a
+loading script there, are converted from their files (see harness.eval.hubsets).
 """
 
 import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 from pydantic import Field
 
 from harness import cli, files
-from harness.errors import ArtifactError, HarnessError, InfraError, from_os_error
+from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError, from_os_error
 from harness.eval import data, digests, hubsets, kinds, suite
 from harness.eval.suite import Task
 from harness.progress import Progress, say
@@ -28,6 +30,10 @@ from harness.records import Json, Record, StrictModel, read_record, write_record
 LOCK = "tasks.lock.json"
 AT_ONCE = 8
 TRIES = 3
+BUSY = (408, 429, 500, 502, 503, 504)
+"""Answers of a hub that has too much to do."""
+WAITS = (1, 5)
+"""Seconds before each further try then."""
 
 
 class Settings(StrictModel):
@@ -37,6 +43,11 @@ class Settings(StrictModel):
     tasks: list[str] | None = Field(default=None, description="only these keys")
     suite: str = Field(default="v1", description="the suite whose tasks are fetched")
     update: bool = Field(default=False, description="newest revisions instead of the locked ones")
+    check: bool = Field(default=False, description="fetch nothing; say which of the locked files have changed")
+
+
+class _BusyError(InfraError):
+    """The hub may answer a little later."""
 
 
 class Hub:
@@ -51,22 +62,36 @@ class Hub:
         self._api = huggingface_hub.HfApi(endpoint=self._endpoint)
 
     def _call(self, what: str, work: Callable[[], Any]) -> Any:
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+        for wait in WAITS:
+            try:
+                return self._try(what, work)
+            except _BusyError:
+                time.sleep(wait)
+        return self._try(what, work)
+
+    def _try(self, what: str, work: Callable[[], Any]) -> Any:
+        from huggingface_hub import errors
 
         try:
             return work()
-        except RepositoryNotFoundError as error:
+        except errors.RepositoryNotFoundError as error:
             raise ArtifactError(f"{what}: the hub has no such data set, or it needs a login") from error
-        except OfflineModeIsEnabled as error:
+        except errors.RevisionNotFoundError as error:
+            raise ArtifactError(f"{what}: the locked revision is gone; update=true takes the newest") from error
+        except errors.OfflineModeIsEnabled as error:
             raise InfraError(f"{what}: HF_HUB_OFFLINE is set; unset it to download") from error
-        except HfHubHTTPError as error:
-            status = error.response.status_code if error.response is not None else "no answer"
-            raise InfraError(f"{what}: the hub answered {status}; run the same command again") from error
         except Exception as error:
-            if isinstance(error, OSError) and error.errno:
-                raise from_os_error(error, what) from error
+            # What keeps the hub from saying where a file lies is the cause of an error about the cache.
+            reason = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
+            if isinstance(reason, errors.HfHubHTTPError) and reason.response is not None:
+                status = reason.response.status_code
+                raise (_BusyError if status in BUSY else InfraError)(
+                    f"{what}: the hub answered {status}; run the same command again"
+                ) from error
+            if isinstance(reason, OSError) and reason.errno:
+                raise from_os_error(reason, what) from error
             raise InfraError(
-                f"{what}: the transfer failed ({type(error).__name__}); run the same command again"
+                f"{what}: the transfer failed ({type(reason).__name__}); run the same command again"
             ) from error
 
     def describe(self, source: str, revision: str | None) -> tuple[str, dict[str, Any]]:
@@ -75,46 +100,80 @@ class Hub:
         return str(info.sha), {entry.rfilename: entry for entry in info.siblings or ()}
 
     def fetch(self, source: str, revision: str, entry: Any, folder: Path) -> Path:
-        """The file in `folder`, whole and verified against the size and digest that the hub states."""
-        name = entry.rfilename
-        target = folder / str(name)
+        """Fetch the file to `folder`, verified against the size and digest that the hub states."""
+        name = str(entry.rfilename)
+        target = folder / name
         for attempt in range(TRIES):
-            if not (target.is_file() and _is_whole(target, entry)):
-                self._call(f"{source}/{name}", lambda: self._hub.hf_hub_download(
-                    source, name, repo_type="dataset", revision=revision, local_dir=folder, endpoint=self._endpoint,
-                    force_download=attempt > 0 or target.exists(),  # noqa: B023 - called at once
-                ))  # fmt: skip
+            target.unlink(missing_ok=True)  # of another revision, or damaged
+            self._call(f"{source}/{name}", lambda: self._hub.hf_hub_download(
+                source, name, repo_type="dataset", revision=revision, local_dir=folder, endpoint=self._endpoint,
+                force_download=attempt > 0,  # noqa: B023 - called at once
+            ))  # fmt: skip
             if _is_whole(target, entry):
                 return target
-            target.unlink(missing_ok=True)
+        target.unlink()
         raise InfraError(
             f"{source}/{name}: arrived {TRIES} times with another digest than the hub states; run it again"
         )
 
 
 def _is_whole(path: Path, entry: Any) -> bool:
-    if entry.size is not None and path.stat().st_size != entry.size:
+    if not path.is_file() or (entry.size is not None and path.stat().st_size != entry.size):
         return False
     if entry.lfs is not None:
-        return digests.sha256(path) == str(entry.lfs.sha256)
+        return digests.hashed(path) == str(entry.lfs.sha256)
     if entry.blob_id is None:
         return True
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == str(entry.blob_id)
 
 
+def _is_read(task: Task, name: str) -> bool:
+    """Whether a file of the task's folder is one that the evaluation reads; others there are nobody's concern."""
+    folder, _, file = name.rpartition("/")
+    if not folder:
+        return file in (data.CLASSNAMES, data.TEMPLATES)
+    counts = file == "nshards.txt" or (file.endswith(".tar") and file.removesuffix(".tar").isdecimal())
+    return counts and folder in {part.folder for part in kinds.parts(task)}
+
+
 def _wanted(names: list[str], task: Task) -> list[str]:
     """The files of a webdataset folder that the evaluation reads."""
-    small = [data.CLASSNAMES, data.TEMPLATES, "test/nshards.txt"]
-    missing = sorted(set(small) - set(names))
+    missing = sorted({data.CLASSNAMES, data.TEMPLATES, "test/nshards.txt"} - set(names))
     if missing:
         raise ArtifactError(f"{task.source}: has no {missing[0]}; it is not the data set of task {task.key}")
-    return small + [name for name in names if name.startswith("test/") and name.endswith(".tar")]
+    return [name for name in names if _is_read(task, name)]
 
 
-def _contents(folder: Path) -> dict[str, Json]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(p.relative_to(folder)): {"size": p.stat().st_size, "sha256": digests.sha256(p)} for p in paths}
+def _names(task: Task, folder: Path) -> list[str]:
+    """The files in the task's folder that the evaluation reads."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return [name for name in names if _is_read(task, name)]
+
+
+def _contents(task: Task, folder: Path) -> dict[str, Json]:
+    paths = {name: folder / name for name in _names(task, folder)}
+    return {name: {"size": p.stat().st_size, "sha256": digests.sha256(p)} for name, p in paths.items()}
+
+
+def _locked_files(task: Task, known: Mapping[str, Json]) -> dict[str, Json]:
+    # Earlier locks list whatever lay in the folder.
+    return {name: entry for name, entry in known["files"].items() if _is_read(task, name)}
+
+
+def changed(task: Task, folder: Path, known: Mapping[str, Json]) -> str | None:
+    """A sentence on the files that are not what the lock says, byte for byte; None if all are."""
+    expected, found = _locked_files(task, known), _names(task, folder)
+
+    def differs(name: str) -> bool:
+        path, entry = folder / name, expected[name]
+        return bool(path.stat().st_size != entry["size"] or digests.hashed(path) != entry["sha256"])
+
+    both = sorted(expected.keys() & set(found))
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        wrong = [name for name, is_wrong in zip(both, pool.map(differs, both), strict=True) if is_wrong]
+    wrong += sorted(expected.keys() ^ set(found))
+    return f"{folder}: not as {LOCK} says: {wrong[0]}, {len(wrong)} files in all" if wrong else None
 
 
 def fetch_task(hub: Hub, task: Task, out: Path, revision: str | None) -> dict[str, Json]:
@@ -124,20 +183,30 @@ def fetch_task(hub: Hub, task: Task, out: Path, revision: str | None) -> dict[st
     folder = out / task.folder
     converted = task.kind in ("retrieval", "winogavil")
     names = hubsets.wanted(list(entries), source) if converted else _wanted(list(entries), task)
+    sizes = {name: entries[name].size or 0 for name in names}
     raw = out / ".hub" / task.folder if converted else folder
-    files.require_space(out, sum(entries[name].size or 0 for name in names) * (2 if converted else 1))
-    with (
-        Progress(task.slug, total=sum(entries[name].size or 0 for name in names), unit="bytes") as bar,
-        ThreadPoolExecutor(AT_ONCE) as pool,
-    ):
-        for name, path in zip(names, pool.map(lambda n: hub.fetch(source, found, entries[n], raw), names), strict=True):
-            bar.advance(path.stat().st_size, note=name)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        whole = pool.map(lambda name: _is_whole(raw / name, entries[name]), names)
+        absent = [name for name, is_whole in zip(names, whole, strict=True) if not is_whole]
+        to_fetch = sum(sizes[name] for name in absent)
+        # The converted tars are about as large as what they come from, and take the place of those that are there.
+        there = sum((folder / name).stat().st_size for name in _names(task, folder))
+        files.require_space(out, to_fetch + (max(0, sum(sizes.values()) - there) if converted else 0))
+        with Progress(task.slug, total=to_fetch, unit="bytes") as bar:
+            fetched = pool.map(lambda name: hub.fetch(source, found, entries[name], raw), absent)
+            for name, path in zip(absent, fetched, strict=True):
+                bar.advance(path.stat().st_size, note=name)
     if converted:
-        hubsets.convert(task, raw, folder)
+        table, pictures = (raw / name for name in names)
+        hubsets.convert(task, table, pictures, folder)
         shutil.rmtree(raw)
-    shutil.rmtree(folder / ".cache", ignore_errors=True)
+    else:
+        for name in sorted(set(_names(task, folder)) - set(names)):
+            (folder / name).unlink()
+            say(f"{folder / name}: removed, revision {found[:10]} has no such file")
+        shutil.rmtree(folder / ".cache", ignore_errors=True)
     check(task, out)
-    return {"source": source, "revision": found, "files": _contents(folder)}
+    return {"source": source, "revision": found, "files": _contents(task, folder)}
 
 
 def check(task: Task, out: Path) -> None:
@@ -152,27 +221,41 @@ def _locked(out: Path) -> dict[str, Json]:
     return dict(read_record(out / LOCK, "task-data").payload["tasks"]) if (out / LOCK).exists() else {}
 
 
+def verify(out: Path, tasks: list[Task]) -> dict[str, str]:
+    """Read the data of `tasks` in `out`; what is wrong with those that are not as the lock file says, by key."""
+    locked = _locked(out)
+    failed: dict[str, str] = {}
+    for task in tasks:
+        known = locked.get(task.key)
+        wrong = f"not in {out / LOCK}" if known is None else changed(task, out / task.folder, known)
+        if wrong is not None:
+            failed[task.key] = wrong
+        say(f"{task.key:52} {wrong or 'verified'}")
+    return failed
+
+
 def download(out: Path, tasks: list[Task], *, update: bool = False) -> dict[str, str]:
     """Fetch `tasks` to `out`; why each task that failed did so, by key."""
     hub: Hub | None = None
     failed: dict[str, str] = {}
     locked = _locked(out)
     for task in tasks:
-        known = locked.get(task.key)
+        folder, known = out / task.folder, None if update else locked.get(task.key)
         try:
             if task.source is None:
                 raise ArtifactError(f"task {task.key} is a stand-in; `python -m harness.make_tasks` makes it")
-            if known is not None and not update and _contents(out / task.folder) == known["files"]:
-                say(f"{task.key:52} verified, revision {known['revision'][:10]}")
-                continue
+            if known is not None:
+                wrong = changed(task, folder, known)
+                say(f"{task.key:52} {wrong or 'verified, revision ' + known['revision'][:10]}")
+                if wrong is None:
+                    continue
             hub = hub or Hub()
-            fetched = fetch_task(hub, task, out, known["revision"] if known is not None and not update else None)
+            fetched = fetch_task(hub, task, out, None if known is None else known["revision"])
+            if known is not None and fetched["files"] != _locked_files(task, known):
+                raise ArtifactError(f"{folder}: other files than {LOCK} says for the same revision")
         except (HarnessError, OSError) as error:
             failed[task.key] = str(error)
             say(f"{task.key:52} failed: {error}")
-            continue
-        if known is not None and not update and fetched["files"] != known["files"]:
-            failed[task.key] = f"{out / task.folder}: other files than {LOCK} says for the same revision"
             continue
         locked[task.key] = fetched
         write_record(out / LOCK, Record(kind="task-data", payload={"tasks": locked}, provenance=provenance()))
@@ -181,14 +264,25 @@ def download(out: Path, tasks: list[Task], *, update: bool = False) -> dict[str,
 
 
 def command(argv: list[str]) -> None:
-    """Fetch, then say what failed."""
+    """Fetch or check, then say what failed."""
     settings = cli.settings(argv, Settings)
-    tasks = suite.load(settings.suite).select(settings.tasks)
-    with files.lock(settings.out):
-        failed = download(Path(settings.out), tasks, update=settings.update)
-    sys.stdout.write(f"{len(tasks) - len(failed)} of {len(tasks)} tasks are in {settings.out}\n")
+    out, chosen = Path(settings.out), suite.load(settings.suite)
+    if settings.check and settings.update:
+        raise ConfigError("setting update: check=true fetches nothing; leave one of the two out")
+    if settings.check:
+        tasks = chosen.select(_locked(out) if settings.tasks is None else settings.tasks)
+        if not tasks:
+            raise ArtifactError(f"{out}: holds no {LOCK} to check the data against; download them first")
+        failed = verify(out, tasks)
+    else:
+        tasks = chosen.select(settings.tasks)
+        with files.lock(out):
+            failed = download(out, tasks, update=settings.update)
+    sys.stdout.write(f"{len(tasks) - len(failed)} of {len(tasks)} tasks are in {out}\n")
+    reasons = "; ".join(f"{key}: {reason}" for key, reason in failed.items())
+    if failed and settings.check:
+        raise ArtifactError(f"{len(failed)} tasks differ, the command without check=true mends them: {reasons}")
     if failed:
-        reasons = "; ".join(f"{key}: {reason}" for key, reason in failed.items())
         raise InfraError(f"{len(failed)} tasks failed, the same command goes on with them: {reasons}")
 
 

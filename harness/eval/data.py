@@ -150,7 +150,7 @@ def shards(folder: Path, part: Part) -> list[Path]:
     for path in paths:
         if not path.is_file():
             raise ArtifactError(f"{path}: no such tar, but {count} says {text}")
-    extra = len(list(where.glob("*.tar"))) - len(paths)
+    extra = sum(path.stem.isdecimal() for path in where.glob("*.tar")) - len(paths)
     if extra:
         raise ArtifactError(f"{where}: {extra} more tars than {count} says; one of the two is wrong")
     return paths

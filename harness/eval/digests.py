@@ -1,7 +1,9 @@
-"""sha256 of task files, remembered as long as a file's size and time of change stay as they were.
+"""sha256 of task files and checkpoints, remembered as long as the file's state stays as it was.
 
-Hashing every tar of every task before each evaluation would cost more than reading them. Like git's index, the memory
-trusts size, nanosecond time and inode; it lies in the user's cache folder and may be deleted at any time.
+Hashing every tar of every task before each evaluation would cost more than reading them. As git's index does, the
+memory trusts device, inode, size and the times of the last change of content and of state (which no program can set
+back), and never a file that changed so shortly before it was hashed that the next change could have got the same
+time. It lies in the user's cache folder and may be deleted at any time.
 """
 
 import contextlib
@@ -9,11 +11,14 @@ import json
 import os
 from hashlib import sha256 as _sha256
 from pathlib import Path
+from time import time_ns
 
 from harness.errors import InfraError
-from harness.files import cache_dir, sha256_file, write_bytes
+from harness.files import answering, cache_dir, sha256_file, write_bytes
 
 MEMORY = "task-digests"
+SETTLED_NS = 2_000_000_000
+"""No file system's clock is coarser."""
 
 
 def _place(path: Path) -> Path:
@@ -22,20 +27,30 @@ def _place(path: Path) -> Path:
 
 
 def _state(path: Path) -> list[int]:
-    status = os.stat(path)
-    return [status.st_size, status.st_mtime_ns, status.st_ino]
+    with answering(path):
+        status = os.stat(path)
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def sha256(path: Path) -> str:
     """sha256 (hex) of the file, from memory if it has not changed."""
-    state, place = _state(path), _place(path)
+    state = _state(path)
     try:
-        known = json.loads(place.read_bytes())
+        known = json.loads(_place(path).read_bytes())
         if known["state"] == state:
             return str(known["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing remembered, or not readably so: the file is hashed
-    digest = sha256_file(path)
-    with contextlib.suppress(InfraError):  # a cache that cannot be written only costs time
-        write_bytes(place, json.dumps({"path": str(path), "state": state, "sha256": digest}).encode())
+    return hashed(path)
+
+
+def hashed(path: Path) -> str:
+    """sha256 (hex) of the file, read now whatever is remembered."""
+    started = time_ns()
+    state = _state(path)
+    with answering(path):
+        digest = sha256_file(path)
+    if max(state[-2:]) + SETTLED_NS < started:
+        with contextlib.suppress(InfraError):  # a cache that cannot be written only costs time
+            write_bytes(_place(path), json.dumps({"path": str(path), "state": state, "sha256": digest}).encode())
     return digest

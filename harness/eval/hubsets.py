@@ -23,6 +23,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from harness.errors import ArtifactError
+from harness.eval import kinds
 from harness.eval.data import IMAGE_EXTENSIONS
 from harness.eval.suite import Task
 from harness.files import write_bytes
@@ -42,10 +43,10 @@ def wanted(names: Sequence[str], source: str) -> list[str]:
     return [found[0] for found in chosen]
 
 
-def convert(task: Task, raw: Path, folder: Path) -> None:
-    """Write the task's folder from the downloaded table and zip in `raw`."""
-    (table,), (pictures,) = (sorted(raw.rglob(f"*{ending}")) for ending in (".csv", ".zip"))
-    shutil.rmtree(folder, ignore_errors=True)
+def convert(task: Task, table: Path, pictures: Path, folder: Path) -> None:
+    """Write the task's folder from the downloaded table and zip of pictures."""
+    for part in kinds.parts(task):
+        shutil.rmtree(folder / part.folder, ignore_errors=True)
     try:
         with zipfile.ZipFile(pictures) as archive:
             shown = _Pictures(archive)
@@ -62,7 +63,7 @@ def convert(task: Task, raw: Path, folder: Path) -> None:
                 _write(folder / "test", ([("json", _json(_numbered(one, keys)))] for one in instances))
                 _write(folder / "images", ([shown.member(name)] for name in keys))
     except (zipfile.BadZipFile, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ArtifactError(f"{raw}: not readable as a table and a zip of pictures: {error}") from error
+        raise ArtifactError(f"{table.parent}: not readable as a table and a zip of pictures: {error}") from error
 
 
 class _Pictures:

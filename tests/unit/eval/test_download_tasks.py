@@ -1,113 +1,25 @@
-"""The download against a hub on this machine: whole, resumed, missing, slow, broken and lying transfers."""
+"""The download against a hub on this machine: whole, killed, missing, busy, slow, broken and lying transfers."""
 
 import csv
 import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+from fake_hub import COMMIT, FakeHub
 from task_folders import picture, small_suite, write_task
 
 from harness.errors import ArtifactError
 from harness.eval import data, hubsets
 from harness.eval.source import TaskSource
-
-COMMIT = "c" * 40
-
-
-class FakeHub(ThreadingHTTPServer):
-    """Serves folders as data sets the way the hub does."""
-
-    daemon_threads = True
-
-    def __init__(self):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.sets: dict[str, dict[str, bytes]] = {}
-        self.break_once: set[str] = set()
-        self.lie_once: set[str] = set()
-        self.lie_always: set[str] = set()
-        self.slow = 0.0
-        self.asked: list[str] = []
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args):
-        pass
-
-    def answer(self, code, content=b"", headers=()):
-        self.send_response(code)
-        for name, value in (("Content-Length", str(len(content))), *headers):
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = self.path.partition("?")[0]
-        self.server.asked.append(f"{self.command} {path}")
-        if path.startswith("/api/datasets/"):
-            return self.describe("/".join(path.removeprefix("/api/datasets/").split("/")[:2]))
-        repo, _, rest = path.removeprefix("/datasets/").partition("/resolve/")
-        name = rest.partition("/")[2]
-        content = self.server.sets.get(repo, {}).get(name)
-        if content is None:
-            return self.answer(404, headers=[("X-Error-Code", "EntryNotFound")])
-        return self.serve(name, content)
-
-    def describe(self, repo):
-        if repo not in self.server.sets:
-            return self.answer(404, headers=[("X-Error-Code", "RepoNotFound")])
-        siblings = []
-        for name, content in self.server.sets[repo].items():
-            one = {"rfilename": name, "size": len(content)}
-            if name.endswith((".tar", ".zip")):
-                one["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
-            else:
-                one["blobId"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-            siblings.append(one)
-        body = json.dumps({"id": repo, "sha": COMMIT, "siblings": siblings, "private": False, "tags": []}).encode()
-        return self.answer(200, body, [("Content-Type", "application/json")])
-
-    def serve(self, name, content):
-        etag = hashlib.sha256(content).hexdigest()
-        headers = [("ETag", f'"{etag}"'), ("X-Repo-Commit", COMMIT), ("Accept-Ranges", "bytes")]
-        if name in self.server.lie_always or (self.command == "GET" and name in self.server.lie_once):
-            self.server.lie_once.discard(name)
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        code, start = 200, 0
-        if self.headers.get("Range", "").startswith("bytes=") and self.command == "GET":
-            start = int(self.headers["Range"].removeprefix("bytes=").split("-")[0])
-            code = 206
-            headers.append(("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"))
-        if self.command == "GET" and name in self.server.break_once:
-            self.server.break_once.discard(name)
-            self.send_response(code)
-            for key, value in (("Content-Length", str(len(content) - start)), *headers):
-                self.send_header(key, value)
-            self.end_headers()
-            self.wfile.write(content[start : start + len(content) // 2])
-            self.wfile.flush()
-            self.connection.close()
-            return None
-        time.sleep(self.server.slow)
-        return self.answer(code, content[start:], headers)
 
 
 @pytest.fixture
@@ -116,6 +28,7 @@ def hub():
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
+    server.over.set()
     server.shutdown()
     server.server_close()
     thread.join()
@@ -129,8 +42,6 @@ WINOGAVIL = "misc/winogavil"
 @pytest.fixture(scope="module")
 def tasks_dir(tmp_path_factory):
     """A folder of tasks whose suite `small` has few samples but the real sources."""
-    import shutil
-
     import yaml
 
     from harness.eval import suite
@@ -160,7 +71,7 @@ def put(hub, tmp_path, key):
     return task, source
 
 
-def run(hub, out, tasks_dir, *settings):
+def start(hub, out, tasks_dir, *settings, timeout=5):
     code = (
         "import sys, pathlib; from harness.eval import suite; from harness import cli, download_tasks as d; "
         f"suite.data_dir = lambda name: pathlib.Path({str(tasks_dir)!r}) / name; "
@@ -168,12 +79,23 @@ def run(hub, out, tasks_dir, *settings):
     )
     environment = {name: value for name, value in os.environ.items() if "PROXY" not in name.upper()}
     environment.pop("HF_HUB_OFFLINE", None)
-    environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "5",
+    environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_DOWNLOAD_TIMEOUT": str(timeout),
                     "HF_HOME": str(out.parent / "hf")}  # fmt: skip
-    return subprocess.run(
+    return subprocess.Popen(
         [sys.executable, "-c", code, f"out={out}", "suite=small", *settings],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def run(*args, **more):
+    with start(*args, **more) as process:
+        stdout, stderr = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+
+def fetched(hub):
+    """The files that the hub was asked for since `asked` was emptied."""
+    return {line.partition(f"/resolve/{COMMIT}/")[2] for line in hub.asked if "/resolve/" in line}
 
 
 def test_tasks_arrive_whole_and_a_second_run_only_verifies(hub, tmp_path, tasks_dir):
@@ -201,6 +123,7 @@ def test_tasks_arrive_whole_and_a_second_run_only_verifies(hub, tmp_path, tasks_
     assert (out / task.folder / "test/0.tar").read_bytes() == wanted["test/0.tar"]
 
 
+@pytest.mark.slow
 def test_broken_lying_and_slow_transfers_end_well(hub, tmp_path, tasks_dir):
     task, source = put(hub, tmp_path, "cifar10")
     hub.break_once = {"test/0.tar", "classnames.txt"}
@@ -232,6 +155,52 @@ def test_what_is_missing_or_lies_is_named_and_the_others_go_on(hub, tmp_path, ta
     done = run(hub, tmp_path / "out", tasks_dir, "tasks=[cifar10]")
     assert done.returncode == 7
     assert "test/1.tar" in done.stderr.replace("\n", "")
+
+
+@pytest.mark.slow
+def test_a_hub_that_is_busy_or_stalls_is_asked_again(hub, tmp_path, tasks_dir):
+    task, source = put(hub, tmp_path, "cifar10")
+    hub.busy = {source: [503], "test/0.tar": [503], "test/nshards.txt": [429]}
+    hub.stall_once = {"test/1.tar"}
+    done = run(hub, tmp_path / "out", tasks_dir, "tasks=[cifar10]", timeout=1)
+    assert done.returncode == 0, done.stderr
+    assert not any(hub.busy.values()) and hub.stalls.is_set()
+    for name in ("test/0.tar", "test/1.tar", "test/nshards.txt"):
+        assert (tmp_path / "out" / task.folder / name).read_bytes() == hub.sets[source][name]
+
+
+@pytest.mark.slow
+def test_a_file_that_is_gone_is_named_and_all_else_arrives(hub, tmp_path, tasks_dir):
+    put(hub, tmp_path, "fairness/geode")
+    hub.gone = {"test/1.tar"}
+    done = run(hub, tmp_path / "out", tasks_dir, "tasks=[fairness/geode]")
+    assert done.returncode == 7
+    assert "test/1.tar: the hub answered 404" in done.stderr
+    assert "0 of 1 tasks" in done.stdout
+    hub.gone.clear()
+    hub.asked.clear()
+    assert run(hub, tmp_path / "out", tasks_dir, "tasks=[fairness/geode]").returncode == 0
+    assert fetched(hub) == {"test/1.tar"}
+
+
+@pytest.mark.slow
+def test_a_killed_download_goes_on_where_it_was(hub, tmp_path, tasks_dir):
+    task, source = put(hub, tmp_path, "cifar10")
+    folder = tmp_path / "out" / task.folder
+    wanted = {name for name in hub.sets[source] if name[:5] not in ("READM", "train")}
+    hub.stall_once = {"test/1.tar"}
+    with start(hub, tmp_path / "out", tasks_dir, "tasks=[cifar10]", timeout=100) as process:
+        assert hub.stalls.wait(60)
+        until = time.monotonic() + 60
+        while not all((folder / name).exists() for name in wanted - {"test/1.tar"}):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.kill()
+    hub.asked.clear()
+    done = run(hub, tmp_path / "out", tasks_dir, "tasks=[cifar10]")
+    assert done.returncode == 0, done.stderr
+    assert fetched(hub) == {"test/1.tar"}
+    assert {name: (folder / name).read_bytes() for name in wanted} == {name: hub.sets[source][name] for name in wanted}
 
 
 def archive(names, prefix="pictures/"):
@@ -310,4 +279,4 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, row, said):
     (tmp_path / "a.zip").write_bytes(archive(["a.jpg", "one/twice.jpg", "two/twice.jpg"]))
     task = small_suite([PICTURES]).tasks[PICTURES]
     with pytest.raises(ArtifactError, match=said):
-        hubsets.convert(task, tmp_path, tmp_path / "out")
+        hubsets.convert(task, tmp_path / "a.csv", tmp_path / "a.zip", tmp_path / "out")

@@ -1,9 +1,12 @@
 """Task folders: what is read, and each way in which they can be wrong."""
 
+import hashlib
 import io
 import json
+import os
 import struct
 import tarfile
+import time
 import zlib
 
 import numpy as np
@@ -185,6 +188,12 @@ def garble(path):
     path.write_bytes(bytes(content))
 
 
+def test_other_files_in_the_folder_are_no_fault(tmp_path, task, folder):
+    for name in (".DS_Store", "README.md", "test/._0.tar", "test/notes.txt"):
+        (folder / name).write_text("of somebody else")
+    assert len(read(tmp_path, task)[0]) == 24
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_of_the_data_is_one_sentence_with_the_file(name, tmp_path, task, folder):
     change, said = FAULTS[name]
@@ -251,17 +260,47 @@ def test_objectives_split_at_the_first_colon():
         words.of_objective("toxic")
 
 
-def test_a_digest_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
+@pytest.fixture
+def remembering(tmp_path, monkeypatch):
+    """A memory of digests of its own, asked so late that all files are settled."""
     monkeypatch.setenv("DATACOMP_HARNESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "time_ns", lambda: time.time_ns() + 60 * 10**9)
+    return monkeypatch
+
+
+def test_a_digest_is_remembered_until_the_file_changes(tmp_path, remembering):
     path = tmp_path / "file"
     path.write_bytes(b"one")
     first = digests.sha256(path)
-    monkeypatch.setattr(digests, "sha256_file", lambda path: pytest.fail("hashed again"))
-    assert digests.sha256(path) == first
-    monkeypatch.undo()
-    monkeypatch.setenv("DATACOMP_HARNESS_CACHE", str(tmp_path / "cache"))
+    with remembering.context() as patch:
+        patch.setattr(digests, "sha256_file", lambda path: pytest.fail("hashed again"))
+        assert digests.sha256(path) == first
     path.write_bytes(b"two!")
-    assert digests.sha256(path) != first
+    assert digests.sha256(path) == hashlib.sha256(b"two!").hexdigest()
+
+
+def test_another_file_of_equal_size_and_time_in_its_place_is_hashed(tmp_path, remembering):
+    """As `cp -p` of another checkpoint onto the file leaves it: the same inode, size and time of content."""
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    before = path.stat()
+    digests.sha256(path)
+    path.write_bytes(b"two")
+    while (after := path.stat()).st_mtime_ns != before.st_mtime_ns or after.st_ctime_ns == before.st_ctime_ns:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # again until the clock has gone on
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+    assert digests.sha256(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_file_hashed_just_after_it_changed_is_not_remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("DATACOMP_HARNESS_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    state = digests._state(path)
+    monkeypatch.setattr(digests, "_state", lambda path: state)  # the clock is too coarse to tell the second change
+    digests.sha256(path)
+    path.write_bytes(b"two")
+    assert digests.sha256(path) == hashlib.sha256(b"two").hexdigest()
 
 
 def test_members_of_one_key_must_be_adjacent(tmp_path):

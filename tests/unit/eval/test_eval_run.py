@@ -23,7 +23,7 @@ from harness.eval.data import Words
 from harness.eval.encoder import Encoder, devices
 from harness.eval.source import Job
 from harness.eval.texts import Texts
-from harness.records import read_record
+from harness.records import Record, read_record, write_record
 
 KEYS = (
     "cifar10", "vtab/pcam", "retrieval/flickr_1k_test_image_text_retrieval", "misc/winogavil", "wilds/iwildcam",
@@ -386,6 +386,28 @@ def test_the_reference_s_file_goes_both_ways(made, tmp_path, known_suite, capsys
         convert.command([])
 
 
+def test_what_an_incomplete_evaluation_lacks_is_said(made, tmp_path, known_suite, capsys):
+    base, _ = made
+    shutil.copytree(base / "out", tmp_path / "out")
+    place = tmp_path / "out" / results.EVALUATION
+    record = read_record(place, "evaluation")
+    there = {key: digest for key, digest in record.payload["results"].items() if key not in ("cifar10", "vtab/pcam")}
+    write_record(place, record.model_copy(update={"payload": record.payload | {"results": there}}))
+    convert.command([f"run_dir={tmp_path / 'out'}", f"out={tmp_path / 'eval_results.jsonl'}"])
+    assert "holds 8 of 10 tasks" in (said := capsys.readouterr().err)
+    assert "missing: cifar10, vtab/pcam" in said
+    keys = [json.loads(line)["key"] for line in (tmp_path / "eval_results.jsonl").read_text().splitlines()]
+    assert keys == [key for key in KEYS if key in there]
+
+
+def test_held_out_pairs_are_no_results_of_the_reference(tmp_path):
+    payload = {"suite": holdout.KEY, "results": {}}
+    write_record(tmp_path / results.EVALUATION, Record(kind="evaluation", payload=payload))
+    with pytest.raises(ConfigError, match=r"held-out pairs.*give an evaluation of tasks"):
+        convert.command([f"run_dir={tmp_path}", f"out={tmp_path / 'eval_results.jsonl'}"])
+    assert not (tmp_path / "eval_results.jsonl").exists()
+
+
 @pytest.mark.parametrize("line", [
     "{", "[]", '{"key": "cifar10"}', '{"key": "cifar99", "metrics": {"main_metric": 0.5}}',
     '{"key": "cifar10", "metrics": {"main_metric": 1.5}}', '{"key": "cifar10", "metrics": {"main_metric": null}}',
@@ -393,6 +415,8 @@ def test_the_reference_s_file_goes_both_ways(made, tmp_path, known_suite, capsys
     '{"key": "cifar10", "metrics": {"main_metric": 0.5, "acc1": 0.4}}',
     '{"key": "cifar10", "metrics": {"main_metric": 0.5}}\n{"key": "cifar10", "metrics": {"main_metric": 0.5}}',
     '{"key": "fairness/utkface", "metrics": {"main_metric": 0.5}}', '{"key": "cifar10", "metrics": []}',
+    '{"key": [], "metrics": {}}', '{"key": {}, "metrics": {"main_metric": 0.5}}', '{"key": null, "metrics": {}}',
+    '{"key": "cifar10", "metrics": {"main_metric": 0.5, "acc1": 1' + "0" * 400 + "}}",
 ])  # fmt: skip
 def test_a_stranger_s_results_are_not_trusted(tmp_path, line):
     place = tmp_path / "eval_results.jsonl"
