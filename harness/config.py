@@ -210,9 +210,13 @@ def scale_names() -> list[str]:
     return sorted(path.stem for path in (data_dir("configs") / "scale").glob("*.yaml"))
 
 
+OTHER_WORDS = frozenset(("hf_tokenizer_name", "tokenizer_kwargs"))
+"""What the `text_cfg` of a model says if its tokenizer is not CLIP's own."""
+
+
 @cache
 def model_names() -> list[str]:
-    """Names of the models: those of configs/model/, and open_clip's own with a text tower that it brings itself.
+    """Names of the models: those of configs/model/, and open_clip's own with its own text tower and CLIP's tokenizer.
 
     open_clip would follow other names (`hf-hub:owner/repo`, `local-dir:path`, towers of the hub) to where they point.
     It is not imported: that takes torch.
@@ -220,7 +224,8 @@ def model_names() -> list[str]:
     package = importlib.util.find_spec("open_clip")
     folders = [Path(place) / "model_configs" for place in (package and package.submodule_search_locations) or ()]
     files = [path for folder in (*folders, data_dir("configs") / "model") for path in folder.glob("*.json")]
-    return sorted(path.stem for path in files if "context_length" in json.loads(path.read_text()).get("text_cfg", {}))
+    texts = {path.stem: json.loads(path.read_text()).get("text_cfg", {}) for path in files}
+    return sorted(name for name, text in texts.items() if "context_length" in text and not text.keys() & OTHER_WORDS)
 
 
 def load_scale(name: str) -> Scale:

@@ -9,7 +9,7 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from harness.config import model_names
+from harness.config import OTHER_WORDS, model_names
 from harness.errors import ArtifactError, ConfigError, InfraError, unknown_name
 from harness.files import atomic_path, data_dir
 
@@ -33,12 +33,35 @@ open_clip.add_model_config(data_dir("configs") / "model")
 
 
 def config(name: str) -> dict[str, Any]:
-    """The architecture of model `name`; ConfigError with the nearest names if there is none."""
+    """The architecture of model `name`; ConfigError with the nearest names if there is none.
+
+    A model that takes its texts or pictures in another way than the contest does is refused: it would score as noise.
+    """
     # Asked for another name, open_clip may follow it to an address or a folder.
     found = open_clip.get_model_config(name) if name in open_clip.list_models() else {"text_cfg": {}}
-    if "context_length" not in found["text_cfg"]:
+    text = found["text_cfg"]
+    if "context_length" not in text:
         raise ConfigError(unknown_name("model", name, model_names()))
+    if text.keys() & OTHER_WORDS:
+        named = text.get("hf_tokenizer_name") or text.get("tokenizer_kwargs")
+        raise ConfigError(f"model {name}: its tokenizer is not CLIP's own but {named}; choose another model")
+    # A file of weights does not say how its pictures are resized; the published weights of its model do.
+    _require_our_pictures(name, _published(name).values())
     return dict(found)
+
+
+def _published(name: str) -> dict[str, Mapping[str, Any]]:
+    """open_clip's weights of model `name`: how each tag takes its pictures."""
+    return {tag: open_clip.get_pretrained_cfg(name, tag) for tag in open_clip.list_pretrained_tags_by_model(name)}
+
+
+def _require_our_pictures(name: str, ways: Iterable[Mapping[str, Any]]) -> None:
+    """ConfigError if there are `ways` to take pictures and none resizes them as the contest does."""
+    resized = {(way.get("resize_mode", "shortest"), way.get("interpolation", "bicubic")) for way in ways}
+    if resized and ("shortest", "bicubic") not in resized:
+        raise ConfigError(
+            f"model {name}: its pictures are not resized as the contest does (shortest side, bicubic); choose another"
+        )
 
 
 def image_size(name: str) -> int:
@@ -81,12 +104,13 @@ def load(name: str, checkpoint: str | os.PathLike[str]) -> Any:
 
     `checkpoint` is a safetensors file, a state dict that torch loads with weights_only (`.pt`; open_clip_train's
     checkpoints too), or an open_clip tag of pretrained weights. Raises ArtifactError if it is missing, needs a
-    pickle, or does not fit the model.
+    pickle, or does not fit the model; ConfigError if a tag's pictures are not resized as the contest does.
     """
     path = Path(checkpoint)
     config(name)
-    tags = open_clip.list_pretrained_tags_by_model(name)
+    tags = _published(name)
     if not path.exists() and str(checkpoint) in tags:
+        _require_our_pictures(f"{name} {checkpoint}", [tags[str(checkpoint)]])
         return open_clip.create_model(name, pretrained=str(checkpoint), output_dict=True).eval()
     if not path.is_file():
         raise ArtifactError(f"{checkpoint}: no such checkpoint file, nor a tag of {name} ({', '.join(tags) or 'none'})")

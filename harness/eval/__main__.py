@@ -8,6 +8,7 @@ model, checkpoint and all that is not given are those of the finished run; a sui
 run's own is refused.
 """
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ from pydantic import Field
 from harness import cli, files, settled
 from harness import executor as executors
 from harness.config import EvalConfig
-from harness.errors import ConfigError, StageError
+from harness.errors import ArtifactError, ConfigError, StageError
 from harness.eval import report, suite
 from harness.records import StrictModel, read_record
 from harness.tiny import cache as tiny
@@ -67,7 +68,8 @@ def command(argv: list[str]) -> None:
                 executor=executors.ray_for_models(how.device) if settings.executor == "ray" else None,
             )
         except StageError:
-            sys.stdout.write(report.table(out, chosen))
+            with contextlib.suppress(ArtifactError):  # nothing was evaluated
+                sys.stdout.write(report.table(out, chosen))
             raise
     sys.stdout.write(report.table(out, chosen))
 

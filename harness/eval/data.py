@@ -12,7 +12,10 @@ ArtifactError for that task alone.
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+import string
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import tars
-from harness.errors import ArtifactError
+from harness.errors import ArtifactError, InfraError, from_os_error
 from harness.eval import digests
 from harness.eval.pictures import BrokenPictureError, square
 from harness.eval.suite import Task
@@ -30,6 +33,10 @@ CLASSNAMES = "classnames.txt"
 TEMPLATES = "zeroshot_classification_templates.txt"
 IMAGE_EXTENSIONS = ("webp", "png", "jpg", "jpeg")
 """In the order in which the reference looks for them."""
+MOST_DIGITS = 6
+"""Of the number of tars; a damaged file states one that is not worth counting to."""
+_FIELDS = ((None, None, None), ("c", "", None))
+"""Name, format and conversion of nothing and of `{c}`, as string.Formatter tells them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,10 +104,7 @@ class Words:
 
     def prompts(self) -> list[list[str]]:
         """The texts of each class: every template with the class name at `{c}`."""
-        try:
-            return [[template.format(c=name) for template in self.templates] for name in self.classnames]
-        except (IndexError, KeyError, ValueError) as error:
-            raise ArtifactError(f"{TEMPLATES}: a template does not take a class name at {{c}}: {error!r}") from error
+        return [[template.format(c=name) for template in self.templates] for name in self.classnames]
 
     def of_objective(self, objective: str) -> "Words":
         """Those of the lines `objective:text`, split at the first colon (the face tasks)."""
@@ -115,6 +119,19 @@ def _of(objective: str, lines: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What reading `path`, a task's file or folder, fails with, as an ArtifactError: that task alone fails."""
+    try:
+        yield
+    except InfraError as error:
+        raise ArtifactError(str(error)) from error
+    except OSError as error:
+        raise ArtifactError(str(from_os_error(error, error.filename or path))) from error
+    except MemoryError as error:
+        raise ArtifactError(f"{path}: reading it takes more memory than there is; download the task again") from error
+
+
 def read_lines(path: Path) -> tuple[str, ...]:
     """The lines of a text file, stripped; blank lines count."""
     try:
@@ -126,7 +143,7 @@ def read_lines(path: Path) -> tuple[str, ...]:
 
 
 def read_words(folder: Path, task: Task) -> Words:
-    """Class names and templates; ArtifactError if the class list is not as long as the task says."""
+    """Class names and templates; ArtifactError if the task has more or fewer classes, or what is no template."""
     words = Words(classnames=read_lines(folder / CLASSNAMES), templates=read_lines(folder / TEMPLATES))
     if task.classes is not None and len(words.classnames) != task.classes:
         raise ArtifactError(
@@ -134,7 +151,18 @@ def read_words(folder: Path, task: Task) -> Words:
         )
     if not words.templates:
         raise ArtifactError(f"{folder / TEMPLATES}: empty")
+    wrong = next((template for template in words.templates if not _takes_a_class(template)), None)
+    if wrong is not None:
+        raise ArtifactError(f"{folder / TEMPLATES}: {wrong!r} is no template; what stands in braces must be {{c}}")
     return words
+
+
+def _takes_a_class(template: str) -> bool:
+    """Whether `{c}` is all that is filled in."""
+    try:
+        return all(tuple(field) in _FIELDS for _, *field in string.Formatter().parse(template))
+    except ValueError:
+        return False
 
 
 def shards(folder: Path, part: Part) -> list[Path]:
@@ -144,7 +172,7 @@ def shards(folder: Path, part: Part) -> list[Path]:
     if not where.is_dir():
         raise ArtifactError(f"{where}: no such folder; `python -m harness.download_tasks` fetches the task")
     text = "".join(read_lines(count))
-    if not text.isdecimal() or int(text) < 1:
+    if not text.isdecimal() or len(text) > MOST_DIGITS or int(text) < 1:
         raise ArtifactError(f"{count}: {text!r} is not a number of tars")
     paths = [where / f"{index}.tar" for index in range(int(text))]
     for path in paths:
@@ -161,11 +189,12 @@ def index_shard(path: Path, part: Part) -> ShardIndex:
     entries: dict[str, dict[str, tuple[int, int]]] = {}
     last = ""
     try:
-        with tars.Reader(path) as reader:
+        with reading(path), tars.Reader(path) as reader:
             for member in tars.members(reader):
                 key, extension = tars.split_name(member.name)
                 if key.rpartition("/")[2].startswith("__") or not extension:
                     continue
+                key.encode()
                 if key in entries and key != last:
                     raise ArtifactError(f"{path}: key {key!r} stands twice")
                 found, last = entries.setdefault(key, {}), key
@@ -174,9 +203,12 @@ def index_shard(path: Path, part: Part) -> ShardIndex:
                 found[extension] = (member.content, member.size)
     except tars.BrokenTarError as error:
         raise ArtifactError(f"{path}: {error}; download it again") from error
+    except UnicodeEncodeError as error:
+        raise ArtifactError(f"{path}: key {error.object!r} is not UTF-8") from error
     places = [_needed(path, key, found, part) for key, found in entries.items()]
     samples = Samples(list(entries), np.array(places, dtype=np.int64).reshape(-1, len(part.needs), 2))
-    return ShardIndex(sha256=digests.sha256(path), samples=samples)
+    with reading(path):
+        return ShardIndex(sha256=digests.sha256(path), samples=samples)
 
 
 def _needed(path: Path, key: str, found: Mapping[str, tuple[int, int]], part: Part) -> list[tuple[int, int]]:
@@ -186,6 +218,8 @@ def _needed(path: Path, key: str, found: Mapping[str, tuple[int, int]], part: Pa
         place = next((found[name] for name in names if name in found), None)
         if place is None:
             raise ArtifactError(f"{path}: sample {key!r} has no {need} member")
+        if place[1] > tars.MAX_MEMBER:
+            raise ArtifactError(f"{path}: sample {key!r}: {need} member of more than {tars.MAX_MEMBER >> 20} MB")
         members.append(place)
     return members
 
@@ -196,7 +230,7 @@ def load_chunk(path: Path, part: Part, samples: Samples, size: int) -> Chunk:
     labels = np.empty(len(samples), dtype=np.int64) if "cls" in part.needs else None
     metadata: list[npt.NDArray[np.int64]] = []
     documents: list[dict[str, Any]] = []
-    with tars.Reader(path) as reader:
+    with reading(path), tars.Reader(path) as reader:
         for row, places in enumerate(samples.places.tolist()):
             content = {need: reader.exactly(*place) for need, place in zip(part.needs, places, strict=True)}
             try:
@@ -208,7 +242,7 @@ def load_chunk(path: Path, part: Part, samples: Samples, size: int) -> Chunk:
                     metadata.append(_vector(content["npy"]))
                 if "json" in content:
                     documents.append(_document(content["json"]))
-            except (BrokenPictureError, ValueError, RecursionError) as error:
+            except (BrokenPictureError, ValueError, OverflowError, RecursionError) as error:
                 raise ArtifactError(f"{path}: sample {samples.keys[row]!r}: {error}") from error
     if len({len(vector) for vector in metadata}) > 1:
         raise ArtifactError(f"{path}: npy members of different lengths")
@@ -219,11 +253,20 @@ def load_chunk(path: Path, part: Part, samples: Samples, size: int) -> Chunk:
 
 
 def _vector(content: bytes) -> npt.NDArray[np.int64]:
-    # Not np.load, which takes other formats for its own.
-    array = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise ValueError(f"npy member of shape {array.shape} and dtype {array.dtype}, expected a vector of integers")
-    return np.asarray(array, dtype=np.int64)
+    # Not np.load, which takes other formats for its own, nor read_array, which makes room for whatever is stated.
+    file = io.BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("npy member is not of version 1.0")
+    try:
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except (SyntaxError, TypeError, tokenize.TokenError) as error:
+        raise ValueError(f"npy member has a broken header: {error}") from error
+    if len(shape) != 1 or dtype.kind not in "iu":
+        raise ValueError(f"npy member of shape {shape} and dtype {dtype}, expected a vector of integers")
+    stated = file.read(max(shape[0], 0) * dtype.itemsize)
+    if len(stated) != shape[0] * dtype.itemsize:
+        raise ValueError(f"npy member of shape {shape} is cut short")
+    return np.frombuffer(stated, dtype=dtype).astype(np.int64)
 
 
 def _document(content: bytes) -> dict[str, Any]:

@@ -44,10 +44,6 @@ class Encoder:
         self.model: Any = models.load(name, checkpoint).to(self.device).eval()
         self.precision = precision
         preprocess = getattr(self.model.visual, "preprocess_cfg", {})
-        if preprocess.get("resize_mode", "shortest") != "shortest" or preprocess.get("interpolation") == "bilinear":
-            raise ConfigError(
-                f"model {name}: its pictures are not resized as the contest does (shortest side, bicubic)"
-            )
         self.mean = torch.tensor(preprocess.get("mean", models.MEAN), device=self.device).view(1, 3, 1, 1)
         self.std = torch.tensor(preprocess.get("std", models.STD), device=self.device).view(1, 3, 1, 1)
         # Causal attention and the embedding at the end token: what stands behind the end token changes nothing.

@@ -6,7 +6,7 @@ from typing import Any
 
 from harness import bootstrap
 from harness.errors import ArtifactError
-from harness.eval import digests, metrics, predictions
+from harness.eval import data, digests, metrics, predictions
 from harness.eval.source import TaskSource
 from harness.eval.suite import Suite, Task
 from harness.records import PROTOCOL, Json, Record, digest_of, read_record, write_record
@@ -75,24 +75,29 @@ class Results:
             keys, columns = predictions.read(predictions_place(self.folder, source.task))
         except ArtifactError:
             return None  # broken results are made again
-        source.digest = source.data_digest([digests.sha256(path) for _, path in source.shards])
+        with data.reading(source.folder):
+            source.digest = source.data_digest([digests.sha256(path) for _, path in source.shards])
         same = (
             record.protocol == PROTOCOL
             and record.inputs == self._inputs(source)
             and record.payload["model"] == self.model
             and record.payload["precision"] == self.precision
             and record.payload["predictions"] == predictions.digest(keys, columns)
+            and (record.payload["score"] is not None) == source.task.scored
         )
         return record if same else None
 
     def write(
         self, source: TaskSource, keys: list[str], columns: metrics.Columns, *, provenance: dict[str, Any]
     ) -> Record:
-        """Write the predictions of a task, then its record."""
+        """Write the predictions of a task, then its record; ArtifactError if its data hold nothing to score."""
         task, words = source.task, source.words
+        scored = score(task, columns)
+        if task.scored and scored["score"] is None:
+            raise ArtifactError(f"{source.folder}: no sample counts for {task.main_metric}, the task's score")
         predictions.write(predictions_place(self.folder, task), keys, columns)
         payload: dict[str, Json] = {
-            **score(task, columns),
+            **scored,
             "model": self.model,
             "precision": self.precision,
             "classes": task.classes,

@@ -58,7 +58,7 @@ def evaluate(
 
     Raises ConfigError for unknown tasks, ArtifactError for a checkpoint that cannot be read, StageError if its
     embeddings are not finite, or if tasks failed (after the others are done and evaluation.json says that it is
-    incomplete).
+    incomplete; where none could be done, what was there before stays).
     """
     started = time.monotonic()
     suite = load(suite) if isinstance(suite, str) else suite
@@ -89,12 +89,14 @@ def evaluate(
         with Board(suite.select(tasks), records, failed) as board:
             if any(source.task.key not in records for source in sources):
                 _Evaluation(results=results, embedder=embedder, board=board, batch_size=batch_size).run(sources)
+    place = results.folder / EVALUATION
+    reasons = "; ".join(f"{key}: {reason}" for key, reason in failed.items())
+    if failed and not records and place.exists():
+        # Data that are away say nothing against the results that are there.
+        raise StageError(f"none of {len(chosen)} tasks could be evaluated, {place} stays as it was: {reasons}")
     record = results.summary(suite, records, provenance=provenance(seconds=time.monotonic() - started, failed=failed))
     if failed:
-        reasons = "; ".join(f"{key}: {reason}" for key, reason in failed.items())
-        raise StageError(
-            f"{len(failed)} of {len(chosen)} tasks failed, {results.folder / EVALUATION} is incomplete: {reasons}"
-        )
+        raise StageError(f"{len(failed)} of {len(chosen)} tasks failed, {place} is incomplete: {reasons}")
     if record.payload["complete"]:
         for leftover in results.folder.glob(".classifiers-*.npy"):
             leftover.unlink()
@@ -158,7 +160,7 @@ class _Evaluation:
 
     def _classifiers(self, sources: Sequence[TaskSource]) -> dict[str, list[Floats]]:
         """The class embeddings of each task; kept in the folder until the evaluation is complete."""
-        words = {s.task.key: kinds.objectives(s.task, s.words) for s in sources}
+        words = {s.task.key: s.lists for s in sources}
         flat = [one for several in words.values() for one in several]
         if not flat:
             return {key: [] for key in words}

@@ -26,6 +26,8 @@ class TaskSource:
     shards: list[tuple[int, Path]]
     """Part and path of each tar, in order."""
     words: data.Words | None
+    lists: list[data.Words]
+    """The class lists that the task is answered with."""
     digest: str = ""
     """Of all files of the task's data."""
     samples: list[data.Samples] = field(default_factory=list)
@@ -36,15 +38,20 @@ class TaskSource:
         """The task's folder, checked as far as its small files and names of tars go."""
         folder = data_dir / task.folder
         parts = kinds.parts(task)
-        shards = [(number, path) for number, part in enumerate(parts) for path in data.shards(folder, part)]
-        words = data.read_words(folder, task) if task.kind not in ("retrieval", "winogavil") else None
-        return cls(task=task, folder=folder, parts=parts, shards=shards, words=words)
+        with data.reading(folder):
+            shards = [(number, path) for number, part in enumerate(parts) for path in data.shards(folder, part)]
+            words = data.read_words(folder, task) if task.kind not in ("retrieval", "winogavil") else None
+        try:
+            lists = kinds.objectives(task, words)
+        except ArtifactError as error:
+            raise ArtifactError(f"{folder}: {error}") from error
+        return cls(task=task, folder=folder, parts=parts, shards=shards, words=words, lists=lists)
 
     def data_digest(self, shards: Sequence[str]) -> str:
         """sha256 over the task's small files and tars, by name."""
-        small = {
-            str(path.relative_to(self.folder)): sha256_file(path) for path in data.text_files(self.folder, self.parts)
-        }
+        with data.reading(self.folder):
+            texts = data.text_files(self.folder, self.parts)
+            small = {str(path.relative_to(self.folder)): sha256_file(path) for path in texts}
         names = [str(path.relative_to(self.folder)) for _, path in self.shards]
         return digest_of(small | dict(zip(names, shards, strict=True)))
 
@@ -55,6 +62,8 @@ class TaskSource:
         for number, part in enumerate(self.parts):
             of_part = [index for (of, _), index in zip(self.shards, indices, strict=True) if of == number]
             keys = [key for index in of_part for key in index.samples.keys]
+            if not keys:
+                raise ArtifactError(f"{self.folder / part.folder}: its tars hold no sample; download it again")
             if len(set(keys)) < len(keys):
                 twice = next(key for key, count in Counter(keys).items() if count > 1)
                 raise ArtifactError(f"{self.folder / part.folder}: key {twice!r} stands in two tars")

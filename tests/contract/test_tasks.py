@@ -65,7 +65,7 @@ def test_a_task_can_be_read_answered_and_scored(name, key):
     assert all(
         part.rgb_first == (task.kind not in ("retrieval", "winogavil")) for part in parts if "image" in part.needs
     )
-    lines = tuple(f"{objective}:{i}" for objective in metrics.OBJECTIVES for i in range(3))
+    lines = tuple(f"{objective}:{i}" for objective in metrics.OBJECTIVES for i in range(metrics.NONHUMAN.stop + 1))
     words = Words(classnames=lines, templates=tuple(f"{objective}:{{c}}" for objective in metrics.OBJECTIVES))
     expected = {"retrieval": 0, "winogavil": 0}.get(task.kind, 4 if task.metrics == "fairness_faces" else 1)
     objectives = kinds.objectives(task, words if expected else None)

@@ -70,6 +70,37 @@ def test_no_name_of_a_model_leads_elsewhere(name: str, run_in: Path, monkeypatch
         model.create(name)
 
 
+def test_open_clip_gives_every_model_the_tokenizer_that_ours_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from open_clip import factory
+
+    monkeypatch.setattr(factory, "SimpleTokenizer", lambda **settings: settings)
+    for name in config.model_names():
+        text = open_clip.get_model_config(name)["text_cfg"]
+        assert factory.get_tokenizer(name) == {"context_length": text["context_length"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ViT-H-14-worldwide", "tokenizer is not CLIP's own but facebook/xlm-v-base"),
+        ("ViT-B-16-SigLIP2", "tokenizer is not CLIP's own"),
+        ("ViT-L-14-CLIPA", "tokenizer is not CLIP's own but bert-base-uncased"),
+        ("MobileCLIP-S1", "not resized"),
+        ("PE-Core-B-16", "not resized"),
+    ],
+)
+def test_models_with_other_texts_or_pictures_are_refused(name: str, said: str) -> None:
+    for asks in (model.config, model.tokenizer, model.create):
+        with pytest.raises(ConfigError, match=f"model {name}: .*{said}"):
+            asks(name)
+
+
+def test_weights_with_other_pictures_than_their_model_s_are_refused() -> None:
+    assert model.image_size("ViT-H-14") == 224
+    with pytest.raises(ConfigError, match=r"model ViT-H-14 dfn5b: .*not resized"):
+        model.load("ViT-H-14", "dfn5b")
+
+
 def test_models_are_those_that_open_clip_knows() -> None:
     assert {"clip-tiny", "ViT-B-32", "ViT-L-14"} <= set(config.model_names()) <= set(open_clip.list_models())
     assert model.config("ViT-B-32") == open_clip.get_model_config("ViT-B-32")

@@ -5,12 +5,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from harness.eval.data import Chunk, Part, Words
+from harness.errors import ArtifactError
+from harness.eval.data import CLASSNAMES, Chunk, Part, Words
 from harness.eval.kinds.classification import check_metadata
-from harness.eval.metrics import OBJECTIVES, Columns, best
+from harness.eval.metrics import NONHUMAN, OBJECTIVES, WHITE, Columns, best
 from harness.eval.suite import Task
 
 Floats = npt.NDArray[np.float32]
+
+FEWEST = {"race": WHITE + 1, "gender": 2, "age": 2, "toxic": NONHUMAN.stop + 1}
+"""Classes of each objective that the metrics tell apart; a shorter list has lost lines."""
 
 
 def parts(task: Task) -> tuple[Part, ...]:
@@ -19,8 +23,14 @@ def parts(task: Task) -> tuple[Part, ...]:
 
 
 def objectives(words: Words) -> list[Words]:
-    """The lines of each objective, split from `objective:text`."""
-    return [words.of_objective(name) for name in OBJECTIVES]
+    """The lines of each objective, split from `objective:text`; ArtifactError where there are too few."""
+    lists = [words.of_objective(name) for name in OBJECTIVES]
+    for name, one in zip(OBJECTIVES, lists, strict=True):
+        if len(one.classnames) < FEWEST[name]:
+            raise ArtifactError(
+                f"{CLASSNAMES}: {len(one.classnames)} lines of '{name}:', the metrics need {FEWEST[name]} or more"
+            )
+    return lists
 
 
 class Scorer:

@@ -1,5 +1,6 @@
 """Task folders: what is read, and each way in which they can be wrong."""
 
+import errno
 import hashlib
 import io
 import json
@@ -15,7 +16,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from task_folders import add, npy, picture, small_suite, write_part, write_task
+from task_folders import FACES, add, npy, picture, small_suite, write_part, write_task
 
 from harness import model as models
 from harness.errors import ArtifactError
@@ -76,10 +77,10 @@ def folder(tmp_path, task):
 
 
 def read(tmp_path, task):
-    """All chunks of the task's data, or the ArtifactError."""
+    """What the task's data give a model whose embeddings are all the same, or the ArtifactError."""
     source = TaskSource.open(task, tmp_path)
     source.take([data.index_shard(path, source.parts[part]) for part, path in source.shards])
-    scorer = kinds.scorer(task, [np.eye(task.classes, 4, dtype=np.float32)])
+    scorer = kinds.scorer(task, [np.eye(len(one.classnames), 4, dtype=np.float32) for one in source.lists])
     for job in source.jobs(16, 5):
         chunk = load_job(job)
         if isinstance(chunk, ArtifactError):
@@ -142,11 +143,27 @@ def pickled():
     return buffer.getvalue()
 
 
+def header(old, new):
+    """The npy member of three numbers with another header."""
+    whole = npy(np.array([1, 2, 3]))
+    assert old.ljust(len(new)) in whole
+    return whole.replace(old.ljust(len(new)), new)
+
+
+def latin(name, content):
+    return [(name.replace("00004", "\udce9"), content)]
+
+
+def templates(text):
+    return lambda folder: (folder / TEMPLATES).write_text(text)
+
+
 TEMPLATES = "zeroshot_classification_templates.txt"
 FAULTS = {
     "no folder": (lambda f: f.rename(f.with_name("elsewhere")), "download_tasks"),
     "no nshards": (lambda f: (f / "test/nshards.txt").unlink(), "nshards.txt"),
     "nshards is no number": (lambda f: (f / "test/nshards.txt").write_text("two"), "nshards.txt"),
+    "nshards is too long to count to": (lambda f: (f / "test/nshards.txt").write_text("9" * 15), "nshards.txt"),
     "a tar is missing": (lambda f: (f / "test/1.tar").unlink(), "1.tar"),
     "nshards too small": (lambda f: (f / "test/nshards.txt").write_text("1"), "1 more tars"),
     "cut inside a member": (lambda f: cut(f / "test/0.tar", 3000), "0.tar.*cut short"),
@@ -158,9 +175,15 @@ FAULTS = {
     "class list too short": (lambda f: (f / "classnames.txt").write_text("a\nb\n"), "2 lines.*7 classes"),
     "no class list": (lambda f: (f / "classnames.txt").unlink(), "classnames.txt"),
     "no templates": (lambda f: (f / TEMPLATES).write_text(""), "empty"),
+    "template without a name": (templates("{c}\na photo of a {}.\n"), TEMPLATES + ".*'a photo of a {}.'"),
+    "template with another name": (templates("a {d}"), TEMPLATES),
+    "template with an attribute": (templates("a {c.upper}"), TEMPLATES),
+    "template with a brace": (templates("a {c"), TEMPLATES),
+    "a name that is not UTF-8": (tar0(latin), "0.tar.*udce9.*UTF-8"),
     "label out of range": (of4("cls", b"7"), "00004.*label is 7"),
     "label below zero": (of4("cls", b"-1"), "00004.*label is -1"),
     "label is no number": (of4("cls", b"cat"), "00004"),
+    "label of twenty digits": (of4("cls", b"9" * 20), "00004"),
     "no label": (of4("cls", None), "00004.*no cls"),
     "no metadata": (of4("npy", None), "00004.*no npy"),
     "metadata out of range": (of4("npy", npy(np.array([6, 14, 4]))), "00004.*region is 6"),
@@ -169,6 +192,8 @@ FAULTS = {
     "metadata is a pickle": (of4("npy", pickled()), "00004"),
     "metadata is empty": (of4("npy", b""), "00004"),
     "metadata is a zip": (of4("npy", b"PK\x03\x04" + bytes(60)), "00004"),
+    "metadata that claim terabytes": (of4("npy", header(b"(3,), }", b"(1000000000000,), }")), "00004.*cut short"),
+    "metadata with a torn header": (of4("npy", header(b"False", b"Fal(e")), "00004.*header"),
     "metadata is cut short": (of4("npy", npy(np.array([1, 2, 3]))[:-4]), "00004"),
     "no picture": (tar0(without("00004.png")), "00004.*image"),
     "broken picture": (of4("png", b"x" * 90), "00004"),
@@ -214,6 +239,28 @@ def test_captions_must_be_captions(tmp_path, document):
         read_pairs(tmp_path, task)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [(OSError(errno.EIO, "bad"), "input/output"), (PermissionError(errno.EACCES, "no"), "denied"), (MemoryError(), "")],
+)
+def test_a_tar_that_cannot_be_read_ends_its_task_alone(tmp_path, task, folder, monkeypatch, error, said):
+    def raises(*_):
+        raise error
+
+    source = TaskSource.open(task, tmp_path)
+    part, (_, path) = source.parts[0], source.shards[0]
+    source.take([data.index_shard(path, part) for _, path in source.shards])
+    with monkeypatch.context() as patch:
+        patch.setattr(digests, "sha256", raises)
+        with pytest.raises(ArtifactError, match=rf"0\.tar.*{said}"):
+            data.index_shard(path, part)
+    monkeypatch.setattr(os, "pread", raises)
+    with pytest.raises(ArtifactError, match=rf"0\.tar.*{said}"):
+        data.index_shard(path, part)
+    found = load_job(next(source.jobs(16, 5)))
+    assert isinstance(found, ArtifactError) and "0.tar" in str(found) and said in str(found)
+
+
 def read_pairs(tmp_path, task):
     source = TaskSource.open(task, tmp_path)
     source.take([data.index_shard(path, source.parts[part]) for part, path in source.shards])
@@ -240,6 +287,27 @@ def test_winogavil_instances_share_pictures(tmp_path):
     rewrite(folder / "test/0.tar", lambda n, c: [(n, odd)])
     with pytest.raises(ArtifactError, match="is no instance"):
         read_pairs(tmp_path, task)
+    for shard in range(2):
+        rewrite(folder / f"images/{shard}.tar", lambda n, c: [])
+    with pytest.raises(ArtifactError, match="images: its tars hold no sample"):
+        read_pairs(tmp_path, task)
+
+
+def test_the_lists_and_ages_of_faces_are_checked(tmp_path):
+    task = small_suite(["fairness/fairface"]).tasks.popitem()[1]
+    folder = write_task(tmp_path, task)
+    assert len(read(tmp_path, task)[0]) == task.samples
+    place = folder / "classnames.txt"
+    whole = place.read_text().splitlines()
+    for objective, fewest in kinds.faces.FEWEST.items():
+        lost = [f"{objective}:{objective} {i}" for i in range(fewest - 1, FACES[objective])]
+        place.write_text("\n".join(line for line in whole if line not in lost))
+        with pytest.raises(ArtifactError, match=rf"wds_fairface_test: .*{fewest - 1} lines of '{objective}:'"):
+            read(tmp_path, task)
+    place.write_text("\n".join(whole))
+    of4("npy", npy(np.array([FACES["age"], 0, 0, 0])))(folder)
+    with pytest.raises(ArtifactError, match=r"00004.*age is 9, allowed is 0 to 8"):
+        read(tmp_path, task)
 
 
 def test_words_keep_blank_lines_and_templates_take_c(tmp_path, task):
@@ -248,9 +316,8 @@ def test_words_keep_blank_lines_and_templates_take_c(tmp_path, task):
     words = data.read_words(folder, task)
     assert words.classnames[:3] == ("cat", "", "dog")
     assert words.prompts()[2][0] == "a photo of a dog."
-    broken = data.Words(classnames=("a",), templates=("{d}",))
-    with pytest.raises(ArtifactError, match="template"):
-        broken.prompts()
+    (folder / TEMPLATES).write_text("{{{c}}} or no name\nplain\n")
+    assert data.read_words(folder, task).prompts()[2] == ["{dog} or no name", "plain"]
 
 
 def test_objectives_split_at_the_first_colon():
