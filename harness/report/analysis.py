@@ -316,6 +316,7 @@ def _look(request: Request, found: Findings, sets: Sets, rng: np.random.Generato
         captions="text" in pool.columns,
     )  # fmt: skip
     kept = uid.find(request.subset.uids, rows.uids) >= 0
+    of_pool, of_subset = (rows.find(samples[name]) for name in ("pool", found.sets[2]))
     if rows.images is None or rows.texts is None:
         found.notes.append(
             "Diversity and clusters are left out: not every metadata file has embeddings; "
@@ -332,13 +333,11 @@ def _look(request: Request, found: Findings, sets: Sets, rng: np.random.Generato
                 f"Schur-complement entropy is left out: the sample of {smallest:,} pairs is less than "
                 f"{WIDTHS_A_SAMPLE} times the width of the embeddings."
             )
-        of_pool = rows.find(samples["pool"])
         found.clusters = clustered(
             rows.images[of_pool], [rows.captions[row] for row in of_pool.tolist()], kept[of_pool],
             clusters=request.clusters, seed=request.seed,
         )  # fmt: skip
     if request.pictures:
-        of_pool, of_subset = (rows.find(samples[name]) for name in ("pool", found.sets[2]))
         _choose_pictures(request, found, rows, kept, of_pool, of_subset, rng)
 
 

@@ -1,6 +1,8 @@
 """Entries made of nothing, shared by the tests of the leaderboard."""
 
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,17 @@ def spoiled(honest: Path, tmp_path: Path) -> Path:
 def means(sealed: SealedPool) -> Means:
     """What a maintainer has: the pool."""
     return Means(pool=sealed)
+
+
+@pytest.fixture
+def git(spoiled: Path) -> Callable[..., None]:
+    """Runs git on the board of `spoiled`, which is committed on main as it stands."""
+
+    def run(*arguments: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+        subprocess.run(["git", *who, *arguments], cwd=spoiled.parents[1], check=True, capture_output=True)
+
+    run("init", "-b", "main")
+    run("add", ".")
+    run("commit", "-m", "one")
+    return run

@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import shutil
-import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -90,18 +90,12 @@ def test_the_wrong_checkpoint_is_not_held_against_an_entry(
 
 
 def test_what_a_request_takes_away_or_leaves_behind_is_found(
-    spoiled: Path, sealed: SealedPool, capsys: pytest.CaptureFixture[str]
+    spoiled: Path, sealed: SealedPool, git: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = spoiled.parents[1]
     shutil.copytree(spoiled, spoiled.parent / "other")
-
-    def git(*arguments: str) -> None:
-        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
-
-    git("init", "-b", "main")
     git("add", ".")
-    git("commit", "-m", "one")
+    git("commit", "-m", "two")
     arguments = ["verify", str(root), "--changed-since", "main", "--pool", sealed.seal_dir]
     (spoiled.parent / "other" / "entry.json").unlink()
     (root / "note \u00e9.txt").write_text("new")

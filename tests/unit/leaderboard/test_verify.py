@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -208,17 +209,9 @@ def test_exit_codes(honest: Path, sealed: SealedPool, capsys: pytest.CaptureFixt
 
 
 def test_only_changed_entries_are_verified(
-    spoiled: Path, sealed: SealedPool, capsys: pytest.CaptureFixture[str]
+    spoiled: Path, sealed: SealedPool, git: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = spoiled.parents[1]
-
-    def git(*arguments: str) -> None:
-        who = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
-        subprocess.run(["git", *who, *arguments], cwd=root, check=True, capture_output=True)
-
-    git("init", "-b", "main")
-    git("add", ".")
-    git("commit", "-m", "one")
     arguments = ["verify", str(root), "--changed-since", "main", "--pool", sealed.seal_dir]
     assert commands.command(arguments) == 0
     assert "no entries to verify" in capsys.readouterr().out
