@@ -575,9 +575,9 @@ def test_progress_tells_share_rate_size_and_time_left(
 
 def test_img2dataset_ends_with_its_caller(tmp_path: Path) -> None:
     """However the caller ends: two that write the same tars would spoil them."""
-    stub = "import os, pathlib, time\ndef download(**arguments):\n"
-    stub += "    pathlib.Path(arguments['output_folder'], 'pid').write_text(str(os.getpid()))\n    time.sleep(60)\n"
-    (tmp_path / "img2dataset.py").write_text(stub)
+    stand_in = "import os, pathlib, time\ndef download(**arguments):\n"
+    stand_in += "    pathlib.Path(arguments['output_folder'], 'pid').write_text(str(os.getpid()))\n    time.sleep(60)\n"
+    (tmp_path / "img2dataset.py").write_text(stand_in)
     code = "import sys, pathlib; from harness import crawl; crawl._require = lambda name: '1'\n"
     code += "crawl.crawl(pathlib.Path('.'), pathlib.Path(sys.argv[1]), links={'a': 1}, columns=[],"
     code += " settings=crawl.CrawlSettings())"
@@ -599,12 +599,12 @@ def test_img2dataset_ends_with_its_caller(tmp_path: Path) -> None:
 
 def test_shards_that_are_finished_while_others_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last look at the folder comes after img2dataset has ended, however long the one before it took."""
-    stub = "import json, pathlib, time\ndef download(**arguments):\n"
-    stub += "    folder = pathlib.Path(arguments['output_folder'])\n"
-    stub += "    while not (folder / 'counting').exists():\n        time.sleep(0.01)\n"
-    stub += "    (folder / '0.tar').write_bytes(b'')\n"
-    stub += "    (folder / '0_stats.json').write_text(json.dumps({'count': 1, 'successes': 1}))\n"
-    (tmp_path / "img2dataset.py").write_text(stub)
+    stand_in = "import json, pathlib, time\ndef download(**arguments):\n"
+    stand_in += "    folder = pathlib.Path(arguments['output_folder'])\n"
+    stand_in += "    while not (folder / 'counting').exists():\n        time.sleep(0.01)\n"
+    stand_in += "    (folder / '0.tar').write_bytes(b'')\n"
+    stand_in += "    (folder / '0_stats.json').write_text(json.dumps({'count': 1, 'successes': 1}))\n"
+    (tmp_path / "img2dataset.py").write_text(stand_in)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(crawl, "_require", lambda _: "1")
     monkeypatch.setattr(crawl, "POLL_SECONDS", 0.01)
@@ -625,8 +625,8 @@ def test_shards_that_are_finished_while_others_are_counted(tmp_path: Path, monke
 
 
 def test_img2dataset_tidies_up_before_its_process_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    stub = "import atexit\ndef download(**arguments):\n    atexit.register(print, 'tidied up')\n    print('done')\n"
-    (tmp_path / "img2dataset.py").write_text(stub)
+    stand_in = "import atexit\ndef download(**arguments):\n    atexit.register(print, 'tidied up')\n    print('done')\n"
+    (tmp_path / "img2dataset.py").write_text(stand_in)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(crawl, "_require", lambda _: "1")
     with pytest.raises(InfraError, match=r"ended after 0 of 1 links \(last line of .*: 'tidied up'\)"):
