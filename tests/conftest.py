@@ -1,7 +1,9 @@
 """Shared by all tests: no network, no user cache, quiet threads."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -27,3 +29,12 @@ def run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that the test works in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def web() -> Iterator[tuple[str, Any]]:
+    """A hub and an image server on loopback: its address, and the class that says what it serves."""
+    from loopback import served
+
+    with served() as found:
+        yield found

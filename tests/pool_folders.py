@@ -9,9 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
+from harness import executor
+from harness.pool.seal import seal
+from harness.pool.sealed import SealedPool, load_left_out
+
 END = bytes(1024)
+ONE = executor.local(1)
 
 
 def uid_of(name: object) -> str:
@@ -68,3 +75,28 @@ def touch_later(path: Path) -> None:
     """Give `path` another time of change, whatever the clock's resolution."""
     status = path.stat()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns + 1_000_000_000))
+
+
+def finished_shard(folder: Path, number: int, rows: list[tuple[int, str, str | None]]) -> None:
+    """What img2dataset writes beside a tar: (number of the pair, status, message)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    uids, status, messages = zip(*rows, strict=True)
+    table = pa.table({"uid": [uid_of(n) for n in uids], "status": status, "error_message": messages})
+    pq.write_table(table, folder / f"{number:08d}.parquet")
+    (folder / f"{number:08d}_stats.json").write_text(json.dumps({"count": len(rows), "successes": 0}))
+    (folder / f"{number:08d}.tar").write_bytes(b"")
+
+
+def sealed_again(pool: Path, **more: object) -> SealedPool:
+    """What `seal` makes of the pool as it is now."""
+    return seal(str(pool), executor=ONE, **more)  # type: ignore[arg-type]
+
+
+def left_out(pool: Path) -> list[list[str]]:
+    """Rows [shard, name, uid, reason] of what the seal of `pool` does not use."""
+    return load_left_out(str(pool))["left_out"]
+
+
+def remarks(pool: Path) -> list[list[str]]:
+    """Rows [shard, name, remark] of what is odd but used."""
+    return load_left_out(str(pool))["remarks"]
