@@ -139,6 +139,14 @@ def read_counts(folder: Path) -> CrawlCounts:
     return counts
 
 
+def still_to_come(folder: Path) -> int:
+    """How many links of the crawl that was begun in `folder` are in no finished shard; 0 where none was begun."""
+    if not (folder / BEGUN).exists():
+        return 0
+    links: dict[str, int] = read_record(folder / BEGUN, "crawl").payload.get("links", {})
+    return max(sum(links.values()) - read_counts(folder).tried, 0)
+
+
 def forget_unfinished(folder: Path) -> None:
     """Delete the stats.json files that are no whole JSON or have no tar: img2dataset takes them for finished shards."""
     for name in list_files(folder, "_stats.json"):

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field
 
 from harness import cli
-from harness.crawl import BEGUN, BYTES_PER_PAIR, PER_SHARD, CrawlSettings, crawl, read_counts
+from harness.crawl import BEGUN, BYTES_PER_PAIR, PER_SHARD, CrawlSettings, crawl, read_counts, still_to_come
 from harness.errors import ArtifactError, ConfigError, InfraError, from_os_error
 from harness.executor import local
 from harness.files import atomic_path, list_files, require_space
@@ -260,8 +260,14 @@ def _from_folder(settings: Settings, folder: Path, shards: Path) -> list[Path]:
 
 
 def _require_room(settings: Settings, folder: Path, shards: Path, size: int, links: int) -> None:
-    """InfraError unless the disk holds `size` bytes of metadata and, unless they are skipped, the tars of `links`."""
+    """InfraError unless the disk holds `size` bytes of metadata and, unless they are skipped, the tars of `links`.
+
+    Other parts that were begun in the same folder are on the same disk, and what they lack needs its room as well.
+    """
     pictures = 0 if settings.skip_images else max(links - read_counts(shards).tried, 0)
+    if pictures:
+        begun = (path.parent for path in (folder / "shards").glob(f"part_*/{BEGUN}"))
+        pictures += sum(still_to_come(other) for other in begun if other != shards)
     require_space(folder, size + pictures * BYTES_PER_PAIR)
 
 
@@ -305,6 +311,7 @@ def _images(settings: Settings, folder: Path, urls: Path, out: Path, files: list
                         distributor=settings.distributor, per_shard=settings.per_shard,
                         timeout=settings.timeout)  # fmt: skip
     rows = sum(links.values())
+    _require_room(settings, folder, out, 0, rows)
     _links(urls, files)
     counts = crawl(urls, out, links=links, columns=columns, settings=how)
     add_retries(counts, out, urls, columns, how, again=settings.retry_failed)

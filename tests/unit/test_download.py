@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from loopback import COMMIT, metadata
-from pool_folders import write_pool
+from pool_folders import finished_shard, write_pool
 
 from harness import crawl, download, executor, files
 from harness.errors import ArtifactError, ConfigError, InfraError
@@ -277,3 +277,22 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("url,text\nhttp://x/1.jpg,one\n")
     record = download.download(settings(url_list=str(tmp_path / "list.csv"), skip_images=True))
     assert record.payload["metadata"] == ["list.parquet"]
+
+
+def test_parts_in_one_folder_need_room_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "list").mkdir()
+    for number in range(2):
+        pq.write_table(metadata("http://x", ["good"] * 3, first=3 * number), tmp_path / "list" / f"{number}.parquet")
+    shards = tmp_path / "pool" / "shards"
+    settings = download.Settings(data_dir=str(tmp_path / "pool"), metadata_dir=str(tmp_path / "list"), part="2/2")
+    crawled(monkeypatch, 3)
+    free_space(monkeypatch, 5 * crawl.BYTES_PER_PAIR)
+    crawl.begin(shards / "part_1_of_2", {"links": {"0.parquet": 3}})
+    for _ in range(2):  # also where the metadata are there already
+        with pytest.raises(InfraError, match=r"GB needed, 0\.0 GB free"):
+            download.download(settings)
+        free_space(monkeypatch, 10 * crawl.BYTES_PER_PAIR)
+        download.download(settings.model_copy(update={"skip_images": True}))
+        free_space(monkeypatch, 5 * crawl.BYTES_PER_PAIR)
+    finished_shard(shards / "part_1_of_2", 0, [(n, "success", None) for n in range(3)])
+    assert download.download(settings).payload["links"] == 3

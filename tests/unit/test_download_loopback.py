@@ -234,3 +234,51 @@ def test_a_whole_round_with_real_pictures(web: tuple[str, type[Web]], tmp_path: 
     record = read_record(tmp_path / "train" / "train.json", "train")
     assert record.payload["samples_seen"] == 192
     assert len((tmp_path / "train" / "log.jsonl").read_text().splitlines()) == 3
+
+
+@needs_img2dataset
+@pytest.mark.slow
+def test_three_machines_that_are_killed_once_each(web: tuple[str, type[Web]], tmp_path: Path) -> None:
+    """In one shared folder, or each on a disk of its own and copied together: the pool that one machine alone gets."""
+    address, handler = web
+    (tmp_path / "list").mkdir()
+    kinds = ["good", "404", "good", "good", "empty", "good"] * 2
+    for number in range(3):
+        pq.write_table(metadata(address, kinds, first=100 * number), tmp_path / "list" / f"{number}.parquet")
+
+    def start(folder: Path, part: int) -> "subprocess.Popen[bytes]":
+        # With more threads, pairs stand in a tar in the order in which they came.
+        command = [sys.executable, "-m", "harness.download", f"data_dir={folder}", f"metadata_dir={tmp_path}/list",
+                   "processes=1", "threads=1", "per_shard=6", f"part={part}/3"]  # fmt: skip
+        return subprocess.Popen(command, env=environment(address, tmp_path / "home"), stderr=subprocess.DEVNULL)
+
+    def finished(folder: Path, part: int) -> list[Path]:
+        return list((folder / "shards" / f"part_{part}_of_3").glob("*_stats.json"))
+
+    def by_three(folders: list[Path]) -> None:
+        machines = list(zip(folders, (1, 2, 3), strict=True))
+        handler.slow = 0.2
+        first = [start(*machine) for machine in machines]
+        for machine, process in zip(machines, first, strict=True):
+            while not finished(*machine) and process.poll() is None:
+                time.sleep(0.02)
+            process.kill()
+            assert process.wait() == -signal.SIGKILL
+        handler.slow = 0.0
+        assert [len(finished(*machine)) for machine in machines] != [2, 2, 2]
+        assert [process.wait() for process in [start(*machine) for machine in machines]] == [0, 0, 0]
+
+    alone, shared, joined = (tmp_path / name for name in ("alone", "shared", "joined"))
+    for part in (1, 2, 3):
+        assert start(alone, part).wait() == 0
+    by_three([shared] * 3)
+    disks = [tmp_path / f"disk_{part}" for part in (1, 2, 3)]
+    by_three(disks)
+    for disk in disks:
+        shutil.copytree(disk, joined, dirs_exist_ok=True)
+    pools = [seal(str(folder), executor=executor.local(1)) for folder in (alone, shared, joined)]
+    assert len(pools[0]) == 24
+    assert {pool.digest for pool in pools} == {pools[0].digest}
+    for folder in (alone, shared, joined):
+        about = read_record(folder / "pool.json", "pool").provenance["download"]
+        assert (about["links"], about["pictures"], len(about["parts"])) == (36, 24, 3)
