@@ -8,12 +8,16 @@ embeddings that the pool stores and those that the model gives. A positive contr
 scaled down and re-encoded, must be found again by each search; the share that was is in the report, in all and by task,
 and a run that finds fewer than nine in ten is no evidence of a clean pool and fails. `out` gets `contaminated.npy`
 (sorted uids) and `matches.parquet` (uid, task, key of the evaluation picture, and `bits` that differ or `similarity`),
-both of the subset if there is one, and `decontamination.json`.
+both of the subset if there is one, and `decontamination.json`. An interrupted search goes on where it stopped: pictures
+are hashed and embedded once, and each metadata file is compared once.
 """
 
 import dataclasses
 import os
+import shutil
 import sys
+from functools import partial
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -28,11 +32,13 @@ from harness.duplicates import fingerprints
 from harness.errors import StageError
 from harness.evalpictures import eval_pictures, eval_tars, task_of
 from harness.executor import Executor, get
-from harness.files import atomic_path
+from harness.files import atomic_path, lock, stamp
 from harness.lookalikes import LEAST_RECALL, Embedding
 from harness.phash import DISTANCE, Hashes, distance, near_pairs, phash
+from harness.pool.keeping import kept, scratch_of
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
+from harness.pool.view import Pool
 from harness.progress import say
 from harness.provenance import provenance
 from harness.records import Record, StrictModel, digest_of, write_record
@@ -55,23 +61,38 @@ class EvalHashes:
     """Of the pictures in one tar of an evaluation set."""
 
     task: str
-    keys: list[str]
+    keys: npt.NDArray[np.str_]
+    """(n,)"""
     phash: Hashes
-    controls: list[tuple[int, int]]
-    """(row, hash of the same picture scaled down and re-encoded)."""
+    """(n,)"""
+    planted: npt.NDArray[np.int64]
+    """(c,) rows of the pictures that are planted as controls."""
+    controls: Hashes
+    """(c,) hashes of these, scaled down and re-encoded."""
 
 
-def hash_eval_tar(path: str) -> EvalHashes:
-    """Hash the pictures of one tar; flat ones are left out. ArtifactError if the tar is broken."""
+def hash_eval_tar(folder: Path, tar: tuple[int, str]) -> EvalHashes:
+    """Hash the pictures of one tar; flat ones are left out. ArtifactError if the tar is broken.
+
+    `tar` is its number among all and its path; what an earlier run has left in `folder` is taken.
+    """
+    number, path = tar
+    return EvalHashes(task_of(path), *kept(folder / f"hashes-{number}.npz", partial(_hashes, path)))
+
+
+def _hashes(path: str) -> list[npt.NDArray[Any]]:
     keys: list[str] = []
     hashes: list[int] = []
-    controls: list[tuple[int, int]] = []
+    planted: list[int] = []
+    controls: list[int] = []
     for one in eval_pictures(path):
         if one.control is not None:
-            controls.append((len(keys), phash(one.control)))
+            planted.append(len(keys))
+            controls.append(phash(one.control))
         keys.append(one.key)
         hashes.append(phash(one.picture))
-    return EvalHashes(task_of(path), keys, np.array(hashes, dtype=np.uint64), controls)
+    return [np.array(keys, np.str_), np.array(hashes, np.uint64), np.array(planted, np.int64),
+            np.array(controls, np.uint64)]  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -113,14 +134,14 @@ def _share(found: npt.NDArray[np.bool_]) -> float:
 
 
 def search(
-    sealed: SealedPool, tars: list[str], executor: Executor, how: Embedding | None = None, *, scratch: str | None = None
+    sealed: SealedPool, tars: list[str], executor: Executor, how: Embedding | None = None, *, scratch: Path
 ) -> Contamination:
     """Look for the pictures of evaluation `tars` in a sealed pool, with `how` by embeddings as well.
 
-    `scratch` is a folder that all machines of the executor share; None is this machine's temporary one.
+    `scratch` is a folder that all machines of the executor share, where an interrupted search of the same goes on.
     """
-    evals = executor.map(hash_eval_tar, tars, name="eval sets", unit="tars")
-    names = [(one.task, key) for one in evals for key in one.keys]
+    evals = executor.map(partial(hash_eval_tar, scratch), list(enumerate(tars)), name="eval sets", unit="tars")
+    names = [(one.task, key) for one in evals for key in one.keys.tolist()]
     uids, rows, bits, recovered = _by_hash(sealed, evals, executor)
     matches, found_by = [_matches(names, uids, rows, bits=bits)], {"hash": recovered}
     if how is not None:
@@ -138,14 +159,13 @@ def _by_hash(
     """Uids, numbers of evaluation pictures and different bits of all matches (P,); which controls were found (C,)."""
     wanted = np.concatenate([one.phash for one in evals])
     offsets = np.cumsum([0] + [len(one.keys) for one in evals])
-    controls = [(int(offset) + row, code) for offset, one in zip(offsets[:-1], evals, strict=True)
-                for row, code in one.controls]  # fmt: skip
+    planted = np.concatenate([offset + one.planted for offset, one in zip(offsets[:-1], evals, strict=True)])
     held = fingerprints(sealed, executor).phash
     # The controls stand behind the pool's own pictures, and go through the same search.
-    table = np.concatenate([held, np.array([code for _, code in controls], dtype=np.uint64)])
+    table = np.concatenate([held, *(one.controls for one in evals)])
     pairs = near_pairs(wanted, table)
     found = {(int(a), int(b) - len(held)) for a, b in pairs[pairs[:, 1] >= len(held)]}
-    recovered = np.array([(row, i) in found for i, (row, _) in enumerate(controls)], dtype=bool)
+    recovered = np.array([(row, i) in found for i, row in enumerate(planted.tolist())], dtype=bool)
     pairs = pairs[pairs[:, 1] < len(held)]
     return (
         np.asarray(sealed.uids)[pairs[:, 1]],
@@ -167,6 +187,15 @@ def _matches(names: list[tuple[str, str]], uids: Uids, rows: Any, **how: npt.NDA
 def _digest(matches: pa.Table) -> str:
     """Digest of the rows, some at a time."""
     return digest_of([digest_of(batch.to_pylist()) for batch in matches.combine_chunks().to_batches(1 << 16)])
+
+
+def _work(sealed: SealedPool, tars: list[str], how: Embedding | None) -> str:
+    """Digest of all that a search hangs on, as it lies there now."""
+    about: list[Any] = [sealed.digest, [[tar, stamp(tar)] for tar in tars]]
+    if how is not None:
+        weights = stamp(how.checkpoint) if os.path.exists(how.checkpoint) else ""
+        about += [how.model_dump(), weights, Pool.open(sealed.path, sealed=sealed).state]
+    return digest_of(about)
 
 
 class EvalSettings(StrictModel):
@@ -207,6 +236,21 @@ class Settings(StrictModel):
                          similarity=self.similarity, device=self.device)  # fmt: skip
 
 
+def _write(out: Path, found: Contamination, how: Embedding | None, inputs: dict[str, str]) -> None:
+    """Write the uids, the matches and, last, the record to the folder `out`."""
+    payload: dict[str, Any] = {
+        "pictures": found.pictures, "contaminated": len(found.uids), "uids": uid.digest(found.uids),
+        "distance": DISTANCE, "control_recall": found.control_recall, "task_recall": found.task_recall,
+        "embedding": None if how is None else how.model_dump(exclude={"device"}),
+        "matches": _digest(found.matches),
+    }  # fmt: skip
+    uid.save(out / "contaminated.npy", found.uids)
+    with atomic_path(out / "matches.parquet") as temporary:
+        pq.write_table(found.matches, temporary)
+    record = Record(kind="decontamination", inputs=inputs, payload=payload, provenance=provenance())
+    write_record(out / "decontamination.json", record)
+
+
 def command(argv: list[str]) -> None:
     """`python -m harness.decontaminate`: see the module."""
     chosen = cli.settings(argv, Settings)
@@ -214,21 +258,13 @@ def command(argv: list[str]) -> None:
     subset = None if chosen.subset is None else Subset.load(chosen.subset)
     sealed = seal(chosen.pool.path, seal_dir=chosen.pool.seal_dir, executor=executor)
     how, inputs = chosen.embedding, {"pool": sealed.digest}
-    os.makedirs(chosen.out, exist_ok=True)
-    found = search(sealed, eval_tars(chosen.eval.data_dir), executor, how, scratch=chosen.out)
-    if subset is not None:
-        found, inputs["subset"] = found.within(subset), subset.digest
-    payload: dict[str, Any] = {
-        "pictures": found.pictures, "contaminated": len(found.uids), "uids": uid.digest(found.uids),
-        "distance": DISTANCE, "control_recall": found.control_recall, "task_recall": found.task_recall,
-        "embedding": None if how is None else how.model_dump(exclude={"device"}),
-        "matches": _digest(found.matches),
-    }  # fmt: skip
-    uid.save(os.path.join(chosen.out, "contaminated.npy"), found.uids)
-    with atomic_path(os.path.join(chosen.out, "matches.parquet")) as temporary:
-        pq.write_table(found.matches, temporary)
-    record = Record(kind="decontamination", inputs=inputs, payload=payload, provenance=provenance())
-    write_record(os.path.join(chosen.out, "decontamination.json"), record)
+    tars, place = eval_tars(chosen.eval.data_dir), Path(chosen.out, ".scratch").absolute()
+    with lock(place):
+        found = search(sealed, tars, executor, how, scratch=scratch_of(place, _work(sealed, tars, how)))
+        if subset is not None:
+            found, inputs["subset"] = found.within(subset), subset.digest
+        _write(Path(chosen.out), found, how, inputs)
+        shutil.rmtree(place, ignore_errors=True)
     shares = " and ".join(f"{share:.1%} by {name}" for name, share in found.control_recall.items())
     sys.stdout.write(
         f"{len(found.uids):,} samples show one of {found.pictures:,} evaluation pictures; "

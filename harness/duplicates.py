@@ -14,12 +14,13 @@ like columns of the metadata.
 import contextlib
 import dataclasses
 import hashlib
+import os
 import shutil
 import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,15 +31,16 @@ from pydantic import Field
 from harness import cli, images, similar, uid
 from harness.config import PoolAt
 from harness.executor import Executor, get
-from harness.files import atomic_path, join, list_files
+from harness.files import atomic_path, join, list_files, stamp
 from harness.phash import Hashes, components, connected, near, phash
+from harness.pool.keeping import kept
 from harness.pool.reading import MetadataFile, Stretch, open_parquet
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
 from harness.pool.view import Pool
 from harness.progress import say
 from harness.ranges import AHEAD
-from harness.records import StrictModel
+from harness.records import StrictModel, digest_of
 from harness.tars import Reader
 
 ROWS = 1 << 17
@@ -55,7 +57,11 @@ class Fingerprints:
 
 
 def fingerprints(sealed: SealedPool, executor: Executor) -> Fingerprints:
-    """Hash every picture of a sealed pool; each is decoded once."""
+    """Hash every picture of a sealed pool.
+
+    The hashes of each shard are kept beside the seal, so that a picture is decoded once, whichever commands ask for
+    them and however they end.
+    """
     shards = list(range(len(sealed.shards)))
     done = executor.map(partial(_hash_shard, sealed.path, sealed.seal_dir), shards, name="hash", unit="samples",
                         weights=np.diff(sealed.borders).tolist())  # fmt: skip
@@ -64,6 +70,15 @@ def fingerprints(sealed: SealedPool, executor: Executor) -> Fingerprints:
 
 def _hash_shard(path: str, seal_dir: str, shard: int) -> Fingerprints:
     sealed = SealedPool.open(path, seal_dir)
+    state = digest_of(stamp(sealed.shards[shard]))
+    place = Path(seal_dir, f"hashes-{sealed.digest[:16]}", f"{shard:08d}-{state[:16]}.npz")
+    if not place.exists() and not os.access(seal_dir, os.W_OK):  # a seal that cannot be written is read all the same
+        return Fingerprints(*_hashes(sealed, shard))
+    return Fingerprints(*kept(place, partial(_hashes, sealed, shard)))
+
+
+def _hashes(sealed: SealedPool, shard: int) -> list[npt.NDArray[Any]]:
+    """The fields of Fingerprints for one shard."""
     index = sealed.index(shard)
     sha, perceptual = np.zeros(len(index), "S32"), np.zeros(len(index), np.uint64)
     with Reader(sealed.shards[shard], ahead=AHEAD) as reader:
@@ -71,7 +86,7 @@ def _hash_shard(path: str, seal_dir: str, shard: int) -> Fingerprints:
             content = reader.exactly(int(entry["image"]), int(entry["image_size"]))
             sha[row] = hashlib.sha256(content).digest()
             perceptual[row] = phash(images.decode(content))
-    return Fingerprints(sha, perceptual)
+    return [sha, perceptual]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

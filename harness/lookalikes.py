@@ -6,7 +6,6 @@ pool; the work with the product of both, though most pairs cost a bound alone (h
 """
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -17,15 +16,16 @@ import numpy.typing as npt
 import pyarrow as pa
 from PIL import Image
 
-from harness import images, nearest, uid
+from harness import images, nearest, npy, uid
 from harness.errors import ArtifactError
 from harness.evalpictures import eval_pictures
 from harness.executor import Executor
+from harness.pool.keeping import kept
 from harness.pool.sealed import SealedPool
 from harness.pool.view import CHUNK, Pool
 from harness.records import StrictModel
 from harness.tars import Reader
-from harness.uid import Uids
+from harness.uid import UID_DTYPE, Uids
 
 Half = npt.NDArray[np.float16]
 
@@ -59,35 +59,40 @@ class Lookalikes:
     """(C,) which of the planted controls are alike to their originals, in the order of the tars."""
 
 
-def search(
-    sealed: SealedPool, tars: list[str], how: Embedding, executor: Executor, *, scratch: str | None = None
-) -> Lookalikes:
+_CLOSE = np.dtype([("uid", UID_DTYPE), ("row", "<i8"), ("cosine", "<f4")])
+"""A sample of the pool, the number of the nearest evaluation picture, and their cosine."""
+
+
+def search(sealed: SealedPool, tars: list[str], how: Embedding, executor: Executor, *, scratch: Path) -> Lookalikes:
     """Look for the pictures of evaluation `tars` in a sealed pool.
 
-    Their embeddings wait in a file in the folder `scratch`, which all machines of the executor must share; None is this
-    machine's temporary folder. Raises ArtifactError if the pool has no such embeddings or they are not the model's.
+    Their embeddings, and what is found in each metadata file, are kept in the folder `scratch`, which all machines of
+    the executor must share; an interrupted search of the same goes on from there. Raises ArtifactError if the pool has
+    no such embeddings or they are not the model's.
     """
     pool = Pool.open(sealed.path, sealed=sealed, executor=executor)
     _require_same_model(pool, sealed, how)
-    parts = [_embed_tar(tar, how) for tar in tars]
+    parts = [kept(scratch / f"embeddings-{number}.npz", partial(_embed_tar, tar, how))
+             for number, tar in enumerate(tars)]  # fmt: skip
     wanted = np.concatenate([rows for rows, _, _ in parts])
     offsets = np.cumsum([0] + [len(rows) for rows, _, _ in parts])
     planted = np.concatenate([rows + offset for offset, (_, rows, _) in zip(offsets[:-1], parts, strict=True)])
     controls = np.concatenate([controls for _, _, controls in parts])
-    with tempfile.TemporaryDirectory(prefix=".lookalikes-", dir=scratch) as folder:
-        path = str(Path(folder) / "wanted.npy")
-        np.save(path, wanted)
-        found = pool.map(partial(_close, path, how), columns=["uid"], features=[how.features], rows=CHUNK,
-                         name="compare")  # fmt: skip
+    path = scratch / "wanted.npy"
+    npy.save(path, wanted)
+    close = partial(_close, str(path), how.features, how.similarity)
+    found = np.concatenate(
+        pool.resuming(scratch / "found").map(close, columns=["uid"], features=[how.features], rows=CHUNK,
+                                             name="compare")
+    )  # fmt: skip
     # The controls go through the same search as the pool's own embeddings.
     alike = {tuple(pair) for pairs, _ in nearest.alike(controls, wanted, least=how.similarity)
              for pair in pairs.tolist()}  # fmt: skip
     recovered = np.array([pair in alike for pair in enumerate(planted.tolist())], dtype=bool)
-    uids, rows, cosines = (np.concatenate([one[place] for one in found]) for place in range(3))
-    return Lookalikes(uids, rows, cosines, recovered)
+    return Lookalikes(found["uid"], found["row"], found["cosine"], recovered)
 
 
-def _embed_tar(tar: str, how: Embedding) -> tuple[Half, npt.NDArray[np.int64], Half]:
+def _embed_tar(tar: str, how: Embedding) -> list[npt.NDArray[Any]]:
     """Embeddings (n, width) of a tar's pictures, the rows that are planted as controls (c,), and theirs (c, width)."""
     planted: list[bool] = []
 
@@ -101,7 +106,7 @@ def _embed_tar(tar: str, how: Embedding) -> tuple[Half, npt.NDArray[np.int64], H
 
     embeddings = _embedded(pictures(), how)
     control = np.array(planted, dtype=bool)
-    return embeddings[~control], (np.cumsum(~control) - 1)[control], embeddings[control]
+    return [embeddings[~control], (np.cumsum(~control) - 1)[control], embeddings[control]]
 
 
 def _embedded(pictures: Iterator[Image.Image], how: Embedding) -> Half:
@@ -146,14 +151,17 @@ def _stored(probes: Uids, key: str, table: pa.Table, features: dict[str, Any]) -
     return here, np.asarray(features[key][order[place[here]]])
 
 
-def _close(path: str, how: Embedding, table: pa.Table, features: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """The rows of a stretch that are alike to an evaluation picture: uids, the nearest one, and its cosine."""
-    rows = features[how.features]
+def _close(path: str, key: str, least: float, table: pa.Table, features: dict[str, Any]) -> npt.NDArray[np.void]:
+    """Of _CLOSE, the rows of a stretch that are alike to an evaluation picture."""
+    rows = features[key]
     best, at = np.full(len(rows), -1, np.float32), np.full(len(rows), -1)
-    for pairs, cosines in nearest.alike(rows, nearest.load(path), least=how.similarity):
+    for pairs, cosines in nearest.alike(rows, nearest.load(path), least=least):
         order = np.argsort(cosines, kind="stable")  # of several for a row, the last and largest stays
         row, picture, cosine = pairs[order, 0], pairs[order, 1], cosines[order]
         better = cosine > best[row]
         best[row[better]], at[row[better]] = cosine[better], picture[better]
     hit = np.flatnonzero(at >= 0)
-    return uid.from_hex(table["uid"].take(hit).to_pylist()), at[hit], best[hit]
+    found = np.empty(len(hit), _CLOSE)
+    found["uid"] = uid.from_hex(table["uid"].take(hit).to_pylist())
+    found["row"], found["cosine"] = at[hit], best[hit]
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from harness import executor
 from harness.pool.seal import seal
@@ -100,3 +100,20 @@ def left_out(pool: Path) -> list[list[str]]:
 def remarks(pool: Path) -> list[list[str]]:
     """Rows [shard, name, remark] of what is odd but used."""
     return load_left_out(str(pool))["remarks"]
+
+
+def drawing(seed: int, size: int = 96) -> Image.Image:
+    """A picture with shapes, as natural pictures have: most of it in low frequencies."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", (size, size), tuple(int(x) for x in rng.integers(0, 256, 3)))
+    draw = ImageDraw.Draw(image)
+    for _ in range(9):
+        x, y, w, h = (int(v) for v in rng.integers(-10, size, 4))
+        draw.ellipse([x, y, x + abs(w) + 8, y + abs(h) + 8], fill=tuple(int(c) for c in rng.integers(0, 256, 3)))
+    return image
+
+
+def encoded(image: Image.Image, format: str = "JPEG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()

@@ -3,7 +3,9 @@
 import hashlib
 import io
 import os
+import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
 
 from harness import uid
+from harness.errors import from_os_error
 from harness.files import write_bytes
 from harness.pool.reading import MetadataFile
 from harness.uid import Uids
@@ -45,16 +48,33 @@ class _Identity(cloudpickle.Pickler):  # type: ignore[misc]
 
 def resumable(folder: str, work: Callable[[MetadataFile], list[Any]], file: MetadataFile) -> list[Any]:
     """work(file), or what an earlier run left of it in `folder`. Only results that are arrays are left."""
-    path = Path(folder) / f"{os.path.basename(file.path)}.npz"
+    return kept(Path(folder) / f"{os.path.basename(file.path)}.npz", partial(work, file))
+
+
+def kept(path: Path, work: Callable[[], list[Any]]) -> list[Any]:
+    """work(), or what an earlier run left of it in the npz file `path`. Only results that are arrays are left."""
     if path.exists():
         with np.load(path, allow_pickle=False) as done:
             return [done[f"arr_{place}"] for place in range(len(done.files))]
-    results = work(file)
+    results = work()
     if all(isinstance(result, np.ndarray) and not result.dtype.hasobject for result in results):
         content = io.BytesIO()
         np.savez(content, *results)
         write_bytes(path, content.getvalue())
     return results
+
+
+def scratch_of(folder: Path, work: str) -> Path:
+    """The scratch folder of this work: empty, or with what an interrupted run of the same work has finished."""
+    scratch = folder / work[:16]
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        for other in folder.iterdir():
+            if other.is_dir() and other != scratch:
+                shutil.rmtree(other)
+    except OSError as error:
+        raise from_os_error(error, folder) from error
+    return scratch
 
 
 def gathered(parts: Iterable[Uids], folder: Path | None) -> Uids:

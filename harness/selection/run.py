@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from harness import uid
 from harness.config import MethodConfig, Scale
-from harness.errors import ArtifactError, ConfigError, HarnessError, MethodError, from_os_error, machines_fault
+from harness.errors import ArtifactError, ConfigError, HarnessError, MethodError, machines_fault
 from harness.executor import Executor
 from harness.files import lock, stamp
+from harness.pool.keeping import scratch_of
 from harness.pool.view import Pool
 from harness.progress import say
 from harness.provenance import provenance
@@ -54,7 +55,7 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
         return done
     started = time.monotonic()
     with lock(place.scratch):
-        scratch = _scratch(place.scratch, work)
+        scratch = scratch_of(place.scratch, work)
         ctx = SelectionContext(
             rng=np.random.default_rng(config.seed),
             scale=scale,
@@ -107,19 +108,6 @@ class Place:
                 raise ConfigError(f"setting out: {out} is the uid file of the run in {out.parent}; choose another file")
             return cls(uids=out, record=out.with_suffix(".json"), scratch=out.with_name(f".{out.stem}.scratch"))
         return cls(uids=out / "uids.npy", record=out / "subset.json", scratch=out / "scratch")
-
-
-def _scratch(folder: Path, work: str) -> Path:
-    """The scratch folder of this work: empty, or with what an interrupted run of the same work has finished."""
-    scratch = folder / work[:16]
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        for other in folder.iterdir():
-            if other.is_dir() and other != scratch:
-                shutil.rmtree(other)
-    except OSError as error:
-        raise from_os_error(error, folder) from error
-    return scratch
 
 
 def adopt(path: str, *, pool: Pool, out: Path, intersect: bool = False) -> Subset:
