@@ -4,13 +4,14 @@ import importlib.metadata
 import re
 import shutil
 import types
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from loopback import COMMIT, metadata
-from pool_folders import finished_shard, write_pool
+from pool_folders import finished_shard, picture, write_pool
 
 from harness import crawl, download, executor, files
 from harness.errors import ArtifactError, ConfigError, InfraError
@@ -296,3 +297,78 @@ def test_parts_in_one_folder_need_room_together(tmp_path: Path, monkeypatch: pyt
         free_space(monkeypatch, 5 * crawl.BYTES_PER_PAIR)
     finished_shard(shards / "part_1_of_2", 0, [(n, "success", None) for n in range(3)])
     assert download.download(settings).payload["links"] == 3
+
+
+STAND_IN = """
+import io, json, os, pathlib, signal, tarfile
+
+def download(url_list, output_folder, **_):
+    (name,) = (path.stem for path in pathlib.Path(url_list).glob("*.parquet"))
+    out = pathlib.Path(output_folder)
+    killed_before = (out / ".img2dataset.log").stat().st_size
+    print("begun", flush=True)
+    for shard in range(3):
+        stem = out / f"{shard:08d}"
+        if stem.with_name(stem.name + "_stats.json").exists():
+            continue
+        with tarfile.open(f"{stem}.tar", "w") as tar:
+            for n in range(4):
+                key = f"{shard:05d}{n:04d}"
+                about = json.dumps({"uid": f"{int(name):016x}{shard:08x}{n:08x}"}).encode()
+                picture = pathlib.Path(os.environ["PICTURE"]).read_bytes()
+                for suffix, content in (("jpg", picture), ("json", about), ("txt", b"a caption")):
+                    info = tarfile.TarInfo(f"{key}.{suffix}")
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+                if os.environ.get("KILLED") and shard == 1 and n == 2 and not killed_before:
+                    tar.fileobj.flush()
+                    os.kill(os.getpid(), signal.SIGKILL)
+        stem.with_name(stem.name + "_stats.json").write_text(json.dumps({"count": 4, "successes": 4}))
+"""
+"""In img2dataset's place: three shards of the metadata file 0.parquet, 1.parquet …; killed once in the second."""
+
+
+@pytest.mark.slow
+def test_three_machines_that_are_killed_once_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one shared folder, or each on a disk of its own and copied together: the pool that one machine alone gets."""
+    (tmp_path / "stand_in").mkdir()
+    (tmp_path / "stand_in" / "img2dataset.py").write_text(STAND_IN)
+    (tmp_path / "a.jpg").write_bytes(picture(1))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "stand_in"))
+    monkeypatch.setenv("PICTURE", str(tmp_path / "a.jpg"))
+    monkeypatch.setattr(crawl, "_require", lambda _: "1")
+    monkeypatch.setattr(crawl, "POLL_SECONDS", 0.01)
+    free_space(monkeypatch, 1 << 40)
+    (tmp_path / "list").mkdir()
+    for number in range(3):
+        table = metadata("http://x", ["good"] * 12, first=100 * number)
+        pq.write_table(table, tmp_path / "list" / f"{number}.parquet")
+
+    def machine(folder: Path, part: int) -> str:
+        try:
+            settings = {"data_dir": str(folder), "metadata_dir": str(tmp_path / "list"), "part": f"{part}/3"}
+            return f"{download.download(download.Settings.model_validate(settings)).payload['pictures']} pictures"
+        except InfraError as error:
+            return str(error)
+
+    def by_three(folders: list[Path]) -> None:
+        with monkeypatch.context() as patch, ThreadPoolExecutor(3) as machines:
+            patch.setenv("KILLED", "once")
+            first = list(machines.map(machine, folders, (1, 2, 3)))
+            assert all("img2dataset ended after 4 of 12 links" in said for said in first), first
+            assert list(machines.map(machine, folders, (1, 2, 3))) == ["12 pictures"] * 3
+
+    alone, shared, joined = (tmp_path / name for name in ("alone", "shared", "joined"))
+    for part in (1, 2, 3):
+        assert machine(alone, part) == "12 pictures"
+    by_three([shared] * 3)
+    disks = [tmp_path / f"disk_{part}" for part in (1, 2, 3)]
+    by_three(disks)
+    for disk in disks:
+        shutil.copytree(disk, joined, dirs_exist_ok=True)
+    pools = [seal(str(folder), executor=executor.local(1)) for folder in (alone, shared, joined)]
+    assert len(pools[0]) == 36
+    assert {pool.digest for pool in pools} == {pools[0].digest}
+    for folder in (alone, shared, joined):
+        about = read_record(folder / "pool.json", "pool").provenance["download"]
+        assert (about["links"], about["pictures"], len(about["parts"])) == (36, 36, 3)
