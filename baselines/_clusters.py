@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,8 @@ from baselines import _draw, _scores
 from harness import ConfigError, Pool, SelectionContext, centroids
 from harness.nearest import load, nearest, unit
 
-Features = Literal["b32_img", "b32_txt", "l14_img", "l14_txt"]
+Features = Annotated[str, Field(min_length=1)]
+"""An array of the npz files: b32_img, b32_txt, l14_img, l14_txt, or what harness.score or another tool added."""
 Clusters = Annotated[int, Field(gt=0)]
 Keep = Literal["random", "score"]
 """Of a cluster pairs at random, or the best by a score."""
@@ -36,7 +38,7 @@ def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) 
     if clusters > len(pool):
         raise ConfigError(f"setting method.clusters: {clusters} are too many for a pool of {len(pool)} pairs")
     seed = int(ctx.rng.integers(1 << 31))
-    path = Path(ctx.scratch) / f"centroids-{key}-{clusters}-{seed}.npy"
+    path = Path(ctx.scratch) / f"centroids-{quote(key, safe='')}-{clusters}-{seed}.npy"
     if not path.exists():
         share = min(1.0, ROWS_A_CLUSTER * clusters / len(pool))
         found = centroids.of_pool(

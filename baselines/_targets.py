@@ -17,14 +17,24 @@ PARTS = 5
 FEATURES = "l14_img"
 WIDTH = 768
 """Of the published embeddings and centroids."""
+BOUNDED = 1024
+"""Centroids of a pool's own at most, by default, where their cost must not grow with the pool."""
+ROWS_A_CLUSTER = 256
+"""Rows that k-means sees there for each of so many centroids, or of more if more are asked for."""
 
 
 def centroids_and_hits(
-    pool: Pool, ctx: SelectionContext, given: str | None, clusters: int | None
+    pool: Pool, ctx: SelectionContext, given: str | None, clusters: int | None, *, bounded: bool = False
 ) -> tuple[str, npt.NDArray[np.int64]]:
-    """Path of the centroids (K, width), and (K,) of how many target embeddings each is the nearest centroid."""
+    """Path of the centroids (K, width), and (K,) of how many target embeddings each is the nearest centroid.
+
+    The pool's own are made as the reference makes them, whose memory and time grow with the pool; with `bounded` there
+    are at most 1,024 unless `clusters` says otherwise, and k-means sees a draw of 256 rows for each (0.8 GB at 768
+    wide). A pool of less than 262,144 pairs is seen whole.
+    """
     width = next((part.shape[1] for part in pool.features(FEATURES)), WIDTH)
-    path = given or (_published(ctx, clusters) if width == WIDTH else None) or _own(pool, ctx, clusters)
+    path = given or (_published(ctx, clusters) if width == WIDTH else None)
+    path = path or _own(pool, ctx, clusters, bounded)
     points = npy.load(path, dtype=np.float32, ndim=2)
     if points.shape[1] != width:
         raise ArtifactError(
@@ -62,13 +72,16 @@ def _published(ctx: SelectionContext, clusters: int | None) -> Path | None:
     return path
 
 
-def _own(pool: Pool, ctx: SelectionContext, clusters: int | None) -> Path:
-    path = ctx.scratch / f"centroids-{clusters or 'default'}.npy"
+def _own(pool: Pool, ctx: SelectionContext, clusters: int | None, bounded: bool) -> Path:
     sample = centroids.SAMPLES.get(ctx.scale.name, 1.0)
+    if bounded:
+        clusters = clusters or min(BOUNDED, centroids.usual(len(pool)))
+        sample = min(sample, ROWS_A_CLUSTER * max(clusters, BOUNDED) / len(pool))
+    path = ctx.scratch / f"centroids-{clusters or 'default'}.npy"
     if not path.exists():
         found = centroids.of_pool(pool, key=FEATURES, clusters=clusters, sample=sample)
         centroids.save(str(path), found)
-    drawn = f", made of a {sample:g} of its captions" if sample < 1 else ""
+    drawn = f", made of a {sample:.3g} of its captions" if sample < 1 else ""
     ctx.remark(f"centroids: {len(npy.load(path, ndim=2))} of the pool's own{drawn}")
     return path
 

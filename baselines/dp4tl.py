@@ -3,7 +3,8 @@
 Zhang et al., Selectivity Drives Productivity: Efficient Dataset Pruning for Enhanced Transfer Learning, 2023: cluster
 the source, count how many target samples fall into each cluster, and drop the clusters that are hit least. The target
 is a train split, never a test set.
-Cost: that of the pool's centroids (none if a file is given), and products of every pair with each of them.
+Cost: k-means on at most 262,144 rows, or 256 a cluster (none if a file is given), and products of every pair with each
+centroid; 4 bytes a pair are kept.
 """
 
 from functools import partial
@@ -32,7 +33,8 @@ def select(
 ) -> Uids:
     """Keep the pairs of the clusters hit most often; of clusters hit equally often, those nearest to their centroids.
 
-    `centroids`, `clusters` and the targets as in image_based. Size and `temperature` as in score_sampling.
+    `centroids`, `clusters` and the targets as in image_based, but the pool's own centroids are 1,024 at most unless
+    `clusters` says otherwise, and of a draw of 256 rows for each. Size and `temperature` as in score_sampling.
     """
     return _scores.kept(pool, ctx, scores(pool, ctx=ctx, centroids=centroids, clusters=clusters), fraction, temperature)
 
@@ -41,7 +43,7 @@ def scores(
     pool: Pool, /, *, ctx: SelectionContext, centroids: str | None = None, clusters: int | None = None
 ) -> _scores.Scores:
     """Rank of the cluster by hits, from 0, and in the decimals how near to its centroid the pair lies."""
-    path, hits = _targets.centroids_and_hits(pool, ctx, centroids, clusters)
+    path, hits = _targets.centroids_and_hits(pool, ctx, centroids, clusters, bounded=True)
     _, rank = np.unique(hits, return_inverse=True)
     work = partial(_rank, path, rank.astype(np.float32))
     return _scores.computed(pool, work, features=[_targets.FEATURES], name="dp4tl")

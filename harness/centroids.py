@@ -46,17 +46,24 @@ def of_pool(
     whose embedding is not finite does not. `clusters` None: one for every 128 pairs of the pool, at most 100,000.
     Raises ArtifactError if fewer rows than clusters are left.
     """
-    wanted = clusters or max(1, min(CLUSTERS, len(pool) // ROWS_A_CLUSTER))
+    wanted = clusters or usual(len(pool))
     model = language.fasttext().model if captions == "filtered" else None
     parts = pool.map(partial(_rows, model, key, sample, seed), columns=["uid", "text"], features=[key], rows=1 << 15,
                      name="embeddings")  # fmt: skip
-    rows = np.concatenate(parts) if parts else np.empty((0, 1), dtype=np.float32)
+    # Parts stay as they are stored, so that only their whole is float32.
+    rows = np.concatenate(parts, dtype=np.float32) if parts else np.empty((0, 1), dtype=np.float32)
+    del parts
     if len(rows) < wanted:
         raise ArtifactError(
             f"{pool.path}: {len(rows)} pairs with a finite {key}{' and a fitting caption' if model else ''} take part, "
             f"too few for {wanted} centroids; ask for fewer"
         )
     return kmeans(rows, wanted, seed=seed, start=start)
+
+
+def usual(pairs: int) -> int:
+    """How many centroids a pool of so many pairs has where nobody says: one for every 128, 1 to 100,000."""
+    return max(1, min(CLUSTERS, pairs // ROWS_A_CLUSTER))
 
 
 def kmeans(rows: Floats, clusters: int, *, seed: int = 0, start: Start = "random") -> npt.NDArray[np.float32]:
@@ -81,16 +88,18 @@ def kmeans(rows: Floats, clusters: int, *, seed: int = 0, start: Start = "random
     return found.reshape(clusters, rows.shape[1]).copy()
 
 
-def _rows(model: str | None, key: str, sample: float, seed: int, table: Any, features: Any) -> npt.NDArray[np.float32]:
-    chosen = np.ones(table.num_rows, dtype=bool)
-    if model is not None:
-        chosen = language.passes_caption_filter(table["text"].to_pylist(), model)
+def _rows(model: str | None, key: str, sample: float, seed: int, table: Any, features: Any) -> Floats:
+    drawn = np.ones(table.num_rows, dtype=bool)
     if sample < 1:
         # A draw that hangs on the rows alone: their first uid seeds it.
         start = int(table["uid"][0].as_py()[:16], 16)
-        chosen = chosen & (np.random.default_rng([seed, start]).random(len(chosen)) < sample)
-    rows = np.asarray(features[key][chosen], dtype=np.float32)
-    return rows[np.isfinite(rows).all(axis=1)]
+        drawn = np.random.default_rng([seed, start]).random(len(drawn)) < sample
+    chosen = np.flatnonzero(drawn)
+    if model is not None:
+        chosen = chosen[language.passes_caption_filter(table["text"].take(chosen).to_pylist(), model)]
+    rows = features[key][chosen]
+    found: Floats = rows[np.isfinite(rows).all(axis=1)]
+    return found
 
 
 def save(path: str, centroids: npt.NDArray[np.float32]) -> None:

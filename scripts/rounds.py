@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +65,8 @@ def made_with(folder: Path, settings: dict[str, Any]) -> bool:
         return False
 
 
-def estimate(done: Iterable[Round], missing: Sequence[Round]) -> str:
-    """How long the missing rounds take one after another, by those that are done."""
-    took = [one.seconds() for one in done]
+def estimate(took: Sequence[float], missing: Sequence[Round]) -> str:
+    """How long the missing rounds take one after another, if others `took` so many seconds."""
     if not took or not missing:
         return f"{len(missing)} rounds missing"
     each = median(took)

@@ -26,7 +26,7 @@ from harness.eval import predictions, results
 from harness.eval import suite as suites
 from harness.files import atomic_path, write_bytes
 from harness.progress import say
-from harness.records import StrictModel
+from harness.records import StrictModel, read_record
 from leaderboard import safe, studies
 from leaderboard.board import AGGREGATE_TITLES
 from leaderboard.entries import ENTRIES
@@ -76,6 +76,8 @@ class Result:
     """(5,), in the order of AGGREGATES."""
     replicates: Floats
     """(5, B), with test samples drawn again."""
+    seconds: float = 0.0
+    """That training and evaluation took."""
 
 
 Cells = Mapping[tuple[str, str], Mapping[int, Result]]
@@ -91,7 +93,10 @@ def read(folder: Path, replicates: Path, at: int) -> Result:
         raise ArtifactError(f"{folder}: lacks {', '.join(evaluation.payload['missing'])}; a study needs all tasks")
     found = safe.load_array(replicates, dtype="<f4", ndim=3)[at]
     aggregates = evaluation.payload["aggregates"]
-    return Result(eval=folder, aggregates=np.array([aggregates[a] for a in suites.AGGREGATES]), replicates=found)
+    train = read_record(folder.parent / "train" / "train.json", "train")
+    seconds = sum(record.provenance.get("seconds") or 0.0 for record in (train, evaluation))
+    measured = np.array([aggregates[a] for a in suites.AGGREGATES])
+    return Result(eval=folder, aggregates=measured, replicates=found, seconds=seconds)
 
 
 def result_of(job: rounds.Round, entries: Path) -> Result | None:
@@ -302,7 +307,7 @@ def command(argv: list[str]) -> None:
     if chosen.dry_run:
         for job in missing.values():
             print(job.folder)
-        print(rounds.estimate([job for job in plan.values() if job.done()], list(missing.values())))
+        print(rounds.estimate([one.seconds for one in there.values()], list(missing.values())))
         return
     failed = {}
     if missing and chosen.run and study != SIGNAL:

@@ -7,8 +7,12 @@ from typing import Any
 import numpy as np
 from metadata_pool import uid_hex, write_file
 
-from harness import Pool, SelectionContext, executor, uid
-from harness.config import load_scale
+from harness import Pool, SelectionContext, Subset, executor, uid
+from harness.config import MethodConfig, load_scale
+from harness.selection import plugins, run
+
+WIDTH = 16
+ROWS = 600
 
 
 def plant(
@@ -51,3 +55,34 @@ def rows_of(pool: Pool, uids: uid.Uids) -> list[int]:
     """The rows that `uids` stand for, ascending."""
     row = {uid_hex(i): i for i in range(len(pool))}
     return sorted(row[name] for name in uid.to_hex(uids))
+
+
+def write_pool(folder: Path, img: np.ndarray, txt: np.ndarray, scores: np.ndarray | None = None) -> Path:
+    """A pool of these embeddings (rows, width); row i has the uid of i."""
+    return Path(plant(folder, scores=scores, features={"l14_img": img, "l14_txt": txt}).path)
+
+
+def write_targets(folder: Path, rows: np.ndarray) -> None:
+    """Offer the embeddings `rows` (n, width) as the train split of the pool in `folder`."""
+    (folder / "targets").mkdir(exist_ok=True)
+    np.savez(folder / "targets" / "train.npz", l14_img=rows.astype(np.float16), label=np.zeros(len(rows), np.int64))
+
+
+def uids(rows: np.ndarray) -> uid.Uids:
+    """The uids of rows."""
+    return uid.from_hex([uid_hex(row) for row in rows])
+
+
+def chosen(folder: Path, out: Path, name: str, **params: Any) -> Subset:
+    """What a method keeps of the pool in `folder`, by the way of `harness.select`; its record lies in `out`/out."""
+    config = MethodConfig(name=name, params=params)
+    work = executor.local(1)
+    pool = Pool.open(folder, executor=work)
+    return run.select(
+        plugins.resolve(config), config, pool=pool, scale=load_scale("tiny"), out=out / "out", executor=work
+    )
+
+
+def kept_rows(subset: Subset, rows: int = ROWS) -> np.ndarray:
+    """Which of the rows 0 … rows-1 a subset holds."""
+    return uid.find(subset.uids, uids(np.arange(rows))) >= 0

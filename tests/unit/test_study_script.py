@@ -117,3 +117,11 @@ def test_a_study_is_written_from_the_shipped_entries_alone(study, tmp_path):
     page = (tmp_path / "learning_rate.md").read_text()
     assert "**Not there yet:** `clip_score` double_lr (seed 0, 1)" in page
     assert "| base, measured again | 3 | 1.00 " in page
+
+
+@pytest.mark.slow
+def test_what_a_study_lacks_is_timed_by_the_shipped_entries(study, tmp_path, capsys):
+    study.command(["samples_seen", "methods=clip_score", "seeds=0", "dry_run=true", f"runs={tmp_path}"])
+    first, last = capsys.readouterr().out.splitlines()
+    assert first == str(tmp_path / "tiny-clip_score-twice_samples-seed0")
+    assert last.startswith("1 rounds missing, about ")

@@ -72,6 +72,16 @@ def test_clusters_are_found(pool: Pool, cluster: npt.NDArray[np.int64], tmp_path
         _clusters.centroids_of(pool, context(tmp_path), key="l14_img", clusters=601)
 
 
+def test_any_array_of_the_npz_files_can_be_clustered(rows: Rows, tmp_path: Path) -> None:
+    names = {"l14_img": rows[::-1], "dino_v2/img": rows}
+    pool = plant(tmp_path / "pool", features=names)
+    by_other = prototypes.select(pool, ctx=context(tmp_path / "s"), clusters=2, key="dino_v2/img")
+    alone = plant(tmp_path / "alone", features={"l14_img": rows})
+    assert rows_of(pool, by_other) == rows_of(alone, prototypes.select(alone, ctx=context(tmp_path / "t"), clusters=2))
+    with pytest.raises(ArtifactError, match=r"0\.npz: no array 'l14_txt' \(there are: l14_img, dino_v2/img\)"):
+        prototypes.select(pool, ctx=context(tmp_path / "u"), clusters=2, key="l14_txt")
+
+
 def test_unit_keeps_rows_of_zeros_and_shows_what_is_not_finite() -> None:
     found = unit(np.array([[3.0, 4.0], [0.0, 0.0], [np.nan, 1.0], [np.inf, 1.0]], dtype=np.float16))
     np.testing.assert_allclose(found[:2], [[0.6, 0.8], [0, 0]])

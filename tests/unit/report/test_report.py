@@ -1,5 +1,6 @@
+"""The page and the record of a report, of made pools and runs."""
+
 import itertools
-import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +11,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from metadata_pool import write_file
 from pool_folders import sample, uid_of, write_tar
 from scipy import stats
@@ -23,178 +22,13 @@ from harness.eval import predictions
 from harness.eval import suite as suites
 from harness.pool.seal import seal
 from harness.records import Record, digest_of, read_record
-from harness.report import bins, diversity
+from harness.report import bins
 from harness.report.__main__ import command, open_pool
 from harness.report.analysis import Request, analyse
-from harness.report.bins import Axis
-from harness.report.clusters import clustered
-from harness.report.coverage import Phrases, TaskCoverage
-from harness.report.treemap import squarified
 from harness.subset import Subset
 
 HOSTILE = "<script>document.title='ran'</script> a cat & {{ 7 * 7 }}"
 WIDTH = 4
-
-
-# diversity
-
-
-@pytest.mark.parametrize("q", diversity.ORDERS)
-@pytest.mark.parametrize("n", [1, 3, 8])
-def test_vendi_of_orthogonal_rows_is_their_number_and_of_equal_rows_one(n: int, q: float) -> None:
-    orthogonal = 5.0 * np.eye(8)[:n]
-    assert diversity.vendi(diversity.spectrum(orthogonal), q) == pytest.approx(n)
-    assert diversity.vendi(diversity.spectrum(np.tile([[1.0, 2.0, -1.0]], (n, 1))), q) == pytest.approx(1)
-
-
-def test_vendi_of_two_modes_by_hand() -> None:
-    eigenvalues = diversity.spectrum(np.eye(2)[[0, 0, 0, 1]])
-    assert sorted(eigenvalues) == pytest.approx([0.25, 0.75])
-    by_hand = {
-        0.5: (math.sqrt(0.75) + math.sqrt(0.25)) ** 2,
-        1.0: math.exp(-0.75 * math.log(0.75) - 0.25 * math.log(0.25)),
-        2.0: 1 / (0.75**2 + 0.25**2),
-        math.inf: 4 / 3,
-    }
-    assert {q: diversity.vendi(eigenvalues, q) for q in diversity.ORDERS} == pytest.approx(by_hand)
-
-
-@settings(max_examples=30, deadline=None)
-@given(n=st.integers(1, 12), width=st.integers(1, 12), seed=st.integers(0, 99))
-def test_vendi_properties(n: int, width: int, seed: int) -> None:
-    rows = np.random.default_rng(seed).normal(size=(n, width))
-    scores = [diversity.vendi(diversity.spectrum(rows), q) for q in diversity.ORDERS]
-    assert np.all(np.diff(scores) < 1e-9)  # Rényi entropies fall with their order
-    assert min(scores) >= 1 - 1e-9
-    assert max(scores) <= min(n, width) + 1e-9
-    twice = [diversity.vendi(diversity.spectrum(np.tile(rows, (2, 1))), q) for q in diversity.ORDERS]
-    assert twice == pytest.approx(scores)  # copies add nothing
-    scaled = diversity.spectrum(np.vstack([rows * 3, np.zeros((1, width))]))
-    assert diversity.vendi(scaled) == pytest.approx(scores[1])  # lengths do not count, rows of zeros are no pictures
-
-
-def test_schur_complement_splits_what_captions_explain() -> None:
-    corners = np.array([[a, b] for a in (1.0, -1.0) for b in (1.0, -1.0)])
-    zero = np.zeros((4, 2))
-    texts, images = np.hstack([corners[:, :1], zero]), np.hstack([zero, corners[:, 1:]])
-    apart = diversity.schur(images, texts)
-    assert apart == pytest.approx({"explained": 0, "explained_by_text": 1, "unexplained_by_text": 1})
-    mixed = images + texts  # one direction follows the captions, one as large does not
-    halves = diversity.schur(mixed, texts)
-    assert halves == pytest.approx({"explained": 0.5, "explained_by_text": 1, "unexplained_by_text": 1})
-    rows = np.random.default_rng(0).normal(size=(40, 3))
-    told = diversity.schur(rows, rows)
-    assert told["explained"] == pytest.approx(1)
-    assert told["explained_by_text"] == pytest.approx(diversity.vendi(diversity.spectrum(rows)))
-    assert told["unexplained_by_text"] == pytest.approx(1)
-
-
-# bins
-
-
-def test_kept_share_by_planted_scores() -> None:
-    axis = Axis(key="score", title="score", edges=(0.0, 0.5, 0.8))
-    values = np.array([-1.0, 0.1, 0.49, 0.5, 0.79, 0.8, 7.0, np.nan])
-    kept = np.array([0, 0, 1, 1, 1, 1, 1, 0])
-    weights = np.stack([np.ones(8, dtype=np.int64), kept, 2 * kept])
-    prop = bins.of_axis(axis, ("pool", "kept", "subset"), axis.count(values, weights))
-    assert prop.counts == {"pool": (3, 2, 2, 1), "kept": (1, 2, 2, 0), "subset": (2, 4, 4, 0)}
-    assert prop.kept_share == [pytest.approx(1 / 3), 1.0, 1.0, 0.0]
-    assert prop.shares("subset") == pytest.approx([0.2, 0.4, 0.4, 0])
-    assert prop.distance("pool") == 0
-    assert prop.distance("subset") == pytest.approx((0.175 + 0.15 + 0.15 + 0.125) / 2)
-
-
-def test_rare_names_stand_together() -> None:
-    counts = {"en": np.array([6, 3]), "de": np.array([2, 0]), "fr": np.array([1, 1]), "": np.array([1, 0])}
-    prop = bins.of_names("language", "Language", ("pool", "kept"), counts, most=2)
-    assert prop.labels == ("en", "de", "others")
-    assert prop.counts == {"pool": (6, 2, 2, 0), "kept": (3, 0, 1, 0)}
-
-
-def test_bins_of_scores() -> None:
-    assert bins.score_edges(np.array([np.nan, np.inf])) is None
-    assert bins.score_edges(np.array([0.5, 0.5])) == (0.5,)
-    edges = bins.score_edges(np.linspace(0, 1, 1001))
-    assert edges is not None
-    assert len(edges) == bins.SCORE_BINS
-    assert edges[0] == pytest.approx(0.001)
-    assert np.diff(edges) == pytest.approx((0.998) / bins.SCORE_BINS)
-
-
-def test_repeats_and_rank_correlation() -> None:
-    assert bins.repeats(np.array([5, 5, 5, 7, 9, 9], np.uint64)) == 3
-    a, b = np.array([3.0, 1, 1, 8, 5]), np.array([2.0, 0, 4, 9, 1])
-    assert bins.spearman(a, b) == pytest.approx(float(stats.spearmanr(a, b).statistic))
-    assert bins.spearman(a, np.ones(5)) is None
-    assert bins.spearman(a[:2], b[:2]) is None
-
-
-# coverage
-
-
-def test_classes_are_named_by_whole_words() -> None:
-    phrases = Phrases.of(["car", "Great White Shark", "bus", "", "great", "café", "buses", "car"])
-    assert phrases.names == ("car", "Great White Shark", "bus", "great", "café", "buses")
-    by_caption = {
-        "A car, a CAR and two cars": {"car"},
-        "a red carpet": set(),
-        "great white sharks near buses": {"Great White Shark", "bus", "great", "buses"},
-        "great shark": {"great"},
-        "great-white_shark!": {"Great White Shark", "great"},
-        "un CAFÉ": {"café"},
-        "": set(),
-    }
-    named = {text: {phrases.names[place] for place in phrases.named(text)} for text in by_caption}
-    assert named == by_caption
-    weights = np.array([[1] * 7, [3, 0, 2, 0, 0, 0, 5]])
-    counts = phrases.count(list(by_caption), weights)
-    assert counts.tolist() == [[1, 2, 1, 3, 1, 1], [3, 2, 2, 2, 0, 2]]
-
-
-def test_coverage_of_a_task() -> None:
-    counts = {"pool": (9, 2, 1, 0), "subset": (4, 1, 0, 0)}
-    task = TaskCoverage(key="t", name="T", classes=("a", "b", "c", "d"), counts=counts, recalls=(0.9, 0.5, None, 0.1))
-    assert (task.size, task.named("pool"), task.named("subset"), task.median("subset")) == (4, 3, 2, 0.5)
-    assert task.rarest() == ["c", "d", "b"]
-    assert task.points() == [(4, 0.9), (1, 0.5), (0, 0.1)]
-
-
-# clusters, treemap
-
-
-@settings(max_examples=50, deadline=None)
-@given(sizes=st.lists(st.integers(1, 1000), min_size=1, max_size=30), width=st.integers(50, 900))
-def test_treemap_fills_the_rectangle(sizes: list[int], width: int) -> None:
-    sizes.sort(reverse=True)
-    places = squarified(sizes, width, 300)
-    areas = [place.width * place.height for place in places]
-    assert areas == pytest.approx([size / sum(sizes) * width * 300 for size in sizes])
-    for number, a in enumerate(places):
-        assert a.x > -1e-6 and a.y > -1e-6 and a.x + a.width < width + 1e-6 and a.y + a.height < 300 + 1e-6
-        for b in places[:number]:
-            across = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
-            along = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
-            assert min(across, along) < 1e-6
-
-
-def test_planted_clusters() -> None:
-    rng = np.random.default_rng(0)
-    of = np.repeat([0, 1], [80, 40])
-    images = np.vstack([np.eye(8)[of] + 0.05 * rng.normal(size=(120, 8)), np.zeros((1, 8))])
-    captions = [*(f"a photo of one {('cat', 'dog')[label]}" for label in of), "not embedded"]
-    kept = np.append((of == 1) | (np.arange(120) % 4 == 0), True)
-    found = clustered(images, captions, kept, clusters=2, seed=0)
-    assert [(c.share, c.kept, c.words) for c in found] == [
-        (pytest.approx(2 / 3), 0.25, ("cat",)),
-        (pytest.approx(1 / 3), 1.0, ("dog",)),
-    ]
-    assert clustered(images[:20], captions[:20], kept[:20], clusters=3, seed=0) == []
-    images[-1, 3] = np.inf  # no embedding either
-    assert clustered(images, captions, kept, clusters=2, seed=0) == found
-
-
-# the report
 
 
 def columns_of(names: Sequence[str], texts: Sequence[str]) -> dict[str, Any]:
@@ -386,9 +220,6 @@ def test_bad_input_is_one_sentence(pool: Path, tmp_path: Path) -> None:
     refused(ArtifactError, r"0\.parquet: no column 'uid'", tmp_path / "bare", good)
     (pool / "pool.json").write_text("{}")
     refused(ArtifactError, r"pool\.json", pool, good)
-
-
-# results
 
 
 @pytest.fixture(scope="module")
