@@ -23,7 +23,6 @@ from leaderboard import safe
 from leaderboard.entries import Entry
 from leaderboard.findings import Finding, Severity
 
-
 Mark = tuple[str, Hashable]
 """What of an entry, and a value that no other entry should share (checks.copies)."""
 

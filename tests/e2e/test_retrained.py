@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from .conftest import command
 
 from harness.config import Scale
 from harness.files import checkout
 from harness.tiny import cache as tiny
+
+from .conftest import command
 
 TASKS = ["cifar10", "imagenet1k", "imagenetv2", "vtab/dtd", "retrieval/flickr_1k_test_image_text_retrieval"]
 RECIPE = {

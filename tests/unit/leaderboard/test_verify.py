@@ -12,7 +12,7 @@ import synthetic
 from hostile.forger import Forger
 
 from harness import uid
-from harness.entry import load_entry, write_entry
+from harness.entry import write_entry
 from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.pool.sealed import SealedPool
 from harness.records import read_record, write_record
