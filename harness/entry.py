@@ -369,11 +369,12 @@ def command(argv: list[str]) -> None:
     publish.add_argument("entry", metavar="ENTRY_DIR")
     publish.add_argument("run_dirs", nargs="+", metavar="RUN_DIR")
     publish.add_argument("--repo", required=True, help="owner/name of a data set repository on the hub")
+    publish.add_argument("--pool", help="folder of pool.json; default: where the run found it")
     options = parser.parse_args(argv)
     if options.command == "publish":
         from harness.publish import publish as upload
 
-        upload(options.entry, options.run_dirs, repo=options.repo)
+        upload(options.entry, options.run_dirs, repo=options.repo, pool=options.pool)
         return
     values = {
         "name": options.name,

@@ -29,6 +29,9 @@ BLOCK_BATCHES = 16
 LOOKED_UP = 1 << 20
 """Rows of the pool that are looked up in the subset at a time, in whole shards."""
 
+MOST_PASSES = 1000
+"""Passes over a subset that an entry may make (RULES.md): each takes a look at the whole pool, however small it is."""
+
 LOADERS = 8
 RESHARD_SAMPLES = 10_000
 BUFFER = 5_000

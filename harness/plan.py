@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from harness.config import RunConfig, Scale
 from harness.files import data_dir
+from harness.order import MOST_PASSES
 from harness.train import recipe
 
 # GMACs of one image-text forward pass: the table of the DataComp paper (compute / samples seen).
@@ -78,7 +79,13 @@ class Plan:
             f"disk      {self.disk_bytes / 1e9:.2f} GB written",
             f"tasks     {self._tasks()}",
             f"protocol  {'unofficial: ' + official if official else 'official'}",
+            *([f"entry     {self.refused}"] if self.refused else []),
         ]
+
+    @property
+    def refused(self) -> str:
+        """Why no entry of the run would be accepted; empty as far as is known."""
+        return too_small(self.chosen.size, self.config.scale) if self.chosen else ""
 
     def _data(self) -> list[str]:
         if self.chosen is None:
@@ -102,6 +109,18 @@ class Plan:
         if self.missing_tasks:
             return f"{len(self.missing_tasks)} missing: {', '.join(self.missing_tasks)}"
         return "all there"
+
+
+def too_small(size: int, scale: Scale) -> str:
+    """Why an entry of a subset of `size` uids is not accepted; empty if it is."""
+    passes = scale.samples_seen // max(size, 1)
+    if passes <= MOST_PASSES:
+        return ""
+    least = scale.samples_seen // (MOST_PASSES + 1) + 1
+    return (
+        f"not accepted: {size:,} uids are passed over {passes:,} times, {MOST_PASSES:,} are the most (RULES.md); "
+        f"choose {least:,} uids or more"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -16,8 +16,12 @@ from harness.progress import say
 from harness.records import Record, write_record
 
 
-def publish(entry_dir: str | Path, run_dirs: Sequence[str | Path], *, repo: str) -> Record:
+def publish(
+    entry_dir: str | Path, run_dirs: Sequence[str | Path], *, repo: str, pool: str | Path | None = None
+) -> Record:
     """Upload the files that the entry in `entry_dir` keeps elsewhere to the data set `repo`; the new record.
+
+    `pool` is the folder of pool.json (default: where the run found it).
 
     Raises ArtifactError if a file is not the one that the entry names, InfraError if the hub does not take them.
     """
@@ -27,7 +31,7 @@ def publish(entry_dir: str | Path, run_dirs: Sequence[str | Path], *, repo: str)
     folder = Path(entry_dir)
     entry = load_entry(folder)
     runs = sorted((read_run(Path(run)) for run in run_dirs), key=lambda run: run.seed)
-    sources = sources_of(runs) | {"realised.npy": realised.elsewhere(runs[0])}
+    sources = sources_of(runs, pool) | {"realised.npy": realised.elsewhere(runs[0])}
     found = {name: path for name, path in sources.items() if name in entry.payload.elsewhere and path.exists()}
     missing = sorted(set(entry.payload.elsewhere) - set(found))
     if missing:

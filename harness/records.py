@@ -140,7 +140,8 @@ def first_problem(error: ValidationError) -> str:
     """The first finding of a pydantic error as `where: what`."""
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "record"
-    said = "required, but not given" if problem["type"] == "missing" else problem["msg"]
+    said = problem["msg"].removeprefix("Value error, ")
+    said = "required, but not given" if problem["type"] == "missing" else said
     return f"{where}: {said}"
 
 

@@ -23,7 +23,7 @@ from harness.config import RunConfig
 from harness.entry import write_entry
 from harness.errors import ArtifactError, ConfigError, StageError
 from harness.eval import suite as suites
-from harness.plan import Chosen, Plan
+from harness.plan import Chosen, Plan, too_small
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool, load_table
 from harness.pool.union import unite
@@ -101,6 +101,8 @@ def run_config(config: RunConfig) -> RunResult | None:
         with clock.stage("select") as done:
             subset = choose(config, run_dir, own, sealed, method, executor)
             done(f"{method.label if method else config.subset or 'byod alone'}: {len(subset):,} uids")
+        if reason := too_small(len(subset), config.scale):
+            say(f"   entry  {reason}")
         with clock.stage("shards") as done:
             resharded = shards(config, run_dir, sealed, subset, executor)
             kept = subset.distinct / max(len(sealed.uids), 1)

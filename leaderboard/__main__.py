@@ -17,6 +17,7 @@ from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.progress import say
 from leaderboard.board import AGGREGATE_TITLES, Board
 from leaderboard.case import Means
+from leaderboard.checks import copies
 from leaderboard.entries import ENTRIES, find
 from leaderboard.findings import LEVELS, Verification, visible
 from leaderboard.means import brought, existing, fetch, generated_pool, sealed, uid_list, weights
@@ -100,6 +101,7 @@ def _verify(options: argparse.Namespace) -> int:
             line = f"{VERIFIED.name}/{visible(line)}"
             say(escape(f"look: {line} has changed too; a request that adds an entry adds nothing else"))
     board = Board.load(ENTRIES, verified=VERIFIED)
+    means = replace(means, marks=copies.index(row.entry for row in board.rows))
     for folder in folders:
         result = _verify_one(folder, options, replace(means, best_known=board.best_known(without=folder)))
         results.append(_told(result, options))

@@ -1,7 +1,7 @@
 """What a check is given: the entry, its records, and what the maintainer has at hand."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,9 @@ from harness.uid import Uids
 from leaderboard import safe
 from leaderboard.entries import Entry
 from leaderboard.findings import Finding, Severity
+
+Mark = tuple[str, Hashable]
+"""What of an entry, and a value that no other entry should share (checks.copies)."""
 
 
 class SkippedError(Exception):
@@ -50,6 +53,8 @@ class Means:
     """Training seed of the maintainer, for training again."""
     best_known: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Highest value on record, by scale, of an aggregate or task."""
+    marks: Mapping[Mark, Sequence[Entry]] = field(default_factory=dict)
+    """The entries of the board by what tells them apart."""
 
 
 @dataclass(frozen=True)

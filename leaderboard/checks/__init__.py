@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from leaderboard.case import Case, Notes
-from leaderboard.checks import chain, folder, rescored, retrained, scores, subset, training
+from leaderboard.checks import chain, copies, folder, rescored, retrained, scores, subset, training
 from leaderboard.findings import Level
 
 Check = Callable[[Case], Notes]
@@ -34,6 +34,7 @@ LADDER: dict[Level, dict[str, Check]] = {
         "intervals": scores.intervals,
         "plausible": scores.bounds,
         "repeated runs": scores.repeated,
+        "copies": copies.copied,
     },
     "rescored": {
         "predictions": rescored.rescore,

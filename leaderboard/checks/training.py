@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from harness.config import Scale, load_scale, model_names, scale_names
 from harness.errors import ArtifactError, ConfigError
-from harness.order import Order, Rows
+from harness.order import MOST_PASSES, Order, Rows
 from harness.pool.sealed import SealedPool
 from harness.train import ledger as ledgers
 from harness.train.recipe import checkpoint_steps
@@ -22,9 +22,7 @@ MOST_SAMPLES = 10
 MOST_BATCH = 1 << 20
 """Nor is a larger batch, which is held whole."""
 MOST_HOLDOUT = 1 << 20
-"""Nor are more pairs held out, which are sorted in memory."""
-MOST_EPOCHS = 1000
-"""Nor are more passes over a subset: each takes a look at the whole pool, however small the subset."""
+"""Nor are more pairs held out, which are sorted in memory; nor more passes than order.MOST_PASSES."""
 
 
 def scale(case: Case) -> Notes:
@@ -125,7 +123,7 @@ class _Counted(Order):
             sealed.uids, sealed.borders, uids, seed=seed, batch_size=scale.batch_size, samples_seen=scale.samples_seen,
             order=order, exclude=sealed.holdout(holdout),
         )  # fmt: skip
-        _bounded("the number of epochs", self.samples_seen // self.size, MOST_EPOCHS)
+        _bounded("the number of epochs", self.samples_seen // self.size, MOST_PASSES)
 
     def _counts(self, first: int, end: int) -> Rows:
         counts = self._held[first:end].astype(np.int64)

@@ -72,8 +72,9 @@ function ordered(rows) {
 function render() {
   const rows = matching();
   const noise = current.seedFreedom ? "" : " No entry of this scale has two seeds, so the noise of seeds is taken as .0083 a run, what it is at scale tiny.";
+  const standIns = current.scale === "tiny" ? " At scale tiny the pool and the tasks are generated stand-ins." : "";
   const otherSize = rows.some(row => row.other !== null) ? " * No random entry has this size; the nearest one is taken." : "";
-  document.getElementById("note").textContent = `${rows.length.toLocaleString("en")} of ${current.rows.length.toLocaleString("en")} ranked entries, protocol ${current.protocol}.${noise}${otherSize}`;
+  document.getElementById("note").textContent = `${rows.length.toLocaleString("en")} of ${current.rows.length.toLocaleString("en")} ranked entries, protocol ${current.protocol}.${standIns}${noise}${otherSize}`;
   charts(rows);
   list(rows);
 }
@@ -157,14 +158,30 @@ function renderPublished() {
 
 function charts(rows) {
   scatter("chart-imagenet", "ImageNet against average", rows, row => row.scores[0], row => row.scores[4], {x: "ImageNet", y: "average"});
-  scatter("chart-size", "Average against subset size", rows, row => row.size, row => row.scores[4], {x: "pairs", y: "average", log: true, tick: count});
-  scatter("chart-cost", "Average against selection cost", rows.filter(row => row.seconds > 0), row => row.seconds, row => row.scores[4], {x: "selection", y: "average", log: true, tick: duration});
+  scatter("chart-size", "Average against subset size", rows, row => row.size, row => row.scores[4], {x: "pairs", y: "average", marks: DECADES, tick: count});
+  scatter("chart-cost", "Average against selection cost", rows.filter(row => row.seconds > 0), row => row.seconds, row => row.scores[4], {x: "selection", y: "average", marks: TIMES, tick: duration});
 }
 
-function scatter(id, title, rows, xOf, yOf, {x, y, log = false, tick = value => score(value, 2)}) {
+// Round values between low and high, about four.
+function linear(low, high) {
+  const least = (high - low) / 4, power = 10 ** Math.floor(Math.log10(least));
+  const step = power * [1, 2, 5, 10].find(times => times * power >= least);
+  return Array.from({length: Math.floor(high / step) - Math.ceil(low / step) + 1}, (_, i) => (Math.ceil(low / step) + i) * step);
+}
+
+// The same where each decade takes as much room: of `marks` as many as are legible.
+function logarithmic(low, high, marks) {
+  const inside = marks.filter(mark => low <= mark && mark <= high);
+  return inside.length < 2 ? linear(low, high) : inside.filter((_, i) => i % Math.ceil(inside.length / 6) === 0);
+}
+
+const DECADES = Array.from({length: 36}, (_, i) => [1, 2, 5][i % 3] * 10 ** Math.floor(i / 3));
+const TIMES = [.01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30, ...[2, 5, 10, 30].map(minutes => 60 * minutes), ...[2, 5, 10, 24].map(hours => 3600 * hours), ...[2, 5, 10, 20, 50, 100].map(days => 86400 * days)];
+
+function scatter(id, title, rows, xOf, yOf, {x, y, marks = null, tick = value => score(value, 2)}) {
   const place = document.getElementById(id);
   if (rows.length < 2) { place.replaceChildren(); return; }
-  const scale = log ? Math.log10 : value => value;
+  const scale = marks ? Math.log10 : value => value;
   const range = values => {
     const low = Math.min(...values), high = Math.max(...values), pad = (high - low || Math.abs(high) || 1) * .08;
     return [low - pad, high + pad];
@@ -172,11 +189,10 @@ function scatter(id, title, rows, xOf, yOf, {x, y, log = false, tick = value => 
   const [x0, x1] = range(rows.map(row => scale(xOf(row)))), [y0, y1] = range(rows.map(yOf));
   const px = value => 44 + 266 * (scale(value) - x0) / (x1 - x0), py = value => 178 - 164 * (value - y0) / (y1 - y0);
   const parts = [];
-  for (let i = 0; i < 4; i++) {
-    const yTick = y0 + (y1 - y0) * (i + .5) / 4, at = x0 + (x1 - x0) * (i + .5) / 4, xTick = log ? 10 ** at : at;
-    parts.push(svg("line", {class: "grid", x1: 44, x2: 310, y1: py(yTick), y2: py(yTick)}), svg("text", {class: "end", x: 39, y: py(yTick) + 4}, score(yTick, 2)),
-      svg("text", {class: "mid", x: px(xTick), y: 196}, tick(log ? +xTick.toPrecision(2) : xTick)));
+  for (const at of linear(y0, y1)) {
+    parts.push(svg("line", {class: "grid", x1: 44, x2: 310, y1: py(at), y2: py(at)}), svg("text", {class: "end", x: 39, y: py(at) + 4}, score(at, y1 - y0 < .04 ? 3 : 2)));
   }
+  for (const at of marks ? logarithmic(10 ** x0, 10 ** x1, marks) : linear(x0, x1)) parts.push(svg("text", {class: "mid", x: px(at), y: 196}, tick(at)));
   parts.push(svg("text", {class: "end", x: 310, y: 213}, x), svg("text", {x: 4, y: 8}, y));
   for (const row of rows.slice(0, 400)) {
     const link = svg("a", {href: `entries/${encodeURIComponent(row.slug)}.html`, "aria-label": `${row.name}, ${score(yOf(row))}`},

@@ -36,7 +36,7 @@ function render() {
   const most = Math.max(...rows.map(row => Math.abs(row.a - row.b) + row.noise), .01);
   const head = ["Task", "First", "Second", "Difference", "second better – first better", "Group"];
   element("comparison").replaceChildren(node("table", {},
-    node("thead", {}, node("tr", {}, ...head.map((title, i) => node("th", {scope: "col", class: i > 0 && i < 4 ? "n" : ""}, title)))),
+    node("thead", {}, node("tr", {}, ...head.map((title, i) => node("th", {scope: "col", class: i === 0 ? "" : i < 4 ? "n" : "wide-only"}, title)))),
     node("tbody", {}, ...rows.map(row => line(row, most)))));
 }
 
@@ -49,7 +49,7 @@ function line(row, most) {
     svg("circle", {class: "dot", cx: x(difference), cy: 8, r: 4}));
   return node("tr", {}, node("th", {scope: "row"}, row.name), node("td", {class: "n"}, score(row.a)), node("td", {class: "n"}, score(row.b)),
     node("td", {class: `n ${clear ? (difference > 0 ? "beats" : "beaten") : "dim"}`}, (difference > .0005 ? "+" : "") + score(difference)),
-    node("td", {class: "plot"}, bar), node("td", {class: "dim"}, row.group));
+    node("td", {class: "plot wide-only"}, bar), node("td", {class: "dim wide-only"}, row.group));
 }
 
 document.addEventListener("DOMContentLoaded", start);

@@ -216,7 +216,7 @@ def test_pack_command(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFi
     about = load_entry(tmp_path / "entry").payload.about
     assert (about.authors, about.external_models) == (["A", "B"], ["CLIP L/14"])
     assert capsys.readouterr().out.startswith(str(tmp_path / "entry"))
-    with pytest.raises(ConfigError, match="link"):
+    with pytest.raises(ConfigError, match="setting --link: is not a link"):
         entry.command([*arguments[:-2], "--out", str(tmp_path / "b"), "--link", "javascript:alert(1)"])
 
 

@@ -73,3 +73,11 @@ def test_models_of_our_own_are_counted_from_their_shape() -> None:
 
 def test_durations() -> None:
     assert [duration(s) for s in (4, 89, 240, 7200)] == ["4 s", "89 s", "4 min", "2.0 h"]
+
+
+def test_a_subset_of_which_no_entry_is_accepted_is_named() -> None:
+    few, enough = replace(CHOSEN, size=12_787), replace(CHOSEN, size=12_788)
+    text = "\n".join(_plan(chosen=few).lines())
+    assert "12,787 uids are passed over 1,001 times, 1,000 are the most" in text
+    assert "choose 12,788 uids or more" in text
+    assert "not accepted" not in "\n".join(_plan(chosen=enough).lines())

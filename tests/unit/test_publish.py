@@ -98,7 +98,7 @@ def hub() -> Iterator[str]:
     thread.join()
 
 
-def _publish(hub: str, entry: Path, *runs: Path) -> subprocess.CompletedProcess[str]:
+def _publish(hub: str, entry: Path, *runs: str | Path) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "HF_ENDPOINT": hub,
@@ -161,7 +161,10 @@ def test_a_file_that_is_not_the_stated_one_is_not_kept(hub: str, tmp_path: Path)
     run = synthetic.run(tmp_path / "run", sealed, synthetic.subset_of(sealed, keep=0.5))
     entry = tmp_path / "entry"
     write_entry([run], entry)
-    assert _publish(hub, entry, run).returncode == 0
+    (tmp_path / "pool").rename(tmp_path / "moved")
+    lost = _publish(hub, entry, run)
+    assert (lost.returncode, lost.stderr.count("\n")) == (5, 1), lost.stderr
+    assert _publish(hub, entry, run, "--pool", tmp_path / "moved").returncode == 0
     name = "seed-0/train/checkpoint.safetensors"
     for content, reason in ((b"x" * len(Hub.files[name]), "sha256"), (Hub.files[name] * 9, "longer than")):
         Hub.files[name] = content

@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import synthetic
+from hostile.forger import Forger
 
 from harness import uid
 from harness.entry import write_entry
 from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.pool.sealed import SealedPool
+from harness.records import read_record, write_record
 from leaderboard import __main__ as commands
 from leaderboard import means as fetching
 from leaderboard import safe
-from leaderboard.case import Means
-from leaderboard.checks import LADDER, rescored
+from leaderboard.case import Case, Means, SkippedError
+from leaderboard.checks import LADDER, chain, copies, rescored, retrained
+from leaderboard.entries import Entry
 from leaderboard.findings import Verification
 from leaderboard.verify import verify
 
@@ -220,3 +223,74 @@ def test_only_changed_entries_are_verified(
     assert "note.txt" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="nowhere"):
         commands.command([*arguments[:3], "nowhere"])
+
+
+def _marked(*folders: Path) -> Means:
+    return Means(marks=copies.index(map(Entry.load, folders)))
+
+
+def test_a_copy_under_another_name_is_told(honest: Path, spoiled: Path, means: Means) -> None:
+    forger = Forger(spoiled)
+    forger.payload(lambda payload: payload["about"].update(name="Mine", authors=["M. E."]))
+    marks = _marked(honest, spoiled).marks
+    for folder, other in ((spoiled, "tiny/honest by A. Author"), (honest, "tiny/spoiled by M. E.")):
+        result = verify(folder, means=dataclasses.replace(means, marks=marks))
+        assert result.outcome == "ok"
+        assert [finding.what for finding in result.findings] == [
+            f"same weights, uid file, scores as {other}; ask whose work it is"
+        ]
+
+
+def test_what_of_another_entry_is_there_is_named(
+    honest: Path, run_dirs: list[Path], sealed: SealedPool, means: Means, tmp_path: Path
+) -> None:
+    def told(folder: Path) -> list[str]:
+        result = verify(folder, means=dataclasses.replace(means, marks=_marked(honest).marks))
+        return [finding.what.split(" as ")[0] for finding in result.findings if finding.check == "copies"]
+
+    uids = uid.load(run_dirs[0] / "uids.npy")
+    write_entry([synthetic.run(tmp_path / "again", sealed, uids, skill=0.2, seed=2)], tmp_path / "method")
+    assert told(tmp_path / "method") == ["same uid file"]
+    # One uid less and weights saved anew: the answers are still another's.
+    run = synthetic.run(tmp_path / "run", sealed, uids[1:])
+    write_entry([run], tmp_path / "less")
+    assert told(tmp_path / "less") == ["same scores"]
+    other = synthetic.run(tmp_path / "other", sealed, uids[1:], skill=0.2)
+    write_entry([other], tmp_path / "own")
+    assert told(tmp_path / "own") == []
+    assert told(honest) == []
+
+
+@pytest.mark.parametrize(
+    ("shift", "seed", "found"),
+    [(0.0, 5, None), (0.02, 5, None), (0.05, 5, "when trained again with seed 5"), (-0.05, 5, "when trained again"),
+     (0.0, 1, "seed 1 is one of the entry's")],
+)  # fmt: skip
+def test_training_again_agrees_within_the_noise_of_seeds(
+    shift: float, seed: int, found: str | None,
+    honest: Path, run_dirs: list[Path], means: Means, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    case = Case(Entry.load(honest), dataclasses.replace(means, work=tmp_path, seed=seed))
+    stated = case.payload.aggregates["average"].mean or 0.0
+
+    def train(module: str, settings: dict[str, str], *, theirs: Path) -> None:
+        assert np.array_equal(uid.load(theirs), uid.load(run_dirs[0] / "uids.npy"))
+        record = read_record(run_dirs[0] / "eval" / "evaluation.json", "evaluation")
+        record.payload["aggregates"]["average"] = stated + shift
+        write_record(Path(settings["run_dir"]) / "eval" / "evaluation.json", record)
+
+    monkeypatch.setattr(retrained, "run_harness", train)
+    try:
+        notes = [note.what for note in retrained.retrain(case)]
+    except SkippedError as reason:
+        notes = [str(reason)]
+    assert notes == [] if found is None else found in notes[0]
+
+
+def test_mean_repeats_are_stated_to_six_places(spoiled: Path) -> None:
+    forger, size = Forger(spoiled), 4_000_003
+    forger.edit("subset.json", lambda record: record["payload"].update(size=size))
+    for repeats, found in ((round(65_536 / size, 6), []), (0.0164, ["subset.mean_repeats"])):
+        forger.payload(lambda payload, repeats=repeats: payload["subset"].update(size=size, mean_repeats=repeats))
+        notes = [note.what for note in chain.summary(Case(Entry.load(spoiled), Means()))]
+        assert [what.split(" is ")[0] for what in notes] == found
