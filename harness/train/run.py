@@ -18,7 +18,7 @@ from harness.records import Record, digest_of, read_record, write_record
 from harness.train import checkpoint, ledger
 from harness.train.ahead import ReadAhead
 from harness.train.loop import Fitted, fit
-from harness.train.recipe import checkpoint_steps
+from harness.train.recipe import WEIGHTS, checkpoint_file, checkpoint_steps
 from harness.train.stream import Preparer, Stream
 from harness.train.world import World, join, under_torchrun
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from harness.subset import Subset
 
 RECORD = "train.json"
-WEIGHTS = "checkpoint.safetensors"
 WORKERS_MOST = 16
 
 
@@ -80,7 +79,7 @@ def train(
         rows_of = None if resharded is None else resharded.rows
         with ReadAhead(order, resharded or sealed, rows_of=rows_of) as ahead:
             stream = Stream(order, make, world=world, workers=workers, reached=ahead.reach)
-            fitted = fit(config, order, stream, world=world, out=out, run=identity)
+            fitted = fit(config, order, stream, world=world, out=out, run=identity, inputs=inputs)
         if world.first:
             _finish(config, fitted, world=world, out=out, inputs=inputs, identity=identity, workers=workers,
                     reading="mask" if resharded is None else "reshard", sealed=sealed)  # fmt: skip
@@ -139,13 +138,12 @@ def _finish(
     config: RunConfig, fitted: Fitted, *, world: World, out: Path, inputs: dict[str, str], identity: str, workers: int,
     reading: str, sealed: SealedPool,
 ) -> None:  # fmt: skip
-    """Write ledger and record, last of all; then the snapshot has served."""
+    """Write the record, last of all; then the snapshot has served."""
     scale = config.scale
     kept = []
     for step in checkpoint_steps(scale):
-        name = WEIGHTS if step == scale.steps else f"checkpoints/step_{step:07d}.safetensors"
+        name = checkpoint_file(scale, step)
         kept.append({"step": step, "file": name, "sha256": files.sha256_file(out / name)})
-    ledger_digest = ledger.write(out / ledger.FILE, fitted.ledger, config=config, inputs=inputs)
     steps = max(fitted.steps - fitted.resumed, 1)
     record = Record(
         kind="train",
@@ -160,7 +158,7 @@ def _finish(
             "steps": fitted.steps,
             "checkpoint": kept[-1]["sha256"],
             "checkpoints": kept,
-            "ledger": ledger_digest,
+            "ledger": ledger.read(out / ledger.FILE)["digest"],
         },
         provenance=provenance(
             seconds=fitted.seconds,
