@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from harness.reshard import ReshardedPool
 
 PARENT = "HARNESS_PARENT"
+PATIENCE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "150"}
+"""Has torchrun wait so many seconds for its processes to save when it is told to stop (torch before 2.12 waits 30)."""
 
 
 class Job(StrictModel):
@@ -74,7 +76,7 @@ def launch(
         "-m", "harness.train.worker", str(out / "job.json"),
     ]  # fmt: skip
     threads = str(max(1, len(os.sched_getaffinity(0)) // processes))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ, PARENT: str(os.getpid())}
+    environment = {"OMP_NUM_THREADS": threads, **PATIENCE, **os.environ, PARENT: str(os.getpid())}
     child = subprocess.Popen(command, env=environment)
     before = {}
     if threading.current_thread() is threading.main_thread():
