@@ -2,11 +2,10 @@
 
 import hashlib
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from harness.train.learner import Learner
 from harness.train.recipe import checkpoint_file, checkpoint_steps, learning_rate, share
 from harness.train.stream import Batch, Stream
 from harness.train.watch import Watch
-from harness.train.world import STOP_SIGNALS, World
+from harness.train.world import World, when_told_to_stop
 
 REPORT_EVERY = 16
 """Steps between looks at the losses: each look waits for the device."""
@@ -52,10 +51,11 @@ def fit(
     Raises StageError if the loss is not finite, InfraError after SIGTERM (it saved first), if the disk is full or the
     memory of the GPU is used up.
     """
+    told = threading.Event()
     try:
         trainer = _Trainer(config, order, world=world, out=out, run=run, inputs=inputs)
-        with _told_to_stop() as told, trainer.watch, closing(stream.batches(trainer.steps)) as batches:
-            trainer.go(batches, told)
+        with when_told_to_stop(told.set), trainer.watch, closing(stream.batches(trainer.steps)) as batches:
+            trainer.go(batches, told.is_set)
     except torch.OutOfMemoryError as error:
         raise InfraError(
             "training: the memory of the GPU is used up; train.accumulate=N computes the same in N slices, "
@@ -192,18 +192,3 @@ def _diverged(what: str) -> StageError:
         f"training: {what}; the run ends here, "
         "and a lower scale.lr or scale.precision=fp32 (both unofficial) may avoid it"
     )
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether one of STOP_SIGNALS came."""
-    came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield came.is_set
-        return
-    before = {number: signal.signal(number, lambda *_: came.set()) for number in STOP_SIGNALS}
-    try:
-        yield came.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -11,7 +11,7 @@ import torch
 from harness import files
 from harness.config import RunConfig, locked_differences
 from harness.errors import ConfigError, StageError
-from harness.order import Order, Rows, protocol
+from harness.order import Order, protocol
 from harness.pool.sealed import SealedPool
 from harness.provenance import provenance
 from harness.records import Record, digest_of, read_record, write_record
@@ -37,12 +37,11 @@ def train(
     subset: "Subset",
     resharded: "ReshardedPool | None" = None,
     out: Path,
-    exclude: Rows | None = None,
 ) -> Record:
     """The training record in `out`; trains now, or goes on from a snapshot there, if it is not complete.
 
-    `exclude` are pool rows that are held out. Reads the pool's own tars, or `resharded` ones; the result is the
-    same. With train.gpus above 1 the work is done in processes that torchrun starts on this node.
+    Reads the pool's own tars, or `resharded` ones; the result is the same. With train.gpus above 1 the work is done in
+    processes that torchrun starts on this node.
 
     Raises ArtifactError (a sample cannot be read, or is another), StageError (the loss is not finite; `out` holds
     another run), ConfigError (more processes than samples in a batch; tars of another subset or pool) or InfraError
@@ -71,7 +70,8 @@ def train(
         _require_work_for_all(config, world)
         order = Order(
             sealed.uids, sealed.borders, subset.uids, seed=config.seed, batch_size=config.scale.batch_size,
-            samples_seen=config.scale.samples_seen, order=config.train.order, exclude=exclude,
+            samples_seen=config.scale.samples_seen, order=config.train.order,
+            exclude=sealed.holdout(config.pool.holdout),
         )  # fmt: skip
         source = resharded.path if resharded is not None else None
         make = functools.partial(_preparer, sealed.path, sealed.seal_dir, source, config.scale.model, config.seed)
@@ -113,15 +113,20 @@ def _require_work_for_all(config: RunConfig, world: World) -> None:
         )
 
 
+def open_tars(path: str | None) -> "ReshardedPool | None":
+    """The resharded tars in `path`, where they are read instead of the pool's own."""
+    if path is None:
+        return None
+    from harness.reshard import ReshardedPool  # most loaders need none of it, and start sooner
+
+    return ReshardedPool.open(path)
+
+
 def _preparer(path: str, seal_dir: str, resharded: str | None, model: str, seed: int) -> Preparer:
     """Opens the tars in a loader worker, which shares no memory with the training process."""
-    sealed = SealedPool.open(path, seal_dir)
-    if resharded is None:
-        return Preparer(sealed, uids=sealed.uids, rows_of=None, model_name=model, seed=seed)
-    from harness.reshard import ReshardedPool
-
-    source = ReshardedPool.open(resharded)
-    return Preparer(source, uids=sealed.uids, rows_of=source.rows, model_name=model, seed=seed)
+    sealed, tars = SealedPool.open(path, seal_dir), open_tars(resharded)
+    rows_of = None if tars is None else tars.rows
+    return Preparer(tars or sealed, uids=sealed.uids, rows_of=rows_of, model_name=model, seed=seed)
 
 
 def _workers(config: RunConfig, world: World) -> int:

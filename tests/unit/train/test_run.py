@@ -20,7 +20,7 @@ from harness.audit import audit
 from harness.config import RunConfig, load_scale
 from harness.errors import ArtifactError, ConfigError, InfraError, StageError
 from harness.files import sha256_file
-from harness.order import Order
+from harness.order import Order, chain
 from harness.pool.sealed import SealedPool
 from harness.records import Record, read_json, read_record
 from harness.reshard import reshard
@@ -309,8 +309,10 @@ def test_held_out_pairs_are_not_fed(make_config: Config, sealed: SealedPool, tmp
     )
     everything = Subset.of(np.asarray(sealed.uids))
     everything.save(tmp_path / "uids.npy")
-    train(config, sealed=sealed, subset=everything, out=tmp_path / "train", exclude=sealed.holdout(10))
+    train(config, sealed=sealed, subset=everything, out=tmp_path / "train")
     assert audit(tmp_path) == []
+    fed = Order(sealed.uids, sealed.borders, everything.uids, seed=0, batch_size=16, samples_seen=96)
+    assert read_record(tmp_path / "train" / "ledger.json", "ledger").payload["digest"] != chain(fed.ledger())
 
 
 def test_wandb_offline(
