@@ -102,6 +102,7 @@ def _merged_in(folder: Path, runs: Iterable[list[Uids]]) -> Uids:
         for run in runs:
             ends.append(ends[-1] + sum(map(len, run)))
             yield from uid.merged(run)
+            run.clear()  # before the next is collected
 
     folder.mkdir(parents=True, exist_ok=True)
     uid.write_pieces(waiting, pieces())  # one file for all runs: each mapped file would hold a descriptor
