@@ -1,6 +1,6 @@
 """`python -m harness.audit run_dir=DIR`: was the model fed what the uid file and the pool say?
 
-Recomputes the ledger from run_dir's uid file and the pool's uid list with its shard borders alone; no tar is read.
+Recomputes the ledgers from run_dir's uid file and the pool's uid list with its shard borders alone; no tar is read.
 It finds faults, not cheats: those are found by evaluating and training again.
 """
 
@@ -28,7 +28,7 @@ class Audit(StrictModel):
 
 
 def audit(run_dir: str | os.PathLike[str], *, pool: str | None = None) -> list[str]:
-    """Findings, one sentence each; empty if the ledger equals what the uid file gives.
+    """Findings, one sentence each; empty if the ledgers equal what the uid file gives.
 
     Raises ArtifactError if the run is not complete or the pool is not there.
     """
@@ -50,7 +50,14 @@ def audit(run_dir: str | os.PathLike[str], *, pool: str | None = None) -> list[s
         sealed.uids, sealed.borders, subset.uids, seed=payload["seed"], batch_size=payload["batch_size"],
         samples_seen=payload["samples_seen"], order=payload["order"], exclude=sealed.holdout(payload["holdout"]),
     )  # fmt: skip
-    return list(ledger.differences(payload, order))
+    computed = list(order.ledger())
+    findings = list(ledger.differences(payload, computed))
+    for kept in record.payload["checkpoints"][:-1]:  # the last one's is that of the run
+        path = folder / "train" / ledger.beside(kept["file"])
+        if path.exists():  # not of a run before each checkpoint had one
+            differences = ledger.differences(ledger.read(path), computed[: kept["step"]])
+            findings += [f"{path.relative_to(folder)}: {difference}" for difference in differences]
+    return findings
 
 
 def _sealed(made: dict[str, Any], pool: str | None) -> SealedPool:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from harness import tars
 from harness.blur import Box, blurred_image
 from harness.errors import ArtifactError, from_os_error
-from harness.files import atomic_path, is_remote
+from harness.files import answering, atomic_path, is_remote
 from harness.pool.sealed import digest_array, load_array, load_index, save_array
-from harness.ranges import Copier, Reader
+from harness.ranges import AHEAD, Copier, Reader
 from harness.tars import SAMPLE_DTYPE, Samples
 
 OFFSETS = ("start", "end", "image", "text", "json")
@@ -97,13 +97,14 @@ def _new_file(target: str) -> Iterator[IO[bytes]]:
             yield file
         return
     with tempfile.NamedTemporaryFile(buffering=0) as file:
-        yield file
         try:
+            yield file
+        except OSError as error:
+            raise from_os_error(error, file.name) from error
+        with answering(target):
             system, name = fsspec.core.url_to_fs(target)
             system.makedirs(os.path.dirname(name), exist_ok=True)
             system.put_file(file.name, name)
-        except OSError as error:
-            raise from_os_error(error, target) from error
 
 
 def _copy_piece(piece: Piece, job: Writing, copier: Copier) -> Samples:
@@ -112,7 +113,9 @@ def _copy_piece(piece: Piece, job: Writing, copier: Copier) -> Samples:
     wanted = np.asarray(rows[piece.first : piece.last])
     copy = np.arange(piece.first, piece.last) - np.searchsorted(rows, wanted)
     source = load_index(piece.index)[wanted - piece.border]
-    with Reader(piece.tar) as reader:
+    # From a store a sample is fetched once for all its copies.
+    whole = min(int((source["end"] - source["start"]).max()), AHEAD)
+    with Reader(piece.tar, ahead=whole) as reader:
         boxes = [_boxes(reader, entry) for entry in source] if job.blur else []
         anew = copy > 0
         for i, found in enumerate(boxes):

@@ -243,7 +243,6 @@ def train(
         subset=subset,
         resharded=resharded,
         out=run_dir / "train",
-        exclude=sealed.holdout(config.pool.holdout),
     )
 
 

@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness import uid
+from harness.pool.sealed import SealedPool
+
 CAPTIONS: tuple[str | None, ...] = (
     "a photo of a brown dog on the beach",
     None,
@@ -21,6 +24,8 @@ CAPTIONS: tuple[str | None, ...] = (
     "two words",
     "my thoughts about the meaning\nof it all and whatever else",
 )
+SIZES = (40, 25, 35)
+SCORE = "clip_l14_similarity_score"
 WIDTHS = {"b32_img": 8, "b32_txt": 8, "l14_img": 12, "l14_txt": 12}
 
 
@@ -64,10 +69,33 @@ def write_features(path: Path, rows: int, seed: int, *, dtype: type = np.float16
     (np.savez_compressed if compressed else np.savez)(path, **arrays)
 
 
-def write_metadata(folder: Path, sizes: Sequence[int] = (40, 25, 35), *, features: bool = True) -> Path:
+def write_metadata(folder: Path, sizes: Sequence[int] = SIZES, *, features: bool = True) -> Path:
     """A pool of files of these sizes."""
     for number, rows in enumerate(sizes):
         path = write_file(folder / "metadata" / f"{number:032x}.parquet", table_of(number, rows), row_group_size=16)
         if features:
             write_features(path.with_suffix(".npz"), rows, number)
     return folder
+
+
+def every(sizes: tuple[int, ...] = SIZES) -> list[str]:
+    """The uids of `write_metadata`'s files, in their order."""
+    return [uid_hex((number, row)) for number, rows in enumerate(sizes) for row in range(rows)]
+
+
+def column(name: str) -> list[Any]:
+    """The values of a column in all files of `write_metadata`."""
+    return [value for number, rows in enumerate(SIZES) for value in np.asarray(table_of(number, rows)[name]).tolist()]
+
+
+class _Seal(SealedPool):
+    """A sealed pool of given uids, without its files."""
+
+    def sorted_uids(self) -> uid.Uids:
+        return uid.sort(self.uids)
+
+
+def sealed(folder: Path, texts: list[str]) -> SealedPool:
+    """The pool in `folder`, of which only the pairs with these uids were realised."""
+    return _Seal(path=str(folder), seal_dir=str(folder), digest="0" * 64, uids=uid.from_hex(texts),
+                 borders=np.array([0, len(texts)]), shards=("0.tar",))  # fmt: skip

@@ -2,9 +2,10 @@
 
 import hashlib
 import io
+import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import FunctionType, SimpleNamespace
@@ -20,7 +21,7 @@ from harness.pool.reading import MetadataFile
 from harness.uid import Uids
 
 SPILL_ROWS = 1 << 24
-"""Uids collected in memory (256 MB) before they are merged and, where there is a folder, written to it."""
+"""Uids collected in memory (256 MB) before they are merged and, where there is a folder, wait there."""
 
 
 def identity(work: Callable[..., Any]) -> str | None:
@@ -80,43 +81,52 @@ def scratch_of(folder: Path, work: str) -> Path:
 def gathered(parts: Iterable[Uids], folder: Path | None) -> Uids:
     """The sorted multiset union of sorted `parts`, read-only.
 
-    What exceeds SPILL_ROWS is kept in `folder` as sorted files, and the result is a memory-mapped file there;
-    without a folder all of it stays in memory.
+    Where there is a `folder` and more than SPILL_ROWS, the result is a memory-mapped file there, merged from sorted
+    runs that wait there, too; otherwise all of it is in memory.
     """
-    runs: list[Uids] = []
-    waiting: list[Uids] = []
-    size = 0
-    for part in parts:
-        waiting.append(part)
-        size += len(part)
-        if size > SPILL_ROWS:
-            runs.append(_run(waiting, folder, len(runs)))
-            waiting, size = [], 0
-    if not runs or folder is None:
-        result = _merged([*runs, *waiting])
+    left = iter(parts)
+    held = _some(left) if folder is not None else list(left)
+    if folder is None or sum(map(len, held)) <= SPILL_ROWS:
+        result = _merged(held)
     else:
-        uid.write_pieces(folder / "merged.npy", uid.merged([*runs, *waiting]))
-        for number in range(len(runs)):
-            (folder / f"run-{number}.npy").unlink()
-        result = uid.load(folder / "merged.npy")
+        result = _merged_in(folder, itertools.chain([held], iter(lambda: _some(left), [])))
     if result.flags.writeable:
         result.flags.writeable = False
     return result
 
 
-def _merged(runs: list[Uids]) -> Uids:
-    result = np.empty(sum(map(len, runs)), uid.UID_DTYPE)
+def _some(parts: Iterator[Uids]) -> list[Uids]:
+    """The next of `parts`, until they exceed SPILL_ROWS."""
+    taken, size = [], 0
+    while size <= SPILL_ROWS and (part := next(parts, None)) is not None:
+        taken.append(part)
+        size += len(part)
+    return taken
+
+
+def _merged(parts: list[Uids]) -> Uids:
+    result = np.empty(sum(map(len, parts)), uid.UID_DTYPE)
     done = 0
-    for piece in uid.merged(runs):
+    for piece in uid.merged(parts):
         result[done : done + len(piece)] = piece
         done += len(piece)
     return result
 
 
-def _run(parts: list[Uids], folder: Path | None, number: int) -> Uids:
-    if folder is None:
-        return _merged(parts)
+def _merged_in(folder: Path, runs: Iterable[list[Uids]]) -> Uids:
+    """The merged parts of all `runs`, each of which is merged first."""
+    waiting, merged = folder / "runs.npy", folder / "merged.npy"
+    ends = [0]
+
+    def pieces() -> Iterator[Uids]:
+        for run in runs:
+            ends.append(ends[-1] + sum(map(len, run)))
+            yield from uid.merged(run)
+            run.clear()  # before the next is collected
+
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"run-{number}.npy"
-    uid.write_pieces(path, uid.merged(parts))
-    return uid.load(path)
+    uid.write_pieces(waiting, pieces())  # one file for all runs: each mapped file would hold a descriptor
+    table = uid.load(waiting)
+    uid.write_pieces(merged, uid.merged([table[start:end] for start, end in itertools.pairwise(ends)]))
+    waiting.unlink()
+    return uid.load(merged)

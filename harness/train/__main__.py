@@ -39,17 +39,9 @@ def command(argv: list[str]) -> None:
     if shards is None and run_dir is not None and (run_dir / "shards" / "shards.json").exists():
         shards = str(run_dir / "shards")
 
-    from harness.train.run import RECORD, train
+    from harness.train.run import RECORD, open_tars, train
 
-    resharded = None
-    if shards is not None:
-        from harness.reshard import ReshardedPool
-
-        resharded = ReshardedPool.open(shards)
-    train(
-        config, sealed=sealed, subset=subset, resharded=resharded, out=out,
-        exclude=sealed.holdout(config.pool.holdout),
-    )  # fmt: skip
+    train(config, sealed=sealed, subset=subset, resharded=open_tars(shards), out=out)
     if os.environ.get("RANK", "0") == "0":
         sys.stdout.write(f"{out / RECORD}\n")
 

@@ -74,14 +74,14 @@ class ReadAhead:
         borders = self._source.borders
         shard_of = np.searchsorted(borders, places, side="right") - 1
         for shard in np.unique(shard_of).tolist():
+            if is_remote(self._source.shards[shard]):
+                continue
             entries = self._source.index(shard)[places[shard_of == shard] - borders[shard]]
             starts = np.minimum(entries["image"], entries["text"])
             ends = np.maximum(entries["image"] + entries["image_size"], entries["text"] + entries["text_size"])
             yield self._source.shards[shard], merged(np.stack([starts, ends], axis=1), NEAR)
 
     def _through(self, path: str, ranges: Ranges, end: int) -> None:
-        if is_remote(path):
-            return
         with open(path, "rb", buffering=0) as file:
             for start, stop in split_ranges(ranges, STEP).tolist():
                 if self._too_late(end):

@@ -1,6 +1,6 @@
-"""Checkpoints: weights that are kept, and one snapshot from which an interrupted run goes on. No pickle.
+"""The snapshot from which an interrupted run goes on. No pickle.
 
-A snapshot is one safetensors file: weights, AdamW's moments, random states and the ledger as tensors; the rest as JSON
+It is one safetensors file: weights, AdamW's moments, random states and the ledger as tensors; the rest as JSON
 in its header. It is replaced atomically, so there is always a whole one.
 """
 

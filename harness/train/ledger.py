@@ -1,24 +1,31 @@
 """The ledger: what was really fed, batch by batch, so that anyone can recompute it from the uid file.
 
-ledger.json is a record; its payload holds the settings that the order needs, the first 8 hex digits of each batch's
-digest, and one digest over all of them whole. No torch here: `harness.audit` reads it.
+One lies beside each checkpoint that is kept and goes as far as that; ledger.json is that of the whole run. It is a
+record; its payload holds the settings that the order needs, the first 8 hex digits of each batch's digest, and one
+digest over all of them whole. No torch here: `harness.audit` reads it.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from harness.config import RunConfig
 from harness.errors import ArtifactError
-from harness.order import Order, chain, protocol
+from harness.order import chain, protocol
 from harness.records import Record, read_record, write_record
+from harness.train.recipe import WEIGHTS
 
 FILE = "ledger.json"
 SHORT = 8
 
 
+def beside(checkpoint: str) -> str:
+    """Name of the ledger that lies beside the checkpoint of this name."""
+    return FILE if checkpoint == WEIGHTS else f"{checkpoint.removesuffix('.safetensors')}.json"
+
+
 def write(path: str | os.PathLike[str], digests: list[str], *, config: RunConfig, inputs: dict[str, str]) -> str:
-    """Write the ledger of a finished run; returns the digest over its batches."""
+    """Write the ledger of the batches fed so far; returns the digest over them."""
     digest = chain(digests)
     payload = {
         "seed": config.seed,
@@ -41,16 +48,15 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     return payload
 
 
-def differences(payload: dict[str, Any], order: Order) -> Iterator[str]:
-    """One sentence for each way in which a ledger differs from what `order` gives; nothing if it is equal."""
+def differences(payload: dict[str, Any], computed: Sequence[str]) -> Iterator[str]:
+    """One sentence for each way in which a ledger differs from the digests of its batches; nothing if it is equal."""
     stated: list[str] = payload["batches"]
-    if len(stated) != order.batches:
-        yield f"the ledger holds {len(stated):,} batches, the uid file gives {order.batches:,}"
+    if len(stated) != len(computed):
+        yield f"the ledger holds {len(stated):,} batches, the uid file gives {len(computed):,}"
         return
-    computed = list(order.ledger())
     wrong = [k for k, (a, b) in enumerate(zip(stated, computed, strict=True)) if a != b[:SHORT]]
     if wrong:
-        yield f"batch {_numbers(wrong)} differs from what the uid file gives ({len(wrong):,} of {order.batches:,})"
+        yield f"batch {_numbers(wrong)} differs from what the uid file gives ({len(wrong):,} of {len(computed):,})"
     elif payload["digest"] != chain(computed):
         yield "the digest over all batches differs from what the uid file gives"
 

@@ -2,12 +2,11 @@
 
 import hashlib
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +17,12 @@ from harness.config import RunConfig
 from harness.errors import InfraError, StageError
 from harness.model import save_safetensors
 from harness.order import Order
-from harness.train import checkpoint
+from harness.train import checkpoint, ledger
 from harness.train.learner import Learner
-from harness.train.recipe import checkpoint_steps, learning_rate, share
+from harness.train.recipe import checkpoint_file, checkpoint_steps, learning_rate, share
 from harness.train.stream import Batch, Stream
 from harness.train.watch import Watch
-from harness.train.world import STOP_SIGNALS, World
+from harness.train.world import World, when_told_to_stop
 
 REPORT_EVERY = 16
 """Steps between looks at the losses: each look waits for the device."""
@@ -31,10 +30,9 @@ REPORT_EVERY = 16
 
 @dataclass
 class Fitted:
-    """What a finished run leaves behind, on the first process; elsewhere only `steps` counts."""
+    """How a finished run went."""
 
     steps: int
-    ledger: list[str] = field(default_factory=list)
     seconds: float = 0.0
     """Wall time of the steps of this process."""
     busy: float = 0.0
@@ -43,17 +41,21 @@ class Fitted:
     """Steps that an earlier run had done."""
 
 
-def fit(config: RunConfig, order: Order, stream: Stream, *, world: World, out: Path, run: str) -> Fitted:
+def fit(
+    config: RunConfig, order: Order, stream: Stream, *, world: World, out: Path, run: str, inputs: dict[str, str]
+) -> Fitted:
     """Train to the end, from the snapshot in `out` if there is one of the run with identity digest `run`.
 
-    Leaves checkpoints/step_*.safetensors, checkpoint.safetensors and log.jsonl in `out`, and the snapshot.
+    Leaves checkpoints/step_*.safetensors, checkpoint.safetensors, a ledger of these `inputs` beside each, log.jsonl
+    and the snapshot in `out`.
     Raises StageError if the loss is not finite, InfraError after SIGTERM (it saved first), if the disk is full or the
     memory of the GPU is used up.
     """
+    told = threading.Event()
     try:
-        trainer = _Trainer(config, order, world=world, out=out, run=run)
-        with _told_to_stop() as told, trainer.watch, closing(stream.batches(trainer.steps)) as batches:
-            trainer.go(batches, told)
+        trainer = _Trainer(config, order, world=world, out=out, run=run, inputs=inputs)
+        with when_told_to_stop(told.set), trainer.watch, closing(stream.batches(trainer.steps)) as batches:
+            trainer.go(batches, told.is_set)
     except torch.OutOfMemoryError as error:
         raise InfraError(
             "training: the memory of the GPU is used up; train.accumulate=N computes the same in N slices, "
@@ -72,14 +74,17 @@ class Seen(NamedTuple):
 
 
 class _Trainer:
-    def __init__(self, config: RunConfig, order: Order, *, world: World, out: Path, run: str) -> None:
-        self.config, self.order, self.world, self.out, self.run = config, order, world, out, run
+    def __init__(
+        self, config: RunConfig, order: Order, *, world: World, out: Path, run: str, inputs: dict[str, str]
+    ) -> None:
+        self.config, self.order, self.world, self.out, self.run, self.inputs = config, order, world, out, run, inputs
         self.scale = config.scale
         self.learner = Learner(config, world)
-        self.steps, self.ledger = self._resume()
+        self.steps, self.fed = self._resume()
+        """Optimizer steps done, and the digest of each batch that they were fed."""
         self.fitted = Fitted(steps=self.steps, resumed=self.steps)
         self.watch = Watch(config, out=out, world=world, done=self.steps)
-        self._fed: list[torch.Tensor] = []
+        self._uids: list[torch.Tensor] = []
         self._seen: list[Seen] = []
 
     def _resume(self) -> tuple[int, list[str]]:
@@ -110,7 +115,7 @@ class _Trainer:
             if wish or last or self.steps in keep or len(self._seen) >= REPORT_EVERY:
                 self._report()
             if self.steps in keep and self.world.first:
-                self._keep(last)
+                self._keep()
             if wish and not last:
                 self._snapshot()
                 saved = time.monotonic()
@@ -118,7 +123,7 @@ class _Trainer:
                     raise InfraError(f"stopped at step {self.steps:,} as asked; the same command goes on from there")
             waiting = time.monotonic()
         seconds = time.monotonic() - started
-        self.fitted.steps, self.fitted.ledger = self.steps, self.ledger
+        self.fitted.steps = self.steps
         self.fitted.seconds, self.fitted.busy = seconds, self.fitted.busy / max(seconds, 1e-9)
         self.world.barrier()
 
@@ -126,7 +131,7 @@ class _Trainer:
         slices = batch.on(self.world.device, slices=self.config.train.accumulate)
         loss = self.learner.step(batch.k, slices)
         self._seen.append(Seen(loss, self.learner.logit_scale, waited))
-        self._fed.append(batch.uids)
+        self._uids.append(batch.uids)
 
     def _report(self) -> None:
         """Look at the losses since the last look, enter what was fed in the ledger, and say how it goes."""
@@ -136,8 +141,8 @@ class _Trainer:
             if not math.isfinite(loss):
                 raise _diverged(f"the loss is {loss} at step {step:,}")
         scales = torch.stack([seen.logit_scale for seen in self._seen]).tolist()
-        parts = self.world.gather(torch.cat(self._fed))
-        self.ledger += self._digests(parts, range(first, self.steps))
+        parts = self.world.gather(torch.cat(self._uids))
+        self.fed += self._digests(parts, range(first, self.steps))
         entries = [
             {
                 "step": first + i + 1,
@@ -150,7 +155,7 @@ class _Trainer:
             for i, seen in enumerate(self._seen)
         ]
         self._seen.clear()
-        self._fed.clear()
+        self._uids.clear()
         self.watch.report(entries)
 
     def _digests(self, parts: list[torch.Tensor], batches: range) -> Iterator[str]:
@@ -166,17 +171,18 @@ class _Trainer:
                 taken[rank] += high - low
             yield state.hexdigest()
 
-    def _keep(self, last: bool) -> None:
-        name = "checkpoint.safetensors" if last else f"checkpoints/step_{self.steps:07d}.safetensors"
+    def _keep(self) -> None:
+        name = checkpoint_file(self.scale, self.steps)
         weights = self.learner.bare.state_dict()
         # The loss of a step tells of the weights before it, and after the last step there is none.
         if not all(bool(value.isfinite().all()) for value in weights.values()):
             raise _diverged(f"the weights are not finite after step {self.steps:,}")
         save_safetensors(self.out / name, weights)
+        ledger.write(self.out / ledger.beside(name), self.fed, config=self.config, inputs=self.inputs)
 
     def _snapshot(self) -> None:
         if self.world.first:
-            position = checkpoint.Position(steps=self.steps, ledger=self.ledger)
+            position = checkpoint.Position(steps=self.steps, ledger=self.fed)
             checkpoint.save(self.out / checkpoint.SNAPSHOT, self.learner, position, run=self.run)
         self.world.barrier()
 
@@ -186,18 +192,3 @@ def _diverged(what: str) -> StageError:
         f"training: {what}; the run ends here, "
         "and a lower scale.lr or scale.precision=fp32 (both unofficial) may avoid it"
     )
-
-
-@contextmanager
-def _told_to_stop() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether one of STOP_SIGNALS came."""
-    came = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield came.is_set
-        return
-    before = {number: signal.signal(number, lambda *_: came.set()) for number in STOP_SIGNALS}
-    try:
-        yield came.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

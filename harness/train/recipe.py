@@ -6,6 +6,9 @@ from typing import Any, TypeVar
 
 from harness.config import Scale
 
+WEIGHTS = "checkpoint.safetensors"
+"""The weights at the end of training."""
+
 LOGIT_SCALE_MAX = math.log(100)
 """The learned temperature is kept in [0, ln 100] after each step."""
 
@@ -23,6 +26,11 @@ def learning_rate(scale: Scale, step: int) -> float:
 def checkpoint_steps(scale: Scale) -> list[int]:
     """Steps done when a checkpoint is kept: round(i * steps / checkpoints), the last one the end of training."""
     return sorted({max(1, round(i * scale.steps / scale.checkpoints)) for i in range(1, scale.checkpoints + 1)})
+
+
+def checkpoint_file(scale: Scale, step: int) -> str:
+    """Name, below the folder of the training, of the weights that are kept after `step` steps."""
+    return WEIGHTS if step == scale.steps else f"checkpoints/step_{step:07d}.safetensors"
 
 
 def share(start: int, stop: int, *, parts: int, index: int) -> tuple[int, int]:

@@ -11,14 +11,14 @@ import torch
 from harness import files
 from harness.config import RunConfig, locked_differences
 from harness.errors import ConfigError, StageError
-from harness.order import Order, Rows, protocol
+from harness.order import Order, protocol
 from harness.pool.sealed import SealedPool
 from harness.provenance import provenance
 from harness.records import Record, digest_of, read_record, write_record
 from harness.train import checkpoint, ledger
 from harness.train.ahead import ReadAhead
 from harness.train.loop import Fitted, fit
-from harness.train.recipe import checkpoint_steps
+from harness.train.recipe import WEIGHTS, checkpoint_file, checkpoint_steps
 from harness.train.stream import Preparer, Stream
 from harness.train.world import World, join, under_torchrun
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from harness.subset import Subset
 
 RECORD = "train.json"
-WEIGHTS = "checkpoint.safetensors"
 WORKERS_MOST = 16
 
 
@@ -38,12 +37,11 @@ def train(
     subset: "Subset",
     resharded: "ReshardedPool | None" = None,
     out: Path,
-    exclude: Rows | None = None,
 ) -> Record:
     """The training record in `out`; trains now, or goes on from a snapshot there, if it is not complete.
 
-    `exclude` are pool rows that are held out. Reads the pool's own tars, or `resharded` ones; the result is the
-    same. With train.gpus above 1 the work is done in processes that torchrun starts on this node.
+    Reads the pool's own tars, or `resharded` ones; the result is the same. With train.gpus above 1 the work is done in
+    processes that torchrun starts on this node.
 
     Raises ArtifactError (a sample cannot be read, or is another), StageError (the loss is not finite; `out` holds
     another run), ConfigError (more processes than samples in a batch; tars of another subset or pool) or InfraError
@@ -72,7 +70,8 @@ def train(
         _require_work_for_all(config, world)
         order = Order(
             sealed.uids, sealed.borders, subset.uids, seed=config.seed, batch_size=config.scale.batch_size,
-            samples_seen=config.scale.samples_seen, order=config.train.order, exclude=exclude,
+            samples_seen=config.scale.samples_seen, order=config.train.order,
+            exclude=sealed.holdout(config.pool.holdout),
         )  # fmt: skip
         source = resharded.path if resharded is not None else None
         make = functools.partial(_preparer, sealed.path, sealed.seal_dir, source, config.scale.model, config.seed)
@@ -80,7 +79,7 @@ def train(
         rows_of = None if resharded is None else resharded.rows
         with ReadAhead(order, resharded or sealed, rows_of=rows_of) as ahead:
             stream = Stream(order, make, world=world, workers=workers, reached=ahead.reach)
-            fitted = fit(config, order, stream, world=world, out=out, run=identity)
+            fitted = fit(config, order, stream, world=world, out=out, run=identity, inputs=inputs)
         if world.first:
             _finish(config, fitted, world=world, out=out, inputs=inputs, identity=identity, workers=workers,
                     reading="mask" if resharded is None else "reshard", sealed=sealed)  # fmt: skip
@@ -114,15 +113,20 @@ def _require_work_for_all(config: RunConfig, world: World) -> None:
         )
 
 
+def open_tars(path: str | None) -> "ReshardedPool | None":
+    """The resharded tars in `path`, where they are read instead of the pool's own."""
+    if path is None:
+        return None
+    from harness.reshard import ReshardedPool  # most loaders need none of it, and start sooner
+
+    return ReshardedPool.open(path)
+
+
 def _preparer(path: str, seal_dir: str, resharded: str | None, model: str, seed: int) -> Preparer:
     """Opens the tars in a loader worker, which shares no memory with the training process."""
-    sealed = SealedPool.open(path, seal_dir)
-    if resharded is None:
-        return Preparer(sealed, uids=sealed.uids, rows_of=None, model_name=model, seed=seed)
-    from harness.reshard import ReshardedPool
-
-    source = ReshardedPool.open(resharded)
-    return Preparer(source, uids=sealed.uids, rows_of=source.rows, model_name=model, seed=seed)
+    sealed, tars = SealedPool.open(path, seal_dir), open_tars(resharded)
+    rows_of = None if tars is None else tars.rows
+    return Preparer(tars or sealed, uids=sealed.uids, rows_of=rows_of, model_name=model, seed=seed)
 
 
 def _workers(config: RunConfig, world: World) -> int:
@@ -139,13 +143,12 @@ def _finish(
     config: RunConfig, fitted: Fitted, *, world: World, out: Path, inputs: dict[str, str], identity: str, workers: int,
     reading: str, sealed: SealedPool,
 ) -> None:  # fmt: skip
-    """Write ledger and record, last of all; then the snapshot has served."""
+    """Write the record, last of all; then the snapshot has served."""
     scale = config.scale
     kept = []
     for step in checkpoint_steps(scale):
-        name = WEIGHTS if step == scale.steps else f"checkpoints/step_{step:07d}.safetensors"
+        name = checkpoint_file(scale, step)
         kept.append({"step": step, "file": name, "sha256": files.sha256_file(out / name)})
-    ledger_digest = ledger.write(out / ledger.FILE, fitted.ledger, config=config, inputs=inputs)
     steps = max(fitted.steps - fitted.resumed, 1)
     record = Record(
         kind="train",
@@ -160,7 +163,7 @@ def _finish(
             "steps": fitted.steps,
             "checkpoint": kept[-1]["sha256"],
             "checkpoints": kept,
-            "ledger": ledger_digest,
+            "ledger": ledger.read(out / ledger.FILE)["digest"],
         },
         provenance=provenance(
             seconds=fitted.seconds,

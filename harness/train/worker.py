@@ -21,13 +21,15 @@ from harness.files import write_bytes
 from harness.pool.sealed import SealedPool
 from harness.records import StrictModel, canonical_json, read_json
 from harness.subset import Subset
-from harness.train.run import train
-from harness.train.world import STOP_SIGNALS, pick_device
+from harness.train.run import open_tars, train
+from harness.train.world import pick_device, when_told_to_stop
 
 if TYPE_CHECKING:
     from harness.reshard import ReshardedPool
 
 PARENT = "HARNESS_PARENT"
+PATIENCE = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "150"}
+"""Has torchrun wait so many seconds for its processes to save when it is told to stop (torch before 2.12 waits 30)."""
 
 
 class Job(StrictModel):
@@ -74,20 +76,15 @@ def launch(
         "-m", "harness.train.worker", str(out / "job.json"),
     ]  # fmt: skip
     threads = str(max(1, len(os.sched_getaffinity(0)) // processes))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ, PARENT: str(os.getpid())}
+    environment = {"OMP_NUM_THREADS": threads, **PATIENCE, **os.environ, PARENT: str(os.getpid())}
     child = subprocess.Popen(command, env=environment)
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, lambda *_: child.terminate()) for number in STOP_SIGNALS}
-    try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        child.terminate()
-        child.wait()
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with when_told_to_stop(child.terminate):
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            child.terminate()
+            child.wait()
+            raise
     if code:
         raise _failure(out) or InfraError(
             f"training in {processes} processes ended with code {code}; the same command goes on from the last snapshot"
@@ -112,16 +109,9 @@ def command(argv: list[str]) -> None:
     threading.Thread(target=_stop_with_parent, args=(int(os.environ.get(PARENT, os.getppid())),), daemon=True).start()
     out = Path(job.out)
     sealed = SealedPool.open(job.pool, job.seal_dir)
-    resharded = None
-    if job.shards is not None:
-        from harness.reshard import ReshardedPool
-
-        resharded = ReshardedPool.open(job.shards)
+    resharded = open_tars(job.shards)
     try:
-        train(
-            job.config, sealed=sealed, subset=Subset.load(job.subset), resharded=resharded, out=out,
-            exclude=sealed.holdout(job.config.pool.holdout),
-        )  # fmt: skip
+        train(job.config, sealed=sealed, subset=Subset.load(job.subset), resharded=resharded, out=out)
     except HarnessError as error:
         failure = Failure(kind=type(error).__name__, message=str(error))
         write_bytes(out / f"failure-{os.environ.get('RANK', '0')}.json", canonical_json(failure.model_dump()))

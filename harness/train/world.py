@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,6 +64,19 @@ class World:
         """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
+
+
+@contextmanager
+def when_told_to_stop(then: Callable[[], object]) -> Iterator[None]:
+    """Calls `then` on each of STOP_SIGNALS meanwhile; only the main thread can, elsewhere they do what they did."""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, lambda *_: then()) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def under_torchrun() -> bool:

@@ -89,7 +89,7 @@ def ledger(case: Case) -> Notes:
             holdout = run.config.payload.get("holdout") or 0
             name = run.config.payload.get("order")
             order = _Counted(sealed, uids, case.counts, seed=run.seed, scale=case.scale, holdout=holdout, order=name)
-            for difference in ledgers.differences(payload, order):
+            for difference in ledgers.differences(payload, list(order.ledger())):
                 yield error(where, difference)
         except (ConfigError, ArtifactError) as problem:
             yield error(where, str(problem))

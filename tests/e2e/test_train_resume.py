@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,24 @@ def ranks(out: Path) -> list[int]:
         if os.fsencode(out / "job.json") in words and b"torch.distributed.run" not in words:
             found.append(int(place.parent.name))
     return sorted(found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_processes_that_are_told_to_stop_save_first(root: Path, undisturbed: Record, number: signal.Signals) -> None:
+    out = root / f"told-{number}"
+    child = subprocess.Popen(command(root, out.name, "train.gpus=2"), stderr=subprocess.PIPE, text=True)
+    while child.poll() is None and not (out / "checkpoints").exists():
+        time.sleep(0.005)
+    child.send_signal(number)
+    _, said = child.communicate(timeout=300)
+    assert child.returncode == 7, said
+    stopped = re.fullmatch(r"error: stopped at step (\d+) as asked; .*", said.splitlines()[-1])
+    assert stopped, said
+    assert not (out / "train.json").exists()
+    record = run(root, out.name, "train.gpus=2")
+    assert record.provenance["resumed_at"] == int(stopped[1])
+    assert record.payload["ledger"] == undisturbed.payload["ledger"]
 
 
 @pytest.mark.slow

@@ -31,26 +31,26 @@ from harness.records import Record, read_record
 from harness.tars import Reader, read_sample
 
 
-def test_pool_order_and_contents(pool: Path) -> None:
-    sealed = sealed_again(pool)
+def test_pool_order_and_contents(pool_dir: Path) -> None:
+    sealed = sealed_again(pool_dir)
     assert uid.to_hex(sealed.uids) == [uid_of((s, n)) for s in range(3) for n in range(8)]
     assert sealed.borders.tolist() == [0, 8, 16, 24]
     assert [os.path.basename(path) for path in sealed.shards] == ["00000000.tar", "00000001.tar", "00000002.tar"]
     assert uid.is_sorted(sealed.sorted_uids())
     with Reader(sealed.shards[1]) as reader:
         assert read_sample(reader, sealed.index(1)[3]) == (picture(1003), "caption 3 of shard 1 é")
-    payload = read_record(pool / "pool.json", "pool").payload
+    payload = read_record(pool_dir / "pool.json", "pool").payload
     assert payload["samples"] == 24
     assert payload["left_out"] == {"count": 0, "reasons": {}}
     assert payload["uids"] == uid.digest(sealed.uids)
-    assert left_out(pool) == []
-    assert remarks(pool) == []
+    assert left_out(pool_dir) == []
+    assert remarks(pool_dir) == []
 
 
-def test_digest_depends_on_the_content_alone(pool: Path, tmp_path: Path) -> None:
-    first = sealed_again(pool)
+def test_digest_depends_on_the_content_alone(pool_dir: Path, tmp_path: Path) -> None:
+    first = sealed_again(pool_dir)
     elsewhere = tmp_path / "elsewhere"
-    shutil.copytree(pool / "shards", elsewhere / "shards", copy_function=shutil.copy)
+    shutil.copytree(pool_dir / "shards", elsewhere / "shards", copy_function=shutil.copy)
     second = seal(str(elsewhere), seal_dir=str(tmp_path / "seals"), executor=executor.local(2))
     assert second.digest == first.digest
     assert not (elsewhere / "pool.json").exists()
@@ -59,26 +59,26 @@ def test_digest_depends_on_the_content_alone(pool: Path, tmp_path: Path) -> None
     assert seal(str(elsewhere), seal_dir=str(tmp_path / "seals"), executor=ONE).digest != first.digest
 
 
-def test_sealing_again_looks_at_nothing(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = sealed_again(pool)
+def test_sealing_again_looks_at_nothing(pool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sealed_again(pool_dir)
     monkeypatch.setattr(pool_shards, "index_tar", None)
-    assert sealed_again(pool).digest == before.digest
+    assert sealed_again(pool_dir).digest == before.digest
 
 
-def test_only_changed_shards_are_done_again(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = sealed_again(pool)
-    touch_later(pool / "shards" / "00000001.tar")
+def test_only_changed_shards_are_done_again(pool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sealed_again(pool_dir)
+    touch_later(pool_dir / "shards" / "00000001.tar")
     looked: list[str] = []
     real = pool_shards.index_tar
     monkeypatch.setattr(
         pool_shards, "index_tar", lambda path, **how: looked.append(os.path.basename(path)) or real(path, **how)
     )
-    assert sealed_again(pool).digest == before.digest
+    assert sealed_again(pool_dir).digest == before.digest
     assert looked == ["00000001.tar"]
 
 
-def test_interrupted_sealing_goes_on(pool: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    undisturbed = seal(str(pool), seal_dir=str(tmp_path / "other"), executor=ONE)
+def test_interrupted_sealing_goes_on(pool_dir: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    undisturbed = seal(str(pool_dir), seal_dir=str(tmp_path / "other"), executor=ONE)
     real = pool_shards.seal_shard
 
     def dies(job: pool_shards.Job) -> pool_shards.Sealed:
@@ -88,12 +88,12 @@ def test_interrupted_sealing_goes_on(pool: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(pool_shards, "seal_shard", dies)
     with pytest.raises(KeyboardInterrupt):
-        sealed_again(pool)
+        sealed_again(pool_dir)
     with pytest.raises(ArtifactError, match=r"the pool is not sealed; run `python -m harness\.pool seal`"):
-        SealedPool.open(str(pool))
+        SealedPool.open(str(pool_dir))
     looked: list[str] = []
     monkeypatch.setattr(pool_shards, "seal_shard", lambda job: looked.append(job.shard.name) or real(job))
-    assert sealed_again(pool).digest == undisturbed.digest
+    assert sealed_again(pool_dir).digest == undisturbed.digest
     assert looked == ["00000002"]
 
 
@@ -126,18 +126,18 @@ def test_links_are_followed(tmp_path: Path) -> None:
         (shards / name).unlink()
 
 
-def test_shards_sealed_by_other_checks_are_looked_at_again(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = sealed_again(pool)
+def test_shards_sealed_by_other_checks_are_looked_at_again(pool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sealed_again(pool_dir)
     monkeypatch.setattr(pool_shards, "CHECKS", pool_shards.CHECKS + 1)
     monkeypatch.setattr(pool_shards.images, "fault", lambda content: "what the new check finds")
     with pytest.raises(ArtifactError, match="what the new check finds"):
-        sealed_again(pool)
+        sealed_again(pool_dir)
     monkeypatch.undo()
-    assert sealed_again(pool).digest == before.digest
+    assert sealed_again(pool_dir).digest == before.digest
 
 
-def test_holdout_depends_on_the_uids_alone(pool: Path, tmp_path: Path) -> None:
-    sealed = sealed_again(pool)
+def test_holdout_depends_on_the_uids_alone(pool_dir: Path, tmp_path: Path) -> None:
+    sealed = sealed_again(pool_dir)
     rows = sealed.holdout(5)
     assert len(set(rows.tolist())) == 5
     assert (np.diff(rows) > 0).all()
@@ -167,66 +167,66 @@ def test_nothing_usable(tmp_path: Path) -> None:
         sealed_again(tmp_path)
 
 
-def test_unwritable_folder(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_folder(pool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sealing.tempfile, "TemporaryFile", _read_only)
     with pytest.raises(InfraError, match=r"pool: cannot be written .* give pool\.seal_dir=DIR"):
-        sealed_again(pool)
+        sealed_again(pool_dir)
 
 
 def _read_only(**_: object) -> None:
     raise OSError(30, "Read-only file system")
 
 
-def test_full_disk(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk(pool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(InfraError, match=r"0000000\.npy: the disk is full"):
         patch.setattr(np.lib.format, "write_array", full)
-        sealed_again(pool)
+        sealed_again(pool_dir)
     # A mapped file would end the process instead.
     with monkeypatch.context() as patch, pytest.raises(InfraError, match=r"uids\.npy: the disk is full"):
         patch.setattr(np.lib.format, "write_array_header_1_0", full)
         patch.setattr(pool_shards, "save_array", np.save)
-        sealed_again(pool)
+        sealed_again(pool_dir)
 
 
-def test_url(pool: Path, tmp_path: Path) -> None:
+def test_url(pool_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"give pool\.seal_dir=DIR"):
-        seal(f"local://{pool}", executor=ONE)
+        seal(f"local://{pool_dir}", executor=ONE)
     with pytest.raises(ConfigError, match="--quarantine cannot repair it there"):
-        seal(f"local://{pool}", seal_dir=str(tmp_path / "s"), executor=ONE, quarantine=True)
-    far = seal(f"local://{pool}", seal_dir=str(tmp_path / "s"), executor=ONE)
-    assert far.digest == sealed_again(pool).digest
+        seal(f"local://{pool_dir}", seal_dir=str(tmp_path / "s"), executor=ONE, quarantine=True)
+    far = seal(f"local://{pool_dir}", seal_dir=str(tmp_path / "s"), executor=ONE)
+    assert far.digest == sealed_again(pool_dir).digest
     assert far.shards[0].startswith("local://")
-    assert seal(f"local://{pool}", seal_dir=str(tmp_path / "s"), executor=ONE).digest == far.digest
+    assert seal(f"local://{pool_dir}", seal_dir=str(tmp_path / "s"), executor=ONE).digest == far.digest
 
 
 @pytest.mark.parametrize("name", ["uids.npy", "shards.npy", "index/00000001.npy"])
-def test_sealed_files_that_do_not_fit(pool: Path, name: str) -> None:
-    sealed = sealed_again(pool)
-    np.save(pool / name, np.load(pool / name)[:-1])
+def test_sealed_files_that_do_not_fit(pool_dir: Path, name: str) -> None:
+    sealed = sealed_again(pool_dir)
+    np.save(pool_dir / name, np.load(pool_dir / name)[:-1])
     with pytest.raises(ArtifactError, match="does not fit"):
-        SealedPool.open(str(pool))
+        SealedPool.open(str(pool_dir))
         sealed.index(1)
-    (pool / name).unlink()
+    (pool_dir / name).unlink()
     with pytest.raises(ArtifactError, match=name):
-        SealedPool.open(str(pool))
+        SealedPool.open(str(pool_dir))
         sealed.index(1)
 
 
-def test_commands(pool: Path) -> None:
+def test_commands(pool_dir: Path) -> None:
     def harness(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [sys.executable, "-m", "harness.pool", *arguments], capture_output=True, text=True, timeout=60
         )
 
-    done = harness("seal", str(pool), "--workers", "1")
+    done = harness("seal", str(pool_dir), "--workers", "1")
     assert done.returncode == 0
-    assert done.stdout == f"24 samples in 3 shards, 0 left out, digest {SealedPool.open(str(pool)).digest}\n"
-    failed = harness("seal", str(pool / "nothing"))
+    assert done.stdout == f"24 samples in 3 shards, 0 left out, digest {SealedPool.open(str(pool_dir)).digest}\n"
+    failed = harness("seal", str(pool_dir / "nothing"))
     assert failed.returncode == 5
-    assert failed.stderr == f"error: {pool}/nothing/shards: holds no .tar; a pool has its tars in shards/ and its " \
+    assert failed.stderr == f"error: {pool_dir}/nothing/shards: holds no .tar; a pool has its tars in shards/ and its " \
                             "metadata in metadata/\n"  # fmt: skip
     assert harness("seal").returncode == 2
 
@@ -236,9 +236,9 @@ def test_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
 
 
-def test_two_commands_at_once(pool: Path) -> None:
-    command = [sys.executable, "-m", "harness.pool", "seal", str(pool), "--workers", "1"]
-    with sealing.patient_lock(str(pool)):
+def test_two_commands_at_once(pool_dir: Path) -> None:
+    command = [sys.executable, "-m", "harness.pool", "seal", str(pool_dir), "--workers", "1"]
+    with sealing.patient_lock(str(pool_dir)):
         other = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert other.stderr is not None
         said = other.stderr.readline()
@@ -246,16 +246,16 @@ def test_two_commands_at_once(pool: Path) -> None:
     out, _ = other.communicate(timeout=60)
     assert other.returncode == 0
     assert "24 samples" in out
-    assert json.loads((pool / "pool.json").read_text())["payload"]["samples"] == 24
+    assert json.loads((pool_dir / "pool.json").read_text())["payload"]["samples"] == 24
 
 
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    pool = write_pool(tmp_path / "pool", shards=25, samples=120)
+    pool_dir = write_pool(tmp_path / "pool", shards=25, samples=120)
     write_tar(
-        pool / "shards" / "00000025.tar", [sample(0, shard=25, image=b"x"), sample(1, shard=25, uid=uid_of((3, 3)))]
+        pool_dir / "shards" / "00000025.tar", [sample(0, shard=25, image=b"x"), sample(1, shard=25, uid=uid_of((3, 3)))]
     )
-    command = [sys.executable, "-m", "harness.pool", "seal", str(pool), "--workers", "1", "--seal-dir"]
+    command = [sys.executable, "-m", "harness.pool", "seal", str(pool_dir), "--workers", "1", "--seal-dir"]
     whole = subprocess.run([*command, str(tmp_path / "a")], capture_output=True, text=True, check=True).stdout
     rng = np.random.default_rng(int(time.time()))
     killed = 0
@@ -289,34 +289,34 @@ def test_a_pool_sealed_with_made_uids_stays_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("before", [None, "own"])
 def test_a_sealing_that_was_stopped_is_gone_on_with_by_its_own_rules(
-    pool: Path, before: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    pool_dir: Path, before: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    undisturbed = seal(str(pool), seal_dir=str(tmp_path / "other"), executor=ONE, uids="content")
+    undisturbed = seal(str(pool_dir), seal_dir=str(tmp_path / "other"), executor=ONE, uids="content")
     if before:
-        sealed_again(pool, uids=before)
+        sealed_again(pool_dir, uids=before)
 
     def dies(job: pool_shards.Job) -> pool_shards.Sealed:
         raise KeyboardInterrupt
 
     for uids in ("content", None):
-        touch_later(pool / "shards" / "00000001.tar")
+        touch_later(pool_dir / "shards" / "00000001.tar")
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             patch.setattr(pool_shards, "seal_shard", dies)
-            sealed_again(pool, uids=uids)
-    assert sealed_again(pool).digest == undisturbed.digest
-    assert not (pool / ".sealing.json").exists()
+            sealed_again(pool_dir, uids=uids)
+    assert sealed_again(pool_dir).digest == undisturbed.digest
+    assert not (pool_dir / ".sealing.json").exists()
 
 
-def test_an_index_of_a_sealing_that_was_stopped_is_not_taken(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = sealed_again(pool)
+def test_an_index_of_a_sealing_that_was_stopped_is_not_taken(pool_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = sealed_again(pool_dir)
 
     def dies(path: str, record: Record) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(pool_shards, "write_record", dies)
-        sealed_again(pool, uids="content")
-    again = sealed_again(pool, uids="own")
+        sealed_again(pool_dir, uids="content")
+    again = sealed_again(pool_dir, uids="own")
     assert again.digest == own.digest
     assert (again.index(0)["uid"] == again.uids[:8]).all()
     assert uid.to_hex(again.uids[:1]) == [uid_of((0, 0))]

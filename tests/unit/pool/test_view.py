@@ -1,57 +1,35 @@
+"""What a method can ask of a pool."""
+
 import os
-import shutil
-import subprocess
-import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
-import fsspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fsspec.implementations.memory import MemoryFile
-from metadata_pool import CAPTIONS, table_of, uid_hex, write_features, write_file, write_metadata
+from metadata_pool import (
+    CAPTIONS,
+    SCORE,
+    SIZES,
+    column,
+    every,
+    sealed,
+    table_of,
+    uid_hex,
+    write_file,
+    write_metadata,
+)
 
-from harness import Pool, executor, uid
+from harness import Pool, executor
 from harness.config import load_scale
-from harness.errors import ArtifactError, InfraError, MethodError
-from harness.pool import keeping, masks, scanning, view
-from harness.pool.reading import MetadataFile
-from harness.pool.sealed import SealedPool
+from harness.errors import ArtifactError, MethodError
+from harness.pool import view
 from harness.selection.context import SelectionContext
-
-SIZES = (40, 25, 35)
-SCORE = "clip_l14_similarity_score"
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return write_metadata(tmp_path / "pool", SIZES)
-
-
-@pytest.fixture
-def pool(folder: Path) -> Pool:
-    return Pool.open(folder)
-
-
-def every(sizes: tuple[int, ...] = SIZES) -> list[str]:
-    return [uid_hex((number, row)) for number, rows in enumerate(sizes) for row in range(rows)]
-
-
-def column(name: str) -> list[Any]:
-    return [value for number, rows in enumerate(SIZES) for value in np.asarray(table_of(number, rows)[name]).tolist()]
-
-
-def hexes(uids: uid.Uids) -> list[str]:
-    return uid.to_hex(uids)
+from harness.uid import to_hex as hexes
 
 
 def test_it_counts_and_names_what_is_there(pool: Pool) -> None:
@@ -71,16 +49,6 @@ def test_map_gives_a_table_a_file_with_null_captions_empty(pool: Pool) -> None:
     assert [text for texts in found for text in texts] == [
         CAPTIONS[row % len(CAPTIONS)] or "" for rows in SIZES for row in range(rows)
     ]
-
-
-def test_map_in_stretches_gives_features_of_the_same_rows(pool: Pool, folder: Path) -> None:
-    found = pool.map(lambda table, features: (table["uid"].to_pylist(), np.array(features["l14_img"])),
-                     columns=["uid"], features=["l14_img"], rows=7)  # fmt: skip
-    assert all(len(uids) == len(rows) <= 7 for uids, rows in found)
-    assert [text for uids, _ in found for text in uids] == every()
-    wanted = [np.load(path)["l14_img"] for path in sorted((folder / "metadata").glob("*.npz"))]
-    np.testing.assert_array_equal(np.concatenate([rows for _, rows in found]), np.concatenate(wanted))
-    np.testing.assert_array_equal(np.concatenate(list(pool.features("l14_img"))), np.concatenate(wanted))
 
 
 def test_filter_keeps_true(pool: Pool) -> None:
@@ -151,80 +119,6 @@ def test_samples_are_uniform_and_hang_on_the_seed_alone(pool: Pool, folder: Path
         assert np.all(np.abs(times - 400 * n) < 6 * np.sqrt(400 * n * (1 - n / 10)))
 
 
-class _Seal(SealedPool):
-    """A sealed pool of given uids, without its files."""
-
-    def sorted_uids(self) -> uid.Uids:
-        return uid.sort(self.uids)
-
-
-def sealed(folder: Path, texts: list[str]) -> SealedPool:
-    return _Seal(path=str(folder), seal_dir=str(folder), digest="0" * 64, uids=uid.from_hex(texts),
-                 borders=np.array([0, len(texts)]), shards=("0.tar",))  # fmt: skip
-
-
-@pytest.mark.parametrize("holdout", [0, 9])
-def test_only_realised_pairs_are_visible(folder: Path, holdout: int) -> None:
-    real = [*every()[::3], uid_hex("not in the metadata")]
-    seal = sealed(folder, real)
-    held = {real[row] for row in seal.holdout(holdout)}
-    wanted = [text for text in every()[::3] if text not in held]
-    pool = Pool.open(folder, sealed=seal, holdout=holdout)
-    assert len(pool) == len(wanted)
-    assert hexes(pool.uids()) == sorted(wanted)
-    assert sum(pool.map(lambda table: table.num_rows, columns=["text"])) == len(wanted)
-    seen = [
-        text
-        for part in pool.map(lambda t, f: t["uid"].to_pylist(), columns=["uid"], features=["b32_img"])
-        for text in part
-    ]
-    assert seen == wanted
-    scores = dict(zip(every(), column(SCORE), strict=True))
-    values = np.array([scores[text] for text in wanted])
-    assert pool.threshold(SCORE, keep=0.4) == -np.sort(-values)[int(len(values) * 0.4)]
-    assert hexes(pool.filter(within={SCORE: (0.25, None)})) == sorted(
-        t for t in wanted if scores[t] >= np.float32(0.25)
-    )
-    assert set(hexes(pool.sample(5, rng=np.random.default_rng(0)))) <= set(wanted)
-    assert pool.contains(uid.sort(uid.from_hex(every()))).sum() == len(wanted)
-    assert pool.digest == seal.digest
-
-
-def test_agreeing_pools_need_no_mask(folder: Path) -> None:
-    pool = Pool.open(folder, sealed=sealed(folder, every()))
-    assert len(pool) == sum(SIZES)
-    assert all(file.mask is None for file in pool._files)
-
-
-def test_what_is_visible_is_looked_up_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masks, "KEEP_FROM", 0)
-    seal, looked = sealed(folder, every()[::3]), []
-    uids_of = scanning.uids
-
-    def counted(file: MetadataFile, within: Any) -> uid.Uids:
-        looked.append(file.path)
-        return uids_of(file, within)
-
-    def lookups(holdout: int = 0) -> int:
-        """Files whose uids were read to see which rows are there."""
-        looked.clear()
-        pool = Pool.open(folder, sealed=seal, holdout=holdout, executor=executor.local(1))
-        assert len(pool) == len(every()[::3]) - holdout
-        count = len(looked)
-        assert set(hexes(pool.uids())) <= set(every()[::3])
-        return count
-
-    monkeypatch.setattr(scanning, "uids", counted)
-    assert [lookups(), lookups(), lookups(holdout=9), lookups(holdout=9), lookups()] == [3, 0, 3, 0, 0]
-    path = folder / "metadata" / f"{1:032x}.parquet"
-    os.utime(path, ns=(1, 1))
-    assert [lookups(), lookups()] == [1, 0]
-    # Where the seal cannot be written nothing is kept.
-    shutil.rmtree(folder / f"visible-{seal.digest[:16]}")
-    monkeypatch.setattr(masks.Masks, "_place", lambda *_: Path("/sys/visible/mask.npy"))
-    assert [lookups(), lookups()] == [3, 3]
-
-
 def parts_of(pool: Pool) -> list[list[str]]:
     return pool.map(lambda table: table["uid"].to_pylist(), columns=["uid"])
 
@@ -277,64 +171,6 @@ def test_missing_columns_and_features_are_named(pool: Pool, folder: Path) -> Non
     first.with_suffix(".npz").unlink()
     with pytest.raises(ArtifactError, match="npz: no such file"):
         pool.map(lambda table, features: None, features=["b32_img"])
-
-
-def test_features_of_other_length_shape_or_kind_are_refused(folder: Path) -> None:
-    path = folder / "metadata" / f"{1:032x}.npz"
-    write_features(path, SIZES[1] + 1, 0)
-    with pytest.raises(ArtifactError, match=rf"{path}: array 'b32_img' has 26 rows, its parquet file 25"):
-        list(Pool.open(folder).features("b32_img"))
-    np.savez(path, b32_img=np.arange(25))
-    with pytest.raises(ArtifactError, match="two-dimensional floats"):
-        list(Pool.open(folder).features("b32_img"))
-    path.write_bytes(b"garbage")
-    with pytest.raises(ArtifactError, match=rf"{path}: not a readable npz file"):
-        list(Pool.open(folder).features("b32_img"))
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("compressed", [False, True])
-def test_float32_and_compressed_features_are_read(tmp_path: Path, dtype: type, compressed: bool) -> None:
-    write_metadata(tmp_path, (30,), features=False)
-    path = tmp_path / "metadata" / f"{0:032x}.npz"
-    write_features(path, 30, 0, dtype=dtype, compressed=compressed)
-    pool = Pool.open(tmp_path, sealed=sealed(tmp_path, every((30,))[::2]))
-    found = pool.map(lambda table, features: features["l14_txt"], features=["l14_txt"], rows=4)
-    np.testing.assert_array_equal(np.concatenate(found), np.load(path)["l14_txt"][::2])
-    assert found[0].dtype == dtype
-
-
-def test_compressed_features_that_are_damaged_are_named(tmp_path: Path) -> None:
-    write_metadata(tmp_path, (3000,), features=False)
-    path = tmp_path / "metadata" / f"{0:032x}.npz"
-    write_features(path, 3000, 0, compressed=True)
-    content = bytearray(path.read_bytes())
-    content[2000:2040] = bytes(40)
-    path.write_bytes(content)
-    with pytest.raises(ArtifactError, match=rf"{path}: not a readable npz file: .*; download it again"):
-        list(Pool.open(tmp_path).features("b32_img"))
-
-
-@pytest.mark.parametrize("place", [b"PK\x01\x02", b"l14_txt.npy"])
-@pytest.mark.parametrize("compressed", [False, True])
-def test_features_that_are_damaged_anywhere_are_named(tmp_path: Path, compressed: bool, place: bytes) -> None:
-    write_metadata(tmp_path, (30,), features=False)
-    path = tmp_path / "metadata" / f"{0:032x}.npz"
-    write_features(path, 30, 0, compressed=compressed)
-    whole, rng = path.read_bytes(), np.random.default_rng(0)
-    begin, damaged = whole.index(place), 0
-    for _ in range(60):
-        content = bytearray(whole)
-        for at in rng.integers(begin, min(begin + 100, len(whole)), size=3):
-            content[at] = int(rng.integers(256))
-        path.write_bytes(content)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # NumPy's, of headers from Python 2
-                list(Pool.open(tmp_path).features("l14_txt"))
-        except ArtifactError as error:
-            assert str(error).startswith(f"{path}: "), error
-            damaged += 1
-    assert damaged > 20
 
 
 def test_unreadable_parquet_is_named(folder: Path) -> None:
@@ -404,128 +240,6 @@ def context(pool: Pool) -> SelectionContext:
     )  # fmt: skip
 
 
-class Far(executor.Executor):
-    """Like a cluster: all that is worked on is sent there, and little of it."""
-
-    workers = 2
-    largest = 0
-
-    def _results(self, fn: Any, items: Any, name: str, threads: int) -> Iterator[Any]:
-        for item in items:
-            sent = cloudpickle.dumps((fn, item))
-            self.largest = max(self.largest, len(sent))
-            function, there = cloudpickle.loads(sent)
-            yield function(there)
-
-
-def test_little_of_a_sealed_pool_is_sent_to_other_machines(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(view, "INLINE_ROWS", 0)
-    real = [*every()[::3], *(uid_hex(("elsewhere", row)) for row in range(5000))]
-    far = Far()
-
-    def found(workers: executor.Executor) -> list[Any]:
-        pool = Pool.open(folder, sealed=sealed(folder, real), holdout=9, executor=workers).resuming(tmp_path / "kept")
-        keep = pool.threshold(SCORE, keep=0.4)
-        uids = pool.filter(lambda table: np.ones(table.num_rows, bool), columns=["text"], within={SCORE: (keep, None)})
-        return [len(pool), keep, hexes(uids), hexes(pool.sample(5, rng=np.random.default_rng(0)))]
-
-    assert found(far) == found(executor.local(1))
-    assert 0 < far.largest < 20_000 < 16 * len(real)
-
-
-def test_an_interrupted_pass_goes_on_with_the_files_that_are_left(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(view, "INLINE_ROWS", 0)
-    read, stopped = tmp_path / "read", tmp_path / "stopped"
-
-    def keep(table: Any) -> npt.NDArray[np.bool_]:
-        with open(read, "a") as file:
-            file.write(table["uid"][0].as_py() + "\n")
-        if table["uid"][0].as_py() == uid_hex((2, 0)) and not stopped.exists():
-            stopped.touch()
-            raise RuntimeError("stopped")
-        return np.ones(table.num_rows, dtype=bool)
-
-    scratch = tmp_path / "scratch"
-    pool = Pool.open(folder, executor=executor.local(1))
-    with pytest.raises(MethodError, match="stopped"):
-        pool.resuming(scratch).filter(keep, columns=["uid"])
-    found = pool.resuming(scratch).filter(keep, columns=["uid"])
-    assert hexes(found) == sorted(every())
-    firsts = [line for line in read.read_text().split() if line in {uid_hex((n, 0)) for n in range(3)}]
-    assert firsts == [uid_hex((0, 0)), uid_hex((1, 0)), uid_hex((2, 0)), uid_hex((2, 0))]
-
-
-def test_a_pass_never_takes_what_another_pass_left(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def words(more: int, table: Any) -> npt.NDArray[np.int64]:
-        return np.array([len(text.split()) + more for text in table["text"].to_pylist()])
-
-    monkeypatch.setattr(view, "INLINE_ROWS", 0)
-    pool = Pool.open(folder, executor=executor.local(1))
-    first = pool.resuming(tmp_path / "scratch")
-    zero, one = (np.concatenate(first.map(partial(words, more), columns=["text"])) for more in (0, 1))
-    assert (one == zero + 1).all()
-    # The later run leaves out its first pass, as a method may that finds the outcome in its scratch folder.
-    again = np.concatenate(pool.resuming(tmp_path / "scratch").map(partial(words, 1), columns=["text"]))
-    np.testing.assert_array_equal(again, one)
-    assert len(list((tmp_path / "scratch").iterdir())) == 2
-
-
-IDENTITIES = """
-from functools import partial
-import numpy as np
-from harness.pool.keeping import identity
-
-def made(k):
-    table = np.arange(k)
-    def inner(text):
-        return text in {"one", "two", "three", "four"}
-    def outer(text):
-        return inner(text) or outer(table[0])
-    return partial(outer, columns=("text",))
-
-print(identity(made(3)), identity(made(4)), identity(lambda text: text), identity(partial(print, 3)))
-print(identity(partial(print, (x for x in "ab"))))
-"""
-
-
-def test_the_identity_of_a_function_is_the_same_in_another_process() -> None:
-    found = [
-        subprocess.run(
-            [sys.executable, "-c", IDENTITIES],
-            env=os.environ | {"PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-        )
-        for seed in ("1", "2")
-    ]
-    assert found[0].stdout == found[1].stdout, found[0].stderr
-    same, unpicklable = (line.split() for line in found[0].stdout.splitlines())
-    assert len(set(same)) == 4 and unpicklable == ["None"]
-
-
-def test_more_uids_than_memory_wait_in_files(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "SPILL_ROWS", 30)
-    plain = pool.uids()
-    spilt = pool.resuming(tmp_path / "scratch").uids()
-    assert hexes(plain) == hexes(spilt) == sorted(every())
-    assert isinstance(spilt, np.memmap)
-
-
-def test_arrays_in_files_stay_when_more_are_made(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeping, "SPILL_ROWS", 10)
-    view_of_it = pool.resuming(tmp_path / "scratch")
-    found = [view_of_it.uids(), *(view_of_it.sample(30, rng=np.random.default_rng(seed)) for seed in (0, 1))]
-    assert hexes(found[0]) == sorted(every())
-    for seed in (0, 1):
-        assert hexes(found[1 + seed]) == hexes(pool.sample(30, rng=np.random.default_rng(seed)))
-
-
 @pytest.mark.parametrize("rows", [[3, 2], [2, 2], [-1, 4], [5, sum(SIZES)]])
 def test_rows_that_are_no_choice_are_refused(pool: Pool, rows: list[int]) -> None:
     assert hexes(pool.take(np.array([0, 41, 99]))) == sorted([every()[0], every()[41], every()[99]])
@@ -570,16 +284,6 @@ def test_arrays_of_a_pool_are_read_only_and_known_to_it(pool: Pool) -> None:
         uids[0] = uids[1]
 
 
-def test_metadata_of_other_pairs_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    strangers = [uid_hex(("elsewhere", n)) for n in range(20)]
-    with pytest.raises(ArtifactError, match=r"metadata: no row has the uid of a pair in the tars; put the pool's own"):
-        Pool.open(folder, sealed=sealed(folder, strangers)).uids()
-    assert len(Pool.open(folder, sealed=sealed(folder, every()[:7] + strangers))) == 7
-    assert "metadata: no row for 20 of 27 pairs in the tars; they cannot be chosen" in capsys.readouterr().err
-    assert len(Pool.open(folder, sealed=sealed(folder, every()[:7]), holdout=2)) == 5
-    assert capsys.readouterr().err == ""
-
-
 def test_targets(folder: Path, pool: Pool) -> None:
     with pytest.raises(ArtifactError, match=r"targets/train\.npz: no such file"):
         pool.targets("train")
@@ -590,91 +294,6 @@ def test_targets(folder: Path, pool: Pool) -> None:
     assert pool.targets("train")["l14_img"].shape == (2, 12)
     assert pool.target_texts() == ["a dog", "a cat"]
     assert len(pool.trusted()) == 5
-
-
-def answers(pool: Pool) -> list[Any]:
-    """What a pool gives, whatever it is read from."""
-    return [
-        hexes(pool.uids()),
-        pool.threshold(SCORE, keep=0.3),
-        hexes(pool.filter(within={SCORE: (0.25, None)})),
-        [text for part in pool.map(lambda table: table["text"].to_pylist(), columns=["text"]) for text in part],
-        np.concatenate(pool.map(lambda t, f: np.array(f["b32_txt"]), features=["b32_txt"], rows=9)).tolist(),
-        hexes(pool.sample(20, rng=np.random.default_rng(1))),
-    ]
-
-
-def test_a_pool_in_memory_of_fsspec_is_the_same(pool: Pool, folder: Path) -> None:
-    system = fsspec.filesystem("memory")
-    system.put(str(folder), "/pool", recursive=True)
-    try:
-        assert answers(Pool.open("memory://pool")) == answers(pool)
-    finally:
-        system.rm("/pool", recursive=True)
-
-
-@pytest.mark.parametrize(("suffix", "below"), [(".parquet", 1 << 20), (".parquet", 500), (".npz", 1 << 20)])
-def test_a_store_that_fails_while_it_is_read_is_not_held_against_pool_or_method(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, below: int
-) -> None:
-    system = fsspec.filesystem("memory")
-    system.put(str(folder), "/pool", recursive=True)
-    plain, work = MemoryFile.read, lambda table, features: table.num_rows
-
-    def failing(self: Any, *arguments: Any) -> bytes:
-        if self.path.endswith(suffix) and self.tell() < below:
-            raise ConnectionResetError("connection reset by peer")
-        return bytes(plain(self, *arguments))
-
-    try:
-        pool = Pool.open("memory://pool")
-        assert sum(pool.map(work, columns=["text"], features=["b32_txt"])) == sum(SIZES)
-        monkeypatch.setattr(MemoryFile, "read", failing)
-        with pytest.raises(InfraError, match=rf"{0:032x}\{suffix}: the store did not answer \(connection reset"):
-            pool.map(work, columns=["text"], features=["b32_txt"])
-    finally:
-        system.rm("/pool", recursive=True)
-
-
-class _Ranges(SimpleHTTPRequestHandler):
-    """Serves parts of files, as object stores do."""
-
-    def send_head(self) -> Any:
-        wanted = self.headers.get("Range")
-        path = self.translate_path(self.path)
-        if not wanted or not os.path.isfile(path):
-            return super().send_head()
-        first, _, last = wanted.removeprefix("bytes=").partition("-")
-        size = os.path.getsize(path)
-        stop = min(int(last) + 1 if last else size, size)
-        self.send_response(206)
-        self.send_header("Content-Range", f"bytes {first}-{stop - 1}/{size}")
-        self.send_header("Content-Length", str(stop - int(first)))
-        self.end_headers()
-        with open(path, "rb") as file:
-            file.seek(int(first))
-            self.wfile.write(file.read(stop - int(first)))
-        return None
-
-    def log_message(self, *arguments: Any) -> None: ...
-
-
-@pytest.fixture
-def served(folder: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Ranges, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-def test_a_pool_on_a_server_is_the_same(pool: Pool, served: str) -> None:
-    pytest.importorskip("aiohttp")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        assert answers(Pool.open(served)) == answers(pool)
 
 
 def test_scores_in_half_precision_or_as_dictionary_of_text(tmp_path: Path) -> None:

@@ -103,3 +103,14 @@ def test_other_processes_of_the_node_and_broken_tars(
     monkeypatch.setenv("LOCAL_RANK", "1")
     read(run, sealed, range(run.samples_seen))
     assert disk.reads == []
+
+
+def test_of_a_pool_in_a_store_nothing_is_looked_up(
+    sealed: SealedPool, subset: Subset, disk: Disk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far = SealedPool.open(f"local://{sealed.path}", sealed.seal_dir)
+    looked: list[int] = []
+    monkeypatch.setattr(SealedPool, "index", lambda self, shard: looked.append(shard))
+    run = order_of(sealed, subset, len(subset))
+    read(run, far, range(run.samples_seen))
+    assert looked == [] and disk.reads == []

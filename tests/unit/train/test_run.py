@@ -20,7 +20,7 @@ from harness.audit import audit
 from harness.config import RunConfig, load_scale
 from harness.errors import ArtifactError, ConfigError, InfraError, StageError
 from harness.files import sha256_file
-from harness.order import Order
+from harness.order import Order, chain
 from harness.pool.sealed import SealedPool
 from harness.records import Record, read_json, read_record
 from harness.reshard import reshard
@@ -129,6 +129,12 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     resumed = train(config, sealed=sealed, subset=subset, out=tmp_path / "parts")
     assert resumed.provenance["resumed_at"] == 3
     assert resumed.digest == whole.digest
+    for step in (1, 2, 3, 4):  # of the first part and of the second
+        ledgers = [
+            read_record(tmp_path / name / f"checkpoints/step_{step:07d}.json", "ledger") for name in ("whole", "parts")
+        ]
+        assert ledgers[0].digest == ledgers[1].digest
+        assert len(ledgers[0].payload["batches"]) == step
     steps = [json.loads(line)["step"] for line in (tmp_path / "parts/log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4, 5]
 
@@ -250,7 +256,7 @@ def test_processes_that_see_other_snapshots_stop(
     """As when a file system shows a new file on one node and not yet on another."""
     monkeypatch.setattr(World, "largest", lambda self, value: max(value, 3))
     with pytest.raises(InfraError, match="not all processes see the same snapshot"):
-        fit(make_config(), cast("Order", None), cast("Stream", None), world=ALONE, out=tmp_path, run="r")
+        fit(make_config(), cast("Order", None), cast("Stream", None), world=ALONE, out=tmp_path, run="r", inputs={})
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -281,11 +287,17 @@ def test_a_full_disk_is_an_infra_error(make_config: Config, sealed: SealedPool, 
 
 def test_the_audit_finds_other_batches(make_config: Config, sealed: SealedPool, subset: Subset, run_dir: Path) -> None:
     train(make_config(), sealed=sealed, subset=subset, out=run_dir / "train")
-    path = run_dir / "train" / "ledger.json"
-    ledger = read_json(path)
-    ledger["payload"]["batches"][2] = "00000000"
-    path.write_text(json.dumps(ledger))
-    assert audit(run_dir) == ["batch 2 differs from what the uid file gives (1 of 5)"]
+    for name, batch in (("ledger.json", 2), ("checkpoints/step_0000004.json", 3)):
+        path = run_dir / "train" / name
+        changed = read_json(path)
+        changed["payload"]["batches"][batch] = "00000000"
+        path.write_text(json.dumps(changed))
+    assert audit(run_dir) == [
+        "batch 2 differs from what the uid file gives (1 of 5)",
+        "train/checkpoints/step_0000004.json: batch 3 differs from what the uid file gives (1 of 4)",
+    ]
+    (run_dir / "train" / "checkpoints" / "step_0000004.json").unlink()
+    assert len(audit(run_dir)) == 1
     other = Subset.of(np.asarray(sealed.uids[:50]))
     other.save(run_dir / "uids.npy")
     assert "subset is not the one of the run" in audit(run_dir)[0]
@@ -297,8 +309,10 @@ def test_held_out_pairs_are_not_fed(make_config: Config, sealed: SealedPool, tmp
     )
     everything = Subset.of(np.asarray(sealed.uids))
     everything.save(tmp_path / "uids.npy")
-    train(config, sealed=sealed, subset=everything, out=tmp_path / "train", exclude=sealed.holdout(10))
+    train(config, sealed=sealed, subset=everything, out=tmp_path / "train")
     assert audit(tmp_path) == []
+    fed = Order(sealed.uids, sealed.borders, everything.uids, seed=0, batch_size=16, samples_seen=96)
+    assert read_record(tmp_path / "train" / "ledger.json", "ledger").payload["digest"] != chain(fed.ledger())
 
 
 def test_wandb_offline(
