@@ -71,7 +71,8 @@ def evaluate(
     sources: list[TaskSource] = []
     with closing(Devices(at, workers=workers) if executor is None else Workers(at, executor)) as embedder:
         digest = digests.sha256(path) if path.is_file() else embedder.digest
-        results = Results(folder=Path(out), checkpoint=digest, model=model, precision=precision)
+        pictures = models.recorded(model, checkpoint)
+        results = Results(folder=Path(out), checkpoint=digest, model=model, precision=precision, pictures=pictures)
         for task in suite.tasks.values():
             if task.key not in chosen and not results.exists(task):
                 continue
