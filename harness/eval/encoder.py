@@ -44,7 +44,9 @@ class Encoder:
         self.model: Any = models.load(name, checkpoint).to(self.device).eval()
         self.precision = precision
         pixels = models.normalisation(name, checkpoint)
-        self.mean, self.std = (torch.tensor(pixels[key], device=self.device).view(1, 3, 1, 1) for key in ("mean", "std"))
+        self.mean, self.std = (
+            torch.tensor(pixels[key], device=self.device).view(1, 3, 1, 1) for key in ("mean", "std")
+        )
         # Causal attention and the embedding at the end token: what stands behind the end token changes nothing.
         self._causal = (
             type(self.model) is CLIP and self.model.attn_mask is not None and self.model.text_pool_type == "argmax"

@@ -19,7 +19,7 @@ import numpy as np
 from harness import model as models
 from harness.config import Precision
 from harness.errors import ArtifactError, StageError
-from harness.eval import data, digests, kinds
+from harness.eval import data, digests, kinds, lockfile
 from harness.eval.board import Board
 from harness.eval.embedders import Devices, Embedder, Workers
 from harness.eval.encoder import Floats, ModelAt
@@ -66,6 +66,7 @@ def evaluate(
     # Workers may stand in another folder.
     data_dir, path = Path(data_dir).absolute(), Path(checkpoint).absolute()
     at = ModelAt(name=model, checkpoint=str(path if path.is_file() else checkpoint), device=device, precision=precision)
+    locked = lockfile.read(data_dir)
     records: dict[str, Record] = {}
     failed: dict[str, str] = {}
     sources: list[TaskSource] = []
@@ -77,7 +78,7 @@ def evaluate(
             if task.key not in chosen and not results.exists(task):
                 continue
             try:
-                source = TaskSource.open(task, data_dir)
+                source = TaskSource.open(task, data_dir, locked.get(task.key))
                 known = results.known(source)
             except ArtifactError as error:
                 if task.key in chosen:

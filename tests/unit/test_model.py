@@ -102,7 +102,7 @@ def test_weights_with_other_pictures_than_their_model_s_are_refused() -> None:
 
 
 def test_weights_of_another_activation_than_their_model_s_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"ViT-B-32: openai was trained with QuickGELU; give model=ViT-B-32-quickgelu"):
+    with pytest.raises(ConfigError, match=r"openai was trained with QuickGELU; give model=ViT-B-32-quickgelu"):
         model.load("ViT-B-32", "openai")
 
 

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 from evaluated import KEYS, MODEL, evaluate
+from open_clip.pretrained import _PRETRAINED
 
 from harness import compare, convert, holdout, rescore
 from harness import model as models
@@ -67,6 +68,22 @@ def test_another_checkpoint_or_precision_is_evaluated_anew(made, tmp_path):
     half = evaluate(base, small, out, precision="amp_bfloat16", tasks=["cifar10"])
     assert half.payload["precision"] == "amp_bfloat16"
     assert half.payload["results"]["cifar10"] != first.payload["results"]["cifar10"]
+
+
+def test_the_pictures_of_a_tag_are_normalised_as_it_says(made, tmp_path, monkeypatch):
+    base, small = made
+    tag = {"file": str(base / "0.safetensors")}
+    monkeypatch.setitem(_PRETRAINED, MODEL, {"tag": tag})
+    said = {}
+    for std in (None, [0.5, 0.25, 0.5], [0.5, 0.5, 0.5]):  # another way to see the pictures is another result
+        tag |= {} if std is None else {"mean": [0.5, 0.5, 0.5], "std": std}
+        record = evaluate(base, small, tmp_path / "out", checkpoint="tag", tasks=["cifar10"])
+        payload = read_record(tmp_path / "out/cifar10.json", "task").payload
+        assert payload.get("normalisation") == (std and {"mean": [0.5, 0.5, 0.5], "std": std})
+        said[payload["predictions"]] = record.digest
+    assert len(said) == len(set(said.values())) == 3
+    plain = read_record(base / "out/cifar10.json", "task").payload
+    assert plain["predictions"] == next(iter(said)) and "normalisation" not in plain
 
 
 def test_changed_data_or_task_are_evaluated_anew(made, tmp_path):
