@@ -16,8 +16,7 @@ from torch.nn import functional
 from harness import model as models
 from harness.config import Precision
 from harness.errors import ConfigError, StageError
-
-Floats = npt.NDArray[np.float32]
+from harness.eval.metrics import Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,7 @@ from harness import bootstrap
 from harness.errors import ArtifactError
 from harness.eval import data, digests, metrics, predictions
 from harness.eval.source import TaskSource
-from harness.eval.suite import Suite, Task
+from harness.eval.suite import Suite, Task, slug
 from harness.records import PROTOCOL, Json, Record, digest_of, read_record, write_record
 
 EVALUATION = "evaluation.json"
@@ -42,7 +42,7 @@ def read(folder: Path) -> tuple[Record, dict[str, Record]]:
     evaluation = read_record(folder / EVALUATION, "evaluation")
     found: dict[str, Record] = {}
     for key, digest in evaluation.payload["results"].items():
-        place = folder / f"{key.replace('/', '-')}.json"
+        place = folder / f"{slug(key)}.json"
         found[key] = read_record(place, "task")
         if found[key].digest != digest:
             raise ArtifactError(f"{place}: not the result that {EVALUATION} names; run the evaluation again")

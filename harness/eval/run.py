@@ -22,7 +22,8 @@ from harness.errors import ArtifactError, StageError
 from harness.eval import data, digests, kinds, lockfile
 from harness.eval.board import Board
 from harness.eval.embedders import Devices, Embedder, Workers
-from harness.eval.encoder import Floats, ModelAt
+from harness.eval.encoder import ModelAt
+from harness.eval.metrics import Floats
 from harness.eval.results import EVALUATION, Results
 from harness.eval.source import TaskSource, attempt
 from harness.eval.suite import Suite, load
