@@ -21,13 +21,13 @@ from pydantic import Field
 
 from harness import cli, files
 from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError, from_os_error
-from harness.eval import data, digests, hubsets, kinds, suite
+from harness.eval import data, digests, hubsets, kinds, lockfile, suite
+from harness.eval.source import TaskSource
 from harness.eval.suite import Task
 from harness.progress import Progress, say
 from harness.provenance import provenance
-from harness.records import Json, Record, StrictModel, read_record, write_record
+from harness.records import Json, Record, StrictModel, write_record
 
-LOCK = "tasks.lock.json"
 AT_ONCE = 8
 TRIES = 3
 BUSY = (408, 429, 500, 502, 503, 504)
@@ -128,27 +128,18 @@ def _is_whole(path: Path, entry: Any) -> bool:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest() == str(entry.blob_id)
 
 
-def _is_read(task: Task, name: str) -> bool:
-    """Whether a file of the task's folder is one that the evaluation reads; others there are nobody's concern."""
-    folder, _, file = name.rpartition("/")
-    if not folder:
-        return file in (data.CLASSNAMES, data.TEMPLATES)
-    counts = file == "nshards.txt" or (file.endswith(".tar") and file.removesuffix(".tar").isdecimal())
-    return counts and folder in {part.folder for part in kinds.parts(task)}
-
-
 def _wanted(names: list[str], task: Task) -> list[str]:
     """The files of a webdataset folder that the evaluation reads."""
     missing = sorted({data.CLASSNAMES, data.TEMPLATES, "test/nshards.txt"} - set(names))
     if missing:
         raise ArtifactError(f"{task.source}: has no {missing[0]}; it is not the data set of task {task.key}")
-    return [name for name in names if _is_read(task, name)]
+    return [name for name in names if lockfile.is_read(task, name)]
 
 
 def _names(task: Task, folder: Path) -> list[str]:
     """The files in the task's folder that the evaluation reads."""
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return [name for name in names if _is_read(task, name)]
+    return [name for name in names if lockfile.is_read(task, name)]
 
 
 def _contents(task: Task, folder: Path) -> dict[str, Json]:
@@ -156,14 +147,9 @@ def _contents(task: Task, folder: Path) -> dict[str, Json]:
     return {name: {"size": p.stat().st_size, "sha256": digests.sha256(p)} for name, p in paths.items()}
 
 
-def _locked_files(task: Task, known: Mapping[str, Json]) -> dict[str, Json]:
-    # Earlier locks list whatever lay in the folder.
-    return {name: entry for name, entry in known["files"].items() if _is_read(task, name)}
-
-
 def changed(task: Task, folder: Path, known: Mapping[str, Json]) -> str | None:
     """A sentence on the files that are not what the lock says, byte for byte; None if all are."""
-    expected, found = _locked_files(task, known), _names(task, folder)
+    expected, found = lockfile.files(task, known), _names(task, folder)
 
     def differs(name: str) -> bool:
         path, entry = folder / name, expected[name]
@@ -172,8 +158,7 @@ def changed(task: Task, folder: Path, known: Mapping[str, Json]) -> str | None:
     both = sorted(expected.keys() & set(found))
     with ThreadPoolExecutor(AT_ONCE) as pool:
         wrong = [name for name, is_wrong in zip(both, pool.map(differs, both), strict=True) if is_wrong]
-    wrong += sorted(expected.keys() ^ set(found))
-    return f"{folder}: not as {LOCK} says: {wrong[0]}, {len(wrong)} files in all" if wrong else None
+    return lockfile.complaint(folder, [*wrong, *(expected.keys() ^ set(found))])
 
 
 def fetch_task(hub: Hub, task: Task, out: Path, revision: str | None) -> dict[str, Json]:
@@ -211,23 +196,17 @@ def fetch_task(hub: Hub, task: Task, out: Path, revision: str | None) -> dict[st
 
 def check(task: Task, out: Path) -> None:
     """ArtifactError unless the task's folder holds what the task says: tars, class list, number of samples."""
-    from harness.eval.source import TaskSource
-
     source = TaskSource.open(task, out)
     source.take([data.index_shard(path, kinds.parts(task)[part]) for part, path in source.shards])
 
 
-def _locked(out: Path) -> dict[str, Json]:
-    return dict(read_record(out / LOCK, "task-data").payload["tasks"]) if (out / LOCK).exists() else {}
-
-
 def verify(out: Path, tasks: list[Task]) -> dict[str, str]:
     """Read the data of `tasks` in `out`; what is wrong with those that are not as the lock file says, by key."""
-    locked = _locked(out)
+    locked = lockfile.read(out)
     failed: dict[str, str] = {}
     for task in tasks:
         known = locked.get(task.key)
-        wrong = f"not in {out / LOCK}" if known is None else changed(task, out / task.folder, known)
+        wrong = f"not in {out / lockfile.NAME}" if known is None else changed(task, out / task.folder, known)
         if wrong is not None:
             failed[task.key] = wrong
         say(f"{task.key:52} {wrong or 'verified'}")
@@ -238,7 +217,7 @@ def download(out: Path, tasks: list[Task], *, update: bool = False) -> dict[str,
     """Fetch `tasks` to `out`; why each task that failed did so, by key."""
     hub: Hub | None = None
     failed: dict[str, str] = {}
-    locked = _locked(out)
+    locked = lockfile.read(out)
     for task in tasks:
         folder, known = out / task.folder, None if update else locked.get(task.key)
         try:
@@ -251,14 +230,14 @@ def download(out: Path, tasks: list[Task], *, update: bool = False) -> dict[str,
                     continue
             hub = hub or Hub()
             fetched = fetch_task(hub, task, out, None if known is None else known["revision"])
-            if known is not None and fetched["files"] != _locked_files(task, known):
-                raise ArtifactError(f"{folder}: other files than {LOCK} says for the same revision")
+            if known is not None and fetched["files"] != lockfile.files(task, known):
+                raise ArtifactError(f"{folder}: other files than {lockfile.NAME} says for the same revision")
         except (HarnessError, OSError) as error:
             failed[task.key] = str(error)
             say(f"{task.key:52} failed: {error}")
             continue
         locked[task.key] = fetched
-        write_record(out / LOCK, Record(kind="task-data", payload={"tasks": locked}, provenance=provenance()))
+        write_record(out / lockfile.NAME, Record(kind="task-data", payload={"tasks": locked}, provenance=provenance()))
         say(f"{task.key:52} fetched, revision {fetched['revision'][:10]}, {len(fetched['files'])} files")
     return failed
 
@@ -270,9 +249,9 @@ def command(argv: list[str]) -> None:
     if settings.check and settings.update:
         raise ConfigError("setting update: check=true fetches nothing; leave one of the two out")
     if settings.check:
-        tasks = chosen.select(_locked(out) if settings.tasks is None else settings.tasks)
+        tasks = chosen.select(lockfile.read(out) if settings.tasks is None else settings.tasks)
         if not tasks:
-            raise ArtifactError(f"{out}: holds no {LOCK} to check the data against; download them first")
+            raise ArtifactError(f"{out}: holds no {lockfile.NAME} to check the data against; download them first")
         failed = verify(out, tasks)
     else:
         tasks = chosen.select(settings.tasks)

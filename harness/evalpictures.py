@@ -10,6 +10,7 @@ from PIL import Image
 
 from harness import images
 from harness.errors import ArtifactError
+from harness.eval import data
 from harness.tars import IMAGE_EXTENSIONS, BrokenTarError, Reader, members, split_name
 
 CONTROLS_EVERY = 50
@@ -28,17 +29,17 @@ class EvalPicture(NamedTuple):
 
 
 def eval_tars(data_dir: str) -> list[str]:
-    """The tars of pictures of all tasks in `data_dir`; ArtifactError if there are none."""
-    found = sorted(str(path) for part in ("test", "images") for path in Path(data_dir).glob(f"wds_*/{part}/*.tar"))
-    found += sorted(str(path) for path in Path(data_dir).glob("wds_*/test/images/*.tar"))
+    """The tars of all tasks in `data_dir`, as the evaluation lists them; ArtifactError if there are none."""
+    parts = [path for name in ("test", "images") for path in Path(data_dir).glob(f"wds_*/{name}") if path.is_dir()]
+    found = [str(path) for part in parts for path in data.shards(part)]
     if not found:
         raise ArtifactError(f"{data_dir}: holds no wds_*/test/*.tar; see harness.download_tasks")
-    return found
+    return sorted(found)
 
 
 def task_of(tar: str) -> str:
     """Name of the folder of the task that a tar belongs to."""
-    return next(part for part in reversed(Path(tar).parts[:-1]) if part not in ("test", "images"))
+    return Path(tar).parts[-3]
 
 
 def eval_pictures(tar: str) -> Iterator[EvalPicture]:

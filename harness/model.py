@@ -26,6 +26,9 @@ from harness.files import atomic_path, data_dir
 MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
 STD: tuple[float, float, float] = open_clip.OPENAI_DATASET_STD
 
+OWN = {"mean": list(MEAN), "std": list(STD)}
+"""How CLIP's own pictures are normalised, and those of every model that does not state another way."""
+
 WORDS_KEPT = 200_000
 """Words whose tokens a tokenizer remembers: some 50 MB, however long it runs."""
 
@@ -62,6 +65,23 @@ def _require_our_pictures(name: str, ways: Iterable[Mapping[str, Any]]) -> None:
         raise ConfigError(
             f"model {name}: its pictures are not resized as the contest does (shortest side, bicubic); choose another"
         )
+
+
+def _tag(name: str, checkpoint: str | os.PathLike[str]) -> Mapping[str, Any] | None:
+    """What open_clip says of the weights that `checkpoint` means if it is one of its tags; a file goes first."""
+    return None if Path(checkpoint).exists() else _published(name).get(str(checkpoint))
+
+
+def normalisation(name: str, checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
+    """`mean` and `std` (3 numbers each) of the pictures that `checkpoint` takes: a tag's, or CLIP's own for a file."""
+    stated = _tag(name, checkpoint) or {}
+    return {key: list(stated.get(key) or own) for key, own in OWN.items()}
+
+
+def recorded(name: str, checkpoint: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a record says of `normalisation`: nothing where it is CLIP's own."""
+    found = normalisation(name, checkpoint)
+    return {} if found == OWN else {"normalisation": found}
 
 
 def image_size(name: str) -> int:
@@ -104,16 +124,19 @@ def load(name: str, checkpoint: str | os.PathLike[str]) -> Any:
 
     `checkpoint` is a safetensors file, a state dict that torch loads with weights_only (`.pt`; open_clip_train's
     checkpoints too), or an open_clip tag of pretrained weights. Raises ArtifactError if it is missing, needs a
-    pickle, or does not fit the model; ConfigError if a tag's pictures are not resized as the contest does.
+    pickle, or does not fit the model; ConfigError if a tag's pictures are not resized as the contest does, or it was
+    trained with another activation than the model's.
     """
     path = Path(checkpoint)
-    config(name)
-    tags = _published(name)
-    if not path.exists() and str(checkpoint) in tags:
-        _require_our_pictures(f"{name} {checkpoint}", [tags[str(checkpoint)]])
+    own, tag = config(name), _tag(name, checkpoint)
+    if tag is not None:
+        _require_our_pictures(f"{name} {checkpoint}", [tag])
+        if tag.get("quick_gelu") and not own.get("quick_gelu"):
+            raise ConfigError(f"model {name}: {checkpoint} was trained with QuickGELU; give model={name}-quickgelu")
         return open_clip.create_model(name, pretrained=str(checkpoint), output_dict=True).eval()
     if not path.is_file():
-        raise ArtifactError(f"{checkpoint}: no such checkpoint file, nor a tag of {name} ({', '.join(tags) or 'none'})")
+        tags = ", ".join(_published(name))
+        raise ArtifactError(f"{checkpoint}: no such checkpoint file, nor a tag of {name} ({tags or 'none'})")
     model = create(name)
     weights = _read_weights(path)
     try:
@@ -156,13 +179,15 @@ def save_safetensors(
             raise InfraError(f"{path}: cannot be written ({error}); make room or choose another folder") from error
 
 
-def eval_transform(name: str, *, rgb_first: bool = True) -> Callable[[Any], torch.Tensor]:
-    """PIL image to float tensor (3, S, S): shortest side to S (bicubic, antialias), centre crop, OpenAI mean and std.
+def eval_transform(
+    name: str, checkpoint: str | os.PathLike[str] = "", *, rgb_first: bool = True
+) -> Callable[[Any], torch.Tensor]:
+    """PIL image to float tensor (3, S, S): shortest side to S (bicubic, antialias), centre crop, `normalisation`.
 
     `rgb_first` converts to RGB before resizing, as the reference does for its own task sets; False resizes in the
     picture's own mode first, as it does for retrieval and WinoGAViL.
     """
-    transform = open_clip.image_transform(image_size(name), is_train=False, mean=MEAN, std=STD)
+    transform = open_clip.image_transform(image_size(name), is_train=False, **normalisation(name, checkpoint))
     if not rgb_first:
         return transform  # type: ignore[no-any-return]
     return lambda image: transform(image.convert("RGB"))

@@ -8,7 +8,8 @@ npz files beside them the arrays `<name>_img` and `<name>_txt`; rows that could 
 So a pool without scores can use every method, and a filter network trained elsewhere can score a pool.
 
 The column's own metadata in the parquet file say under `harness.score` what made it: the pool, the model, the sha256
-of the checkpoint (or its tag), the kind of device and the precision. The same command does nothing where all of that
+of the checkpoint (or its tag), the kind of device, the precision, and the mean and standard deviation of a tag's
+pictures where they are not CLIP's own. The same command does nothing where all of that
 stands already; a column or arrays of another origin are replaced only with overwrite=true.
 """
 
@@ -119,6 +120,7 @@ def _mark(sealed: SealedPool, settings: Settings) -> bytes:
             "checkpoint": content,
             "device": settings.device.partition(":")[0],
             "precision": settings.precision,
+            **models.recorded(settings.model, settings.checkpoint),
         }
     )
 
@@ -164,7 +166,7 @@ def _loaded(model: str, checkpoint: str, device: str) -> tuple[Any, Any, Any]:
 @lru_cache(maxsize=1)
 def _load(model: str, checkpoint: str, device: str, stamp: str) -> tuple[Any, Any, Any]:
     """The model, its transform and its tokenizer; `stamp` changes with the checkpoint's file."""
-    return models.load(model, checkpoint).to(device), models.eval_transform(model), models.tokenizer(model)
+    return models.load(model, checkpoint).to(device), models.eval_transform(model, checkpoint), models.tokenizer(model)
 
 
 def embed_pictures(

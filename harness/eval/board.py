@@ -69,11 +69,10 @@ class Board:
     def _progress(self) -> str:
         read = sum(self._read.values())
         rate = read / max(time.monotonic() - self._started, 1e-9)
-        to_come = sum(task.samples for key, task in self.tasks.items() if key not in self.records) - sum(
-            count for key, count in self._read.items() if key not in self.records
-        )
-        ended = sum(key in self.records or key in self.failed for key in self.tasks)
-        left = max(to_come, 0) / max(rate, 1e-9)
+        going = [task for key, task in self.tasks.items() if key not in self.records and key not in self.failed]
+        # WinoGAViL's pictures are read, too, and are no samples of it.
+        left = sum(max(task.samples - self._read.get(task.key, 0), 0) for task in going) / max(rate, 1e-9)
+        ended = len(self.tasks) - len(going)
         return f"{ended} of {len(self.tasks)} tasks, {read:,} samples, {rate:,.0f}/s, {left:,.0f} s left"
 
     def _visible(self) -> list[str]:

@@ -165,9 +165,8 @@ def _takes_a_class(template: str) -> bool:
         return False
 
 
-def shards(folder: Path, part: Part) -> list[Path]:
-    """Paths of the part's tars in order; ArtifactError if nshards.txt is missing, no number, or does not fit."""
-    where = folder / part.folder
+def shards(where: Path) -> list[Path]:
+    """Paths of a part's tars in order; ArtifactError if nshards.txt is missing, no number, or does not fit."""
     count = where / "nshards.txt"
     if not where.is_dir():
         raise ArtifactError(f"{where}: no such folder; `python -m harness.download_tasks` fetches the task")

@@ -17,7 +17,8 @@ import torch
 
 from harness.errors import ArtifactError
 from harness.eval.data import Chunk
-from harness.eval.encoder import Encoder, Floats, ModelAt, devices
+from harness.eval.encoder import Encoder, ModelAt, devices
+from harness.eval.metrics import Floats
 from harness.eval.source import Job, load_job
 from harness.executor import Executor, LocalExecutor, local
 

@@ -16,8 +16,7 @@ from torch.nn import functional
 from harness import model as models
 from harness.config import Precision
 from harness.errors import ConfigError, StageError
-
-Floats = npt.NDArray[np.float32]
+from harness.eval.metrics import Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,9 +42,10 @@ class Encoder:
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self.model: Any = models.load(name, checkpoint).to(self.device).eval()
         self.precision = precision
-        preprocess = getattr(self.model.visual, "preprocess_cfg", {})
-        self.mean = torch.tensor(preprocess.get("mean", models.MEAN), device=self.device).view(1, 3, 1, 1)
-        self.std = torch.tensor(preprocess.get("std", models.STD), device=self.device).view(1, 3, 1, 1)
+        pixels = models.normalisation(name, checkpoint)
+        self.mean, self.std = (
+            torch.tensor(pixels[key], device=self.device).view(1, 3, 1, 1) for key in ("mean", "std")
+        )
         # Causal attention and the embedding at the end token: what stands behind the end token changes nothing.
         self._causal = (
             type(self.model) is CLIP and self.model.attn_mask is not None and self.model.text_pool_type == "argmax"

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 Columns = Mapping[str, npt.NDArray[Any]]
 Values = dict[str, float]
+Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.integer[Any]]
 Bools = npt.NDArray[np.bool_]
 

@@ -1,4 +1,4 @@
-"""Results in words: the scores of an evaluation as a table, and its best and worst classes."""
+"""Results in words: the scores of an evaluation as a table."""
 
 from pathlib import Path
 

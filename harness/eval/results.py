@@ -1,6 +1,6 @@
 """The folder of an evaluation: a record and a table of predictions a task, and evaluation.json over them. No torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,7 @@ from harness import bootstrap
 from harness.errors import ArtifactError
 from harness.eval import data, digests, metrics, predictions
 from harness.eval.source import TaskSource
-from harness.eval.suite import Suite, Task
+from harness.eval.suite import Suite, Task, slug
 from harness.records import PROTOCOL, Json, Record, digest_of, read_record, write_record
 
 EVALUATION = "evaluation.json"
@@ -42,7 +42,7 @@ def read(folder: Path) -> tuple[Record, dict[str, Record]]:
     evaluation = read_record(folder / EVALUATION, "evaluation")
     found: dict[str, Record] = {}
     for key, digest in evaluation.payload["results"].items():
-        place = folder / f"{key.replace('/', '-')}.json"
+        place = folder / f"{slug(key)}.json"
         found[key] = read_record(place, "task")
         if found[key].digest != digest:
             raise ArtifactError(f"{place}: not the result that {EVALUATION} names; run the evaluation again")
@@ -58,6 +58,8 @@ class Results:
     """sha256 of the checkpoint."""
     model: str
     precision: str
+    pictures: dict[str, Json] = field(default_factory=dict)
+    """How a tag's pictures are normalised, see model.recorded."""
 
     def _inputs(self, source: TaskSource) -> dict[str, str]:
         return {"checkpoint": self.checkpoint, "data": source.digest, "task": source.task.digest}
@@ -82,6 +84,7 @@ class Results:
             and record.inputs == self._inputs(source)
             and record.payload["model"] == self.model
             and record.payload["precision"] == self.precision
+            and record.payload.get("normalisation") == self.pictures.get("normalisation")
             and record.payload["predictions"] == predictions.digest(keys, columns)
             and (record.payload["score"] is not None) == source.task.scored
         )
@@ -100,6 +103,7 @@ class Results:
             **scored,
             "model": self.model,
             "precision": self.precision,
+            **self.pictures,
             "classes": task.classes,
             "classnames": digest_of(words.classnames) if words else None,
             "templates": digest_of(words.templates) if words else None,

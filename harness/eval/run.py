@@ -19,10 +19,11 @@ import numpy as np
 from harness import model as models
 from harness.config import Precision
 from harness.errors import ArtifactError, StageError
-from harness.eval import data, digests, kinds
+from harness.eval import data, digests, kinds, lockfile
 from harness.eval.board import Board
 from harness.eval.embedders import Devices, Embedder, Workers
-from harness.eval.encoder import Floats, ModelAt
+from harness.eval.encoder import ModelAt
+from harness.eval.metrics import Floats
 from harness.eval.results import EVALUATION, Results
 from harness.eval.source import TaskSource, attempt
 from harness.eval.suite import Suite, load
@@ -66,17 +67,19 @@ def evaluate(
     # Workers may stand in another folder.
     data_dir, path = Path(data_dir).absolute(), Path(checkpoint).absolute()
     at = ModelAt(name=model, checkpoint=str(path if path.is_file() else checkpoint), device=device, precision=precision)
+    locked = lockfile.read(data_dir)
     records: dict[str, Record] = {}
     failed: dict[str, str] = {}
     sources: list[TaskSource] = []
     with closing(Devices(at, workers=workers) if executor is None else Workers(at, executor)) as embedder:
         digest = digests.sha256(path) if path.is_file() else embedder.digest
-        results = Results(folder=Path(out), checkpoint=digest, model=model, precision=precision)
+        pictures = models.recorded(model, checkpoint)
+        results = Results(folder=Path(out), checkpoint=digest, model=model, precision=precision, pictures=pictures)
         for task in suite.tasks.values():
             if task.key not in chosen and not results.exists(task):
                 continue
             try:
-                source = TaskSource.open(task, data_dir)
+                source = TaskSource.open(task, data_dir, locked.get(task.key))
                 known = results.known(source)
             except ArtifactError as error:
                 if task.key in chosen:

@@ -1,17 +1,17 @@
 """A task's data as the evaluation takes them: opened, checked against the task, and cut into pieces. No torch."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from harness.errors import ArtifactError
-from harness.eval import data, kinds
+from harness.eval import data, kinds, lockfile
 from harness.eval.suite import Task
 from harness.files import sha256_file
-from harness.records import digest_of
+from harness.records import Json, digest_of
 
 Result = TypeVar("Result")
 
@@ -28,32 +28,40 @@ class TaskSource:
     words: data.Words | None
     lists: list[data.Words]
     """The class lists that the task is answered with."""
+    locked: Mapping[str, Json] | None = None
+    """What the lock file says of the task's data; None if nothing."""
     digest: str = ""
     """Of all files of the task's data."""
     samples: list[data.Samples] = field(default_factory=list)
     """Of each tar."""
 
     @classmethod
-    def open(cls, task: Task, data_dir: Path) -> "TaskSource":
+    def open(cls, task: Task, data_dir: Path, locked: Mapping[str, Json] | None = None) -> "TaskSource":
         """The task's folder, checked as far as its small files and names of tars go."""
         folder = data_dir / task.folder
         parts = kinds.parts(task)
         with data.reading(folder):
-            shards = [(number, path) for number, part in enumerate(parts) for path in data.shards(folder, part)]
+            shards = [(number, path) for number, part in enumerate(parts) for path in data.shards(folder / part.folder)]
             words = data.read_words(folder, task) if task.kind not in ("retrieval", "winogavil") else None
         try:
             lists = kinds.objectives(task, words)
         except ArtifactError as error:
             raise ArtifactError(f"{folder}: {error}") from error
-        return cls(task=task, folder=folder, parts=parts, shards=shards, words=words, lists=lists)
+        return cls(task=task, folder=folder, parts=parts, shards=shards, words=words, lists=lists, locked=locked)
 
     def data_digest(self, shards: Sequence[str]) -> str:
-        """sha256 over the task's small files and tars, by name."""
+        """sha256 over the task's small files and tars, by name; ArtifactError if the lock file says otherwise."""
         with data.reading(self.folder):
             texts = data.text_files(self.folder, self.parts)
             small = {str(path.relative_to(self.folder)): sha256_file(path) for path in texts}
         names = [str(path.relative_to(self.folder)) for _, path in self.shards]
-        return digest_of(small | dict(zip(names, shards, strict=True)))
+        found = small | dict(zip(names, shards, strict=True))
+        if self.locked is not None:
+            said = {name: entry["sha256"] for name, entry in lockfile.files(self.task, self.locked).items()}
+            complaint = lockfile.complaint(self.folder, {name for name, _ in found.items() ^ said.items()})
+            if complaint is not None:
+                raise ArtifactError(f"{complaint}; `python -m harness.download_tasks` mends it")
+        return digest_of(found)
 
     def take(self, indices: Sequence[data.ShardIndex]) -> None:
         """What the tars hold; ArtifactError if it is not what the task says."""

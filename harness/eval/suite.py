@@ -41,6 +41,11 @@ Group = Literal["imagenet", "shifts", "vtab", "retrieval"]
 AGGREGATES: tuple[str, ...] = ("imagenet", "shifts", "vtab", "retrieval", "average")
 
 
+def slug(key: str) -> str:
+    """File name of a task: its key with `-` for `/`."""
+    return key.replace("/", "-")
+
+
 class Task(StrictModel):
     """One test set and how it is scored."""
 
@@ -79,13 +84,13 @@ class Task(StrictModel):
 
     @property
     def slug(self) -> str:
-        """File name of the task's results: the key with `-` for `/`."""
-        return self.key.replace("/", "-")
+        """File name of the task's results."""
+        return slug(self.key)
 
     @property
     def folder(self) -> str:
         """Name of the task's folder in the data directory."""
-        return f"wds_{self.key.removeprefix('fairness/').replace('/', '-')}_test"
+        return f"wds_{slug(self.key.removeprefix('fairness/'))}_test"
 
     @property
     def digest(self) -> str:
@@ -169,7 +174,7 @@ def load(name: str) -> Suite:
     for file in task_files():
         task = _read_yaml(file)
         key = task.get("key")
-        if not isinstance(key, str) or file.stem != key.replace("/", "-"):
+        if not isinstance(key, str) or file.stem != slug(key):
             raise ConfigError(f"{file}: the file's name is not its key with `-` for `/`")
         known[key] = task
     tasks: dict[str, Task] = {}

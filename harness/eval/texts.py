@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from harness.eval.data import Words
-from harness.eval.encoder import Floats
+from harness.eval.metrics import Floats
 
 TEXT_BATCH = 512
 

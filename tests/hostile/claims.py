@@ -119,6 +119,21 @@ def secret_recipe(forger: Forger) -> None:
     forger.mend()
 
 
+def secret_precision(forger: Forger) -> None:
+    """Evaluated in bfloat16, as all records say, and the list of what is unofficial left empty."""
+    for seed in range(2):
+        forger.edit(f"seed-{seed}/config.json", lambda r: r["payload"].update(eval_precision="amp_bfloat16"))
+        for record in (forger.folder / f"seed-{seed}/eval").glob("*.json"):
+            place = record.relative_to(forger.folder).as_posix()
+            forger.edit(place, lambda r: r["payload"].update(precision="amp_bfloat16"))
+    forger.mend()
+
+
+def results_of_another_precision(forger: Forger) -> None:
+    forger.edit(FIRST_TASK, lambda r: r["payload"].update(precision="amp_bfloat16"))
+    forger.mend()
+
+
 def same_run_twice(forger: Forger) -> None:
     weights = forger.read()["inputs"][WEIGHTS]
     forger.edit("seed-1/train/train.json", lambda r: r["payload"].update(checkpoint=weights))
@@ -221,6 +236,8 @@ CASES: dict[Callable[[Forger], None], str] = {
     other_ledger_digest: "digest over all batches",
     more_samples: "samples_seen",
     secret_recipe: "scale.lr",
+    secret_precision: "eval.precision",
+    results_of_another_precision: "precision is amp_bfloat16, should be fp32",
     same_run_twice: "same checkpoint",
     broken_chain: "the chain of digests is broken",
     other_protocol: "protocol 'v0'",

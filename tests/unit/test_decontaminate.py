@@ -26,7 +26,9 @@ from harness.subset import Subset
 
 def write_task(folder: Path, name: str, pictures: list[Image.Image]) -> None:
     members = [{f"s{i:07d}.png": encoded(picture, "PNG"), f"s{i:07d}.cls": b"0"} for i, picture in enumerate(pictures)]
-    write_tar(folder / f"wds_{name}_test" / "test" / "0.tar", members)
+    place = folder / f"wds_{name}_test" / "test"
+    write_tar(place / "0.tar", members)
+    (place / "nshards.txt").write_text("1\n")
 
 
 def test_evaluation_pictures_in_a_pool(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -95,8 +97,17 @@ def test_broken_evaluation_tar(tmp_path: Path, content: bytes) -> None:
         decontaminate.hash_eval_tar(tmp_path, (0, str(path)))
 
 
-def test_task_of_a_tar() -> None:
-    assert {task_of(f"/data/wds_x_test/{part}/0.tar") for part in ("test", "images", "test/images")} == {"wds_x_test"}
+def test_the_tars_of_pictures_are_those_that_the_evaluation_reads(tmp_path: Path) -> None:
+    for part in ("test", "images"):
+        for name in ("0.tar", "1.tar", "._0.tar"):
+            write_tar(tmp_path / "wds_x_test" / part / name, [])
+        (tmp_path / "wds_x_test" / part / "nshards.txt").write_text("2")
+    wanted = [str(tmp_path / "wds_x_test" / part / name) for part in ("images", "test") for name in ("0.tar", "1.tar")]
+    assert eval_tars(str(tmp_path)) == wanted
+    assert {task_of(tar) for tar in wanted} == {"wds_x_test"}
+    Path(wanted[3]).unlink()
+    with pytest.raises(ArtifactError, match=r"1\.tar: no such tar"):
+        eval_tars(str(tmp_path))
 
 
 @pytest.fixture(scope="module")

@@ -101,6 +101,21 @@ def test_weights_with_other_pictures_than_their_model_s_are_refused() -> None:
         model.load("ViT-H-14", "dfn5b")
 
 
+def test_weights_of_another_activation_than_their_model_s_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"openai was trained with QuickGELU; give model=ViT-B-32-quickgelu"):
+        model.load("ViT-B-32", "openai")
+
+
+def test_pictures_are_normalised_as_the_weights_say(tmp_path: Path, run_in: Path) -> None:
+    half = [0.5, 0.5, 0.5]
+    assert model.normalisation("ViT-L-14", "laion2b_s32b_b82k") == {"mean": half, "std": half}
+    assert model.recorded("ViT-L-14", "laion2b_s32b_b82k") == {"normalisation": {"mean": half, "std": half}}
+    for name, checkpoint in (("ViT-B-32", "datacomp_s_s13m_b4k"), ("ViT-L-14", tmp_path / "file.pt")):
+        assert model.normalisation(name, checkpoint) == model.OWN and model.recorded(name, checkpoint) == {}
+    (tmp_path / "laion2b_s32b_b82k").write_text("a file goes before the tag of its name")
+    assert model.normalisation("ViT-L-14", "laion2b_s32b_b82k") == model.OWN
+
+
 def test_models_are_those_that_open_clip_knows() -> None:
     assert {"clip-tiny", "ViT-B-32", "ViT-L-14"} <= set(config.model_names()) <= set(open_clip.list_models())
     assert model.config("ViT-B-32") == open_clip.get_model_config("ViT-B-32")

@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from open_clip.pretrained import _PRETRAINED
 from pool_folders import sample, uid_of, write_pool, write_tar
 
 from harness import Pool, executor, score
@@ -17,6 +19,7 @@ from harness import model as models
 from harness.errors import ArtifactError, ConfigError
 from harness.images import decode
 from harness.pool.seal import seal
+from harness.pool.sealed import SealedPool
 from harness.tars import Reader, read_sample
 
 MODEL = "clip-tiny"
@@ -153,6 +156,30 @@ def test_a_column_says_what_made_it(pool: Path) -> None:
         "device": "cpu",
         "precision": "fp32",
     }
+
+
+def test_the_pictures_of_a_tag_are_normalised_as_it_says(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.25, 0.25]}
+    weights = str(pool / "weights.safetensors")
+    monkeypatch.setitem(_PRETRAINED, MODEL, {"own": {"file": weights}, "other": {"file": weights, **other}})
+    found = {}
+    for tag in ("own", "other"):
+        score.command([one for one in arguments(pool) if not one.startswith("checkpoint")] + [f"checkpoint={tag}"])
+        field = pq.read_schema(pool / "metadata" / "b.parquet").field(COLUMN)
+        assert json.loads(field.metadata[b"harness.score"]).get("normalisation") == {"other": other}.get(tag)
+        with np.load(pool / "metadata" / "b.npz") as arrays:
+            found[tag] = arrays["mine_img"]
+    sealed = SealedPool.open(pool)
+    transform = open_clip.image_transform(models.image_size(MODEL), is_train=False, **other)
+    rows = pq.read_table(pool / "metadata" / "b.parquet")["uid"].to_pylist()
+    clip, wanted = models.load(MODEL, weights), {}
+    for shard in range(2):
+        with Reader(sealed.shards[shard]) as reader, torch.inference_mode():
+            for number, entry in enumerate(sealed.index(shard)):
+                picture = transform(decode(read_sample(reader, entry)[0]))
+                wanted[uid_of((shard, number))] = clip.encode_image(picture[None], normalize=True)[0].numpy()
+    np.testing.assert_allclose(found["other"], np.stack([wanted[row] for row in rows]), atol=1e-3)
+    assert np.abs(found["other"] - found["own"]).max() > 0.01
 
 
 @pytest.mark.parametrize("what", ["column", "arrays"])

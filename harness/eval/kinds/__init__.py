@@ -6,17 +6,13 @@ that collects what the model answered, chunk by chunk, and ends with the columns
 
 from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Protocol
 
 from harness.eval.data import Chunk, Part, Words
 from harness.eval.kinds import classification, faces, retrieval, winogavil
-from harness.eval.metrics import Columns
+from harness.eval.metrics import Columns, Floats
 from harness.eval.suite import Task
 
-Floats = npt.NDArray[np.float32]
 EncodeTexts = Callable[[Sequence[str]], Floats]
 """Texts to unit embeddings (N, D)."""
 
@@ -35,7 +31,7 @@ class Scorer(Protocol):
 
 
 def of(task: Task) -> ModuleType:
-    """The module of the task's kind: PARTS, objectives(words), Scorer, samples."""
+    """The module of the task's kind: parts(task), objectives(words) and Scorer."""
     if task.metrics == "fairness_faces":
         return faces
     return {"retrieval": retrieval, "winogavil": winogavil}.get(task.kind, classification)
@@ -55,5 +51,5 @@ def objectives(task: Task, words: Words | None) -> list[Words]:
 
 def scorer(task: Task, classifiers: Sequence[Floats]) -> Scorer:
     """A new scorer for the task."""
-    made: Any = of(task).Scorer(task, classifiers)
-    return made  # type: ignore[no-any-return]
+    made: Scorer = of(task).Scorer(task, classifiers)
+    return made

@@ -8,10 +8,8 @@ import numpy.typing as npt
 
 from harness.errors import ArtifactError
 from harness.eval.data import Chunk, Part, Words, check_range
-from harness.eval.metrics import TOP_CLASSES, Columns, best
+from harness.eval.metrics import TOP_CLASSES, Columns, Floats, best
 from harness.eval.suite import Task
-
-Floats = npt.NDArray[np.float32]
 
 
 def parts(task: Task) -> tuple[Part, ...]:

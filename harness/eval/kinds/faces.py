@@ -8,10 +8,8 @@ import numpy.typing as npt
 from harness.errors import ArtifactError
 from harness.eval.data import CLASSNAMES, Chunk, Part, Words
 from harness.eval.kinds.classification import check_metadata
-from harness.eval.metrics import NONHUMAN, OBJECTIVES, WHITE, Columns, best
+from harness.eval.metrics import NONHUMAN, OBJECTIVES, WHITE, Columns, Floats, best
 from harness.eval.suite import Task
-
-Floats = npt.NDArray[np.float32]
 
 FEWEST = {"race": WHITE + 1, "gender": 2, "age": 2, "toxic": NONHUMAN.stop + 1}
 """Classes of each objective that the metrics tell apart; a shorter list has lost lines."""

@@ -3,14 +3,11 @@
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.errors import ArtifactError
 from harness.eval.data import Chunk, Part, Words
-from harness.eval.metrics import Columns, retrieval_columns
+from harness.eval.metrics import Columns, Floats, retrieval_columns
 from harness.eval.suite import Task
-
-Floats = npt.NDArray[np.float32]
 
 
 def parts(task: Task) -> tuple[Part, ...]:

@@ -8,10 +8,8 @@ import numpy.typing as npt
 
 from harness.errors import ArtifactError
 from harness.eval.data import Chunk, Part, Words
-from harness.eval.metrics import MAX_CANDIDATES, Columns, chosen, padded
+from harness.eval.metrics import MAX_CANDIDATES, Columns, Floats, chosen, padded
 from harness.eval.suite import Task
-
-Floats = npt.NDArray[np.float32]
 
 
 def parts(task: Task) -> tuple[Part, ...]:

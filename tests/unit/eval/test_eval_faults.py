@@ -7,9 +7,10 @@ import pytest
 from task_folders import small_suite, write_part, write_task
 
 from harness import model as models
-from harness.errors import StageError
+from harness.errors import ArtifactError, StageError
 from harness.eval import __main__ as eval_command
 from harness.eval import results, run, suite
+from harness.eval.board import Board
 from harness.eval.data import CLASSNAMES, TEMPLATES
 
 KEYS = ("cifar10", "vtab/pcam", "misc/winogavil", "fairness/utkface")
@@ -58,6 +59,17 @@ def test_data_that_are_away_leave_the_evaluation_as_it_was(small, tmp_path):
     with pytest.raises(StageError, match=r"none of 4 tasks.*stays as it was: cifar10: .*no such folder"):
         evaluate(tmp_path, small, data="away")
     assert (tmp_path / "out/evaluation.json").read_bytes() == before
+
+
+def test_what_failed_is_not_to_come():
+    tasks = list(small_suite(KEYS).tasks.values())
+    board = Board(tasks, {}, {})
+    board._started -= 100  # a slow one
+    board.running("misc/winogavil", 2 * tasks[2].samples)  # instances and pictures
+    assert "0 of 4 tasks" in board._progress() and not board._progress().endswith(" 0 s left")
+    for key in ("cifar10", "vtab/pcam", "fairness/utkface"):
+        board.fail(key, ArtifactError("its data do not fit"))
+    assert "3 of 4 tasks" in board._progress() and board._progress().endswith(" 0 s left")
 
 
 def test_the_command_tells_what_is_wrong_where_there_are_no_results(small, tmp_path, monkeypatch):

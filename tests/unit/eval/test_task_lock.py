@@ -5,11 +5,13 @@ import shutil
 from types import SimpleNamespace
 
 import pytest
+from evaluated import MODEL, evaluate
 from task_folders import small_suite, write_task
 
 from harness import download_tasks
-from harness.errors import ArtifactError, ConfigError
-from harness.eval import digests, hubsets
+from harness import model as models
+from harness.errors import ArtifactError, ConfigError, StageError
+from harness.eval import digests, hubsets, results
 from harness.records import read_record, write_record
 
 
@@ -143,6 +145,21 @@ def test_data_that_changed_after_the_download_are_found_by_their_bytes(shelf, ci
     assert download_tasks.download(out, [cifar]) == {}
     assert shelf.fetched == ["test/1.tar"]
     assert download_tasks.verify(out, [cifar]) == {}
+
+
+def test_an_evaluation_says_which_data_are_not_as_the_lock_says(shelf, cifar, tmp_path):
+    out, small = tmp_path / "data", small_suite(["vtab/pcam"], samples=12)
+    assert download_tasks.download(out, [cifar]) == {}
+    write_task(out, small.tasks["vtab/pcam"])  # of which the lock says nothing
+    small = small.model_copy(update={"tasks": {"cifar10": cifar, **small.tasks}})
+    models.save_safetensors(tmp_path / "0.safetensors", models.create(MODEL, seed=0).state_dict())
+    assert evaluate(tmp_path, small, tmp_path / "out", data_dir=out).payload["complete"]
+    names = out / cifar.folder / "classnames.txt"
+    names.write_text(names.read_text().replace("thing 0", "thing zero"))
+    for folder in ("out", "anew"):
+        with pytest.raises(StageError, match=r"1 of 2.*cifar10: .*tasks\.lock\.json says: classnames\.txt, 1"):
+            evaluate(tmp_path, small, tmp_path / folder, data_dir=out)
+        assert list(results.read(tmp_path / folder)[1]) == ["vtab/pcam"]
 
 
 def test_a_check_needs_a_lock_and_fetches_nothing(tmp_path, cifar):

@@ -28,7 +28,8 @@ def test_quarantine_repairs(pool_dir: Path) -> None:
     assert left_out(pool_dir) == []
     assert (after.uids == before.uids).all()
     assert index_tar(shards / "00000001.tar")[1] == []
-    kept = {str(path.relative_to(pool_dir / "quarantine")) for path in (pool_dir / "quarantine").rglob("*") if path.is_file()}
+    put_away = pool_dir / "quarantine"
+    kept = {str(path.relative_to(put_away)) for path in put_away.rglob("*") if path.is_file()}
     stats = {"00000001_stats.json", "00000003_stats.json", "00000004_stats.json"}
     assert kept == {"00000001.tar", "00000003.tar", *stats}
     assert (pool_dir / "quarantine" / "00000001.tar").read_bytes() == faulty
@@ -68,5 +69,6 @@ def test_a_repair_waits_for_a_download(pool_dir: Path, tmp_path: Path, monkeypat
         raise KeyboardInterrupt(said)
 
     monkeypatch.setattr(sealing, "say", waits)
-    with lock(pool_dir, shared=True), pytest.raises(KeyboardInterrupt, match=f"{pool_dir}: another command works in this"):
+    said = f"{pool_dir}: another command works in this"
+    with lock(pool_dir, shared=True), pytest.raises(KeyboardInterrupt, match=said):
         sealed_again(pool_dir, seal_dir=str(tmp_path / "seal"), quarantine=True)

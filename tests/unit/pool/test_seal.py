@@ -226,8 +226,8 @@ def test_commands(pool_dir: Path) -> None:
     assert done.stdout == f"24 samples in 3 shards, 0 left out, digest {SealedPool.open(str(pool_dir)).digest}\n"
     failed = harness("seal", str(pool_dir / "nothing"))
     assert failed.returncode == 5
-    assert failed.stderr == f"error: {pool_dir}/nothing/shards: holds no .tar; a pool has its tars in shards/ and its " \
-                            "metadata in metadata/\n"  # fmt: skip
+    said = "holds no .tar; a pool has its tars in shards/ and its metadata in metadata/"
+    assert failed.stderr == f"error: {pool_dir}/nothing/shards: {said}\n"
     assert harness("seal").returncode == 2
 
 
