@@ -18,6 +18,9 @@ from harness.config import Precision
 from harness.errors import ConfigError, StageError
 from harness.eval.metrics import Floats
 
+CPU_BATCH = 64
+"""Pictures that a CPU embeds at a time, at most: more, and what passes between layers leaves its cache."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelAt:
@@ -76,6 +79,13 @@ class Encoder:
     @torch.inference_mode()
     def images(self, pictures: npt.NDArray[np.uint8]) -> Floats:
         """Unit embeddings (N, D), float32, of pictures (N, S, S, 3)."""
+        if self.device.type != "cpu" or len(pictures) <= CPU_BATCH:
+            return self._images(pictures)
+        # Pieces of even size: the few pictures that a last one would be left with go through other arithmetic.
+        pieces = np.array_split(pictures, -(-len(pictures) // CPU_BATCH))
+        return np.concatenate([self._images(piece) for piece in pieces])
+
+    def _images(self, pictures: npt.NDArray[np.uint8]) -> Floats:
         batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2).contiguous()
         batch = batch.float().div_(255).sub_(self.mean).div_(self.std)
         with self._autocast():

@@ -38,12 +38,18 @@ def digest(keys: Sequence[str], columns: Columns) -> str:
 
 def write(path: Path, keys: Sequence[str], columns: Columns) -> None:
     """Write the columns (N,) or (N, K), integers or truth values, atomically."""
-    arrays: dict[str, Any] = {"key": pa.array(keys, pa.string())}
-    for name, values in columns.items():
-        flat = pa.array(values.reshape(-1) if values.dtype == bool else values.reshape(-1).astype(np.int64))
-        arrays[name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    # From buffers, as pa.array of what is not Arrow's imports pandas, where it is installed, for nothing.
+    encoded = [key.encode() for key in keys]
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int32)
+    arrays = [pa.StringArray.from_buffers(len(keys), pa.py_buffer(ends), pa.py_buffer(b"".join(encoded)))]
+    for values in columns.values():
+        flat, truth = values.reshape(-1), values.dtype == bool
+        buffer = pa.py_buffer(np.packbits(flat, bitorder="little") if truth else flat.astype("<i8"))
+        column = pa.Array.from_buffers(pa.bool_() if truth else pa.int64(), flat.size, [None, buffer])
+        arrays.append(column if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(column, values.shape[1]))
     with atomic_path(path) as temporary:
-        pq.write_table(pa.table(arrays), temporary, compression="zstd")
+        table = pa.Table.from_arrays(arrays, names=["key", *columns])
+        pq.write_table(table, temporary, compression="zstd")
 
 
 def read(path: Path) -> tuple[list[str], dict[str, Array]]:
