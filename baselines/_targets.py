@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from baselines._clusters import ROWS_A_CLUSTER
 from harness import ArtifactError, Pool, SelectionContext, assets, centroids, npy
 from harness.files import sha256_file
 from harness.nearest import nearest, unit
@@ -19,8 +20,6 @@ WIDTH = 768
 """Of the published embeddings and centroids."""
 BOUNDED = 1024
 """Centroids of a pool's own at most, by default, where their cost must not grow with the pool."""
-ROWS_A_CLUSTER = 256
-"""Rows that k-means sees there for each of so many centroids, or of more if more are asked for."""
 
 
 def centroids_and_hits(

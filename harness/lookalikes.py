@@ -152,7 +152,7 @@ def _stored(probes: Uids, key: str, table: pa.Table, features: dict[str, Any]) -
 
 
 def _close(path: str, key: str, least: float, table: pa.Table, features: dict[str, Any]) -> npt.NDArray[np.void]:
-    """Of _CLOSE, the rows of a stretch that are alike to an evaluation picture."""
+    """The rows of a stretch that are alike to an evaluation picture: (n,) of _CLOSE."""
     rows = features[key]
     best, at = np.full(len(rows), -1, np.float32), np.full(len(rows), -1)
     for pairs, cosines in nearest.alike(rows, nearest.load(path), least=least):

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pool_folders import picture, uid_of
+from serving import serving
 
 needs_img2dataset = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="extra download")
 COMMIT = "c0ffee" * 6 + "c0ff"
@@ -124,13 +124,8 @@ def large_picture(number: int) -> bytes:
 def served() -> Iterator[tuple[str, type[Web]]]:
     """The address of a hub and image server, and what it serves."""
     handler = type("Handler", (Web,), {"files": {}, "healed": set(), "asked": [], "slow": 0.0, "stored": {}})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", handler
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as address:
+        yield address, handler
 
 
 def metadata(address: str, kinds: list[str], *, first: int = 0) -> pa.Table:

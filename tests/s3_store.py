@@ -2,13 +2,13 @@
 
 import contextlib
 import hashlib
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 import pytest
+from serving import serving
 
 _CHANGED = "Sat, 01 Jan 2022 00:00:00 GMT"
 
@@ -103,15 +103,14 @@ def _tag(content: bytes) -> str:
 
 
 @contextlib.contextmanager
-def serving(patch: pytest.MonkeyPatch) -> Iterator[S3Store]:
+def store_at_s3(patch: pytest.MonkeyPatch) -> Iterator[S3Store]:
     """A store that s3://bucket leads to meanwhile."""
     import s3fs
 
-    with S3Store() as store:
-        thread = threading.Thread(target=store.serve_forever, daemon=True)
-        thread.start()
+    store = S3Store()
+    with serving(store) as address:
         settings = {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{store.server_port}", "AWS_ACCESS_KEY_ID": "key",
+            "AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1", "AWS_CONFIG_FILE": "/dev/null",
         }  # fmt: skip
         for name, value in settings.items():
@@ -121,5 +120,3 @@ def serving(patch: pytest.MonkeyPatch) -> Iterator[S3Store]:
             yield store
         finally:
             s3fs.S3FileSystem.clear_instance_cache()
-            store.shutdown()
-            thread.join()

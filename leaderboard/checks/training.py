@@ -22,7 +22,7 @@ MOST_SAMPLES = 10
 MOST_BATCH = 1 << 20
 """Nor is a larger batch, which is held whole."""
 MOST_HOLDOUT = 1 << 20
-"""Nor are more pairs held out, which are sorted in memory; nor more passes than order.MOST_PASSES."""
+"""Nor are more pairs held out, which are sorted in memory."""
 
 
 def scale(case: Case) -> Notes:

@@ -39,6 +39,10 @@ from harness.subset import Subset
 from harness.tars import Reader, read_sample
 from harness.train import __main__ as train
 
+needs_spark = pytest.mark.skipif(
+    importlib.util.find_spec("pyspark") is None or shutil.which("java") is None, reason="needs pyspark and java"
+)
+
 REALPOOL = Path(__file__).parents[1] / "data" / "realpool_sample"
 
 
@@ -135,10 +139,8 @@ def test_a_download_with_all_that_servers_do_wrong(web: tuple[str, type[Web]], t
 
 @needs_img2dataset
 @pytest.mark.slow
-@pytest.mark.parametrize("distributor", ["ray", "pyspark"])
+@pytest.mark.parametrize("distributor", ["ray", pytest.param("pyspark", marks=needs_spark)])
 def test_on_a_cluster_of_one_machine(web: tuple[str, type[Web]], tmp_path: Path, distributor: str) -> None:
-    if importlib.util.find_spec(distributor) is None or (distributor == "pyspark" and not shutil.which("java")):
-        pytest.skip(f"needs {distributor}")
     address, _ = web
     (tmp_path / "list").mkdir()
     for number in range(2):

@@ -1,5 +1,4 @@
 import os
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from serving import serving
 
 from harness import ranges
 from harness.errors import ArtifactError, InfraError
@@ -93,13 +93,8 @@ class _Moody(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def moody() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Moody)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), _Moody)) as address:
+        yield address
 
 
 @pytest.mark.parametrize("name", ["busy.tar", "gone.tar"])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from pool_folders import write_pool
-from s3_store import serving
+from s3_store import store_at_s3
 
 from harness import executor
 from harness.errors import InfraError
@@ -30,7 +30,7 @@ def test_from_s3_to_s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.reshard.MAX_SAMPLES", 10)
     copied = reshard(near, subset, out=tmp_path / "out", executor=ONE)
     assert len(copied.shards) > 1
-    with serving(monkeypatch) as store:
+    with store_at_s3(monkeypatch) as store:
         fsspec.filesystem("s3").put(str(tmp_path / "pool" / "shards"), "bucket/pool/shards", recursive=True)
         far = seal("s3://bucket/pool", seal_dir=str(tmp_path / "seal"), executor=ONE)
         assert (far.digest, far.path) == (near.digest, "s3://bucket/pool")

@@ -8,13 +8,13 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import zipfile
 
 import numpy as np
 import pytest
 from fake_hub import COMMIT, FakeHub
+from serving import serving
 from task_folders import picture, small_suite, write_task
 
 from harness.errors import ArtifactError
@@ -25,13 +25,9 @@ from harness.eval.source import TaskSource
 @pytest.fixture
 def hub():
     server = FakeHub()
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.over.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
+        server.over.set()
 
 
 KEYS = ("cifar10", "fairness/geode")

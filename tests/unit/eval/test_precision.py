@@ -1,8 +1,7 @@
-"""What half precision changes in an evaluation: about 1 in 100 first answers, and more than 1e-3 of a score."""
+"""What half precision changes in an evaluation: more than an entry may."""
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from evaluated import evaluate
@@ -10,7 +9,7 @@ from open_clip import factory
 from safetensors import safe_open
 
 from harness import model as models
-from harness.eval import predictions, results, suite
+from harness.eval import suite
 from harness.eval.suite import Suite
 from harness.files import data_dir
 from harness.tiny.clips import ReferenceClip
@@ -38,19 +37,15 @@ def trained(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_bfloat16_changes_few_answers_and_more_than_an_entry_may(trained, tmp_path):
+def test_bfloat16_moves_a_score_by_more_than_an_entry_may(trained, tmp_path):
     small = Suite(name="few", tasks={key: suite.load("tiny").tasks[key] for key in KEYS})
     for key in KEYS:
         make_set((str(tmp_path / "data"), key, 0))
-    scores, first = {}, {}
+    scores = {}
     for precision in ("fp32", "amp_bfloat16"):
         out = tmp_path / precision
         record = evaluate(tmp_path, small, out, model=trained, precision=precision)
         assert record.payload["precision"] == precision
         scores[precision] = record.payload["scores"]
-        tables = [predictions.read(results.predictions_place(out, task))[1] for task in small.tasks.values()]
-        first[precision] = np.concatenate([columns["top"][:, 0] for columns in tables])
-    changed = first["fp32"] != first["amp_bfloat16"]
-    assert len(changed) == 3040 and changed.mean() < 0.02  # 43 where it was measured
-    # One answer in 400 is more than that already: why such a run is unofficial.
+    # Why such a run is unofficial (docs/howto-eval.md).
     assert max(abs(scores["fp32"][key] - scores["amp_bfloat16"][key]) for key in KEYS) > 1e-3

@@ -1,7 +1,6 @@
 """A pool in a store gives what it gives on a disk."""
 
 import os
-import threading
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -17,6 +16,7 @@ from metadata_pool import (
     SCORE,
     SIZES,
 )
+from serving import serving
 
 from harness import Pool
 from harness.errors import InfraError
@@ -92,13 +92,8 @@ class _Ranges(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def served(folder: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Ranges, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(_Ranges, directory=str(folder)))) as address:
+        yield address
 
 
 def test_a_pool_on_a_server_is_the_same(pool: Pool, served: str) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from serving import serving
 
 from harness import executor, tars
 from harness.errors import ArtifactError, InfraError
@@ -209,12 +210,8 @@ class _Ranges(SimpleHTTPRequestHandler):
 @pytest.fixture
 def store(sealed: SealedPool) -> Iterator[SlowStore]:
     server = SlowStore(Path(sealed.path), delay=0.05)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(server):
+        yield server
 
 
 def test_a_slow_store_is_read_side_by_side_and_ahead(
