@@ -50,23 +50,31 @@ def test_a_method_is_described_and_takes_its_parameters_by_name(name: str) -> No
     assert not set(MethodConfig.model_fields) & set(method.parameters)
 
 
+def chosen(name: str, folder: Path, out: Path, workers: int) -> str:
+    """The digest of what the method chooses, written to `out`."""
+    config = MethodConfig(name=name, params=PARAMS.get(name, {}))
+    work = executor.local(workers)
+    try:
+        pool = Pool.open(folder, executor=work)
+        subset = run.select(
+            plugins.resolve(config), config, pool=pool, scale=load_scale("tiny"), out=out, executor=work
+        )
+    finally:
+        work.close()
+    assert 0 < len(subset) <= len(pool) and pool.contains(subset.uids).all()
+    return read_record(out / "subset.json", "subset").digest
+
+
 @pytest.mark.parametrize("name", plugins.names())
-def test_a_method_chooses_the_same_part_of_the_pool_however_many_work(
+def test_a_method_chooses_a_part_of_the_pool(name: str, folder: Path, tmp_path: Path) -> None:
+    assert chosen(name, folder, tmp_path / "a", workers=1) == chosen(name, folder, tmp_path / "b", workers=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", plugins.names())
+def test_a_method_chooses_the_same_part_however_many_work(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = MethodConfig(name=name, params=PARAMS.get(name, {}))
-    method = plugins.resolve(config)
-    digests = []
-    for workers in (1, 2):
-        work = executor.local(workers)
-        if workers > 1:
-            monkeypatch.setattr(view, "INLINE_ROWS", 0)
-        try:
-            pool = Pool.open(folder, executor=work)
-            out = tmp_path / str(workers)
-            subset = run.select(method, config, pool=pool, scale=load_scale("tiny"), out=out, executor=work)
-        finally:
-            work.close()
-        assert 0 < len(subset) <= len(pool) and pool.contains(subset.uids).all()
-        digests.append(read_record(out / "subset.json", "subset").digest)
-    assert digests[0] == digests[1]
+    alone = chosen(name, folder, tmp_path / "1", workers=1)
+    monkeypatch.setattr(view, "INLINE_ROWS", 0)
+    assert chosen(name, folder, tmp_path / "2", workers=2) == alone

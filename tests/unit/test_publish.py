@@ -134,6 +134,7 @@ def test_what_is_published_can_be_fetched_and_verified(
     assert verify(entry, means=brought).outcome == "ok"
 
 
+@pytest.mark.slow
 def test_entries_may_share_a_folder_of_files(hub: str, tmp_path: Path) -> None:
     from leaderboard.means import fetch
 
@@ -168,6 +169,7 @@ def test_a_file_that_is_not_the_stated_one_is_not_kept(hub: str, tmp_path: Path)
         assert not (tmp_path / "files" / name).exists()
 
 
+@pytest.mark.slow
 def test_a_busy_hub_and_a_foreign_run_are_one_sentence(hub: str, tmp_path: Path) -> None:
     sealed = synthetic.world(tmp_path / "pool", samples=500)
     runs = [

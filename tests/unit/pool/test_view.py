@@ -133,6 +133,7 @@ def test_empty_files_and_repeated_uids(tmp_path: Path) -> None:
     assert np.isnan(pool.threshold(SCORE, keep=0.99)) or pool.threshold(SCORE, keep=0.99) > 0
 
 
+@pytest.mark.slow
 def test_thousands_of_files(tmp_path: Path) -> None:
     for number in range(2000):
         write_file(tmp_path / "metadata" / f"{number:05d}.parquet", {"uid": [uid_hex((number, 0))]})

@@ -214,6 +214,7 @@ def store(sealed: SealedPool) -> Iterator[SlowStore]:
         yield server
 
 
+@pytest.mark.slow
 def test_a_slow_store_is_read_side_by_side_and_ahead(
     sealed: SealedPool, subset: Subset, store: SlowStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
