@@ -106,6 +106,25 @@ def absolute_path(forger: Forger) -> None:
     forger.edit("entry.json", lambda record: record["inputs"].update({"/etc/passwd": "0" * 64}))
 
 
+def device_by_path(forger: Forger) -> None:
+    forger.edit("entry.json", lambda record: record["inputs"].update({"/dev/zero": "0" * 64}))
+
+
+def endless_link(forger: Forger) -> None:
+    (forger.folder / "uids.npy").unlink()
+    (forger.folder / "uids.npy").symlink_to("/dev/zero")
+
+
+def record_link(forger: Forger) -> None:
+    (forger.folder / "subset.json").unlink()
+    (forger.folder / "subset.json").symlink_to("/dev/zero")
+
+
+def pipe(forger: Forger) -> None:
+    (forger.folder / "subset.json").unlink()
+    os.mkfifo(forger.folder / "subset.json")
+
+
 def traversal_in_suite(forger: Forger) -> None:
     forger.payload(lambda p: p.update(suite="../../../../etc/x"))
 
@@ -240,6 +259,10 @@ CASES: dict[Callable[[Forger], None], str] = {
     newer_format: "format 99",
     path_traversal: "not a file that an entry has",
     absolute_path: "not a file that an entry has",
+    device_by_path: "not a file that an entry has",
+    endless_link: "is a link",
+    record_link: "is a link",
+    pipe: "is a link or a device",
     traversal_in_suite: "suite",
     link_out: "is a link",
     linked_folder: "is a link",

@@ -8,12 +8,14 @@ import pytest
 from hostile import answers, claims, files
 from hostile.forger import Forger
 
+from harness.files import sha256_file
 from leaderboard.board import Board
 from leaderboard.case import Means
 from leaderboard.site import build
 from leaderboard.verify import verify
 
 CASES, RESCORED = files.CASES | claims.CASES, answers.CASES
+pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +42,21 @@ def test_claimed_refuses_and_says_why(
     findings = _findings(spoiled, means, "claimed")
     assert any(reason in finding for finding in findings), findings
     assert not (run_in / "hostile-code-ran").exists()
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_nothing_outside_an_entry_is_read(spoiled: Path, means: Means, tmp_path: Path, linked: bool) -> None:
+    """Else its digest, or what is wrong with it, would stand among the findings."""
+    secret = tmp_path / "secret.json"
+    secret.write_text("the password")
+    if linked:
+        for path in ("subset.json", "uids.npy"):
+            (spoiled / path).unlink()
+            (spoiled / path).symlink_to(secret)
+    paths = [str(secret), "../../secret.json", "seed-0/../../../secret.json"]
+    Forger(spoiled).edit("entry.json", lambda record: record["inputs"].update(dict.fromkeys(paths, "0" * 64)))
+    found = [finding for finding in _findings(spoiled, means, "claimed") if not finding.startswith("files: ")]
+    assert not any(word in finding for word in ("secret", sha256_file(secret)[:12], "JSON") for finding in found), found
 
 
 @pytest.mark.parametrize(("spoil", "reason"), RESCORED.items(), ids=_names)
