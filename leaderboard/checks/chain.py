@@ -139,6 +139,9 @@ def summary(case: Case) -> Notes:
         yield error(
             "entry.json", f"subset.mean_repeats is {payload.subset.mean_repeats}, the records give {stated_repeats}"
         )
+    if payload.unofficial:
+        changed = ", ".join(payload.unofficial)
+        yield warning("entry.json", f"the run changed {changed}: it is unofficial, and the board shows it unranked")
 
 
 def _unofficial(case: Case) -> list[str]:

@@ -187,5 +187,8 @@ def test_an_honest_entry_of_another_order_is_accepted(sealed: SealedPool, means:
     uids = synthetic.subset_of(sealed, keep=0.3)
     write_entry([synthetic.run(tmp_path / "run", sealed, uids, order="with_replacement")], tmp_path / "entry")
     result = verify(tmp_path / "entry", means=means)
-    assert (result.outcome, result.findings) == ("ok", [])
+    assert result.outcome == "ok"
+    assert [(finding.severity, finding.where, finding.what) for finding in result.findings] == [
+        ("warning", "entry.json", "the run changed train.order: it is unofficial, and the board shows it unranked")
+    ]
     assert Entry.load(tmp_path / "entry").payload.unofficial == ["train.order"]
