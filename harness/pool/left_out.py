@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness import uid
-from harness.errors import ArtifactError
+from harness.errors import ArtifactError, from_os_error
 from harness.files import atomic_path, join
 from harness.pool.sealed import AGAIN
 from harness.uid import Uids
@@ -67,8 +67,8 @@ class Table:
     def _open(self, seal_dir: str) -> pq.ParquetFile:
         with self._whole(seal_dir):
             file = pq.ParquetFile(join(seal_dir, self.file))
-            found = {(field.name, field.type) for field in file.schema_arrow}
-            if found != {(name, pa.string()) for name in self.columns}:
+            found = [(field.name, field.type) for field in file.schema_arrow]
+            if found != [(name, pa.string()) for name in self.columns]:
                 file.close()
                 raise pa.ArrowInvalid(f"its columns are not {', '.join(self.columns)}")
             return file
@@ -82,6 +82,8 @@ class Table:
             # Never taken for an empty table: earlier versions wrote another file.
             raise ArtifactError(f"{path}: missing, as beside a pool that an earlier version sealed; {AGAIN}") from error
         except (pa.ArrowException, OSError) as error:
+            if isinstance(error, OSError) and error.errno:  # of the machine; pyarrow's own about content have none
+                raise from_os_error(error, path) from error
             # Sealing again looks at the end of the file alone, so one that is broken in the middle has to go first.
             raise ArtifactError(f"{path}: not a whole table ({_first_line(error)}); delete it and {AGAIN}") from error
 

@@ -185,6 +185,18 @@ def test_a_table_that_is_not_whole_is_refused_and_sealing_again_mends_it(table: 
     assert path.read_bytes() == whole
 
 
+def test_a_table_that_the_machine_cannot_read_is_not_called_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: str) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    LEFT_OUT.write(str(tmp_path), rows(3))
+    monkeypatch.setattr(pq, "ParquetFile", forbidden)
+    with pytest.raises(InfraError, match=r"left_out\.parquet: permission denied"):
+        LEFT_OUT.count(str(tmp_path))
+
+
 def test_a_full_disk_leaves_no_half_of_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
