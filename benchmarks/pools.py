@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from harness import uid
-from harness.pool import scanning
+from harness.pool import left_out, scanning
 from harness.pool.reading import MetadataFile
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, save_array
 from harness.records import Record, write_record
@@ -72,7 +72,7 @@ def seal(folder: Path) -> SealedPool:
     table["name"] = [b"%08d" % shard for shard in range(len(sizes))]
     table["samples"] = sizes
     save_array(str(folder / "shards.npy"), table)
-    write_record(folder / "left_out.json", Record(kind="left_out", payload={"left_out": [], "remarks": []}))
+    left_out.write(str(folder), left_out=[], remarks=[])
     payload = {"samples": sum(sizes), "shards": len(sizes), "table": digest_array(table), "left_out": {"count": 0},
                "uids": uid.digest(uid.load(folder / "uids.npy"))}  # fmt: skip
     write_record(folder / "pool.json", Record(kind="pool", payload=payload))

@@ -152,12 +152,13 @@ def write_record(path: str | os.PathLike[str], record: Record) -> None:
     write_bytes(path, (text + "\n").encode())
 
 
-def read_record(path: str | os.PathLike[str], kind: str | None = None) -> Record:
+def read_record(path: str | os.PathLike[str], kind: str | None = None, *, limit: int = MAX_RECORD_BYTES) -> Record:
     """The record in `path`, of that kind if one is given.
 
-    Raises ArtifactError if it is missing, not JSON, of another kind or schema version, or has unknown keys.
+    Raises ArtifactError if it is missing, larger than `limit` bytes, not JSON, of another kind or schema version, or
+    has unknown keys.
     """
-    value = read_json(path)
+    value = read_json(path, limit=limit)
     try:
         record = Record.model_validate(value, strict=True)
     except ValidationError as error:

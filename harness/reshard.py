@@ -25,6 +25,7 @@ from harness.config import PoolAt
 from harness.errors import ArtifactError, ConfigError, StageError
 from harness.executor import Executor, get, local
 from harness.files import is_remote, join, require_space
+from harness.pool import left_out
 from harness.pool.seal import patient_lock, seal
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_array, load_index, load_table, save_array
 from harness.pool.union import reopen
@@ -224,11 +225,13 @@ def locate(sealed: SealedPool, subset: Subset) -> tuple[npt.NDArray[np.int64], n
 def _require_known(sealed: SealedPool, missing: Uids, subset: Subset, kept: int, intersect: bool) -> None:
     if not len(missing):
         return
-    known = {row["uid"] for row in sealed.left_out()}
-    left_out = sum(name in known for name in uid.to_hex(missing))
+    known = np.zeros(len(missing), dtype=bool)
+    for uids, _ in left_out.uids_and_reasons(sealed.seal_dir):
+        place = uid.find(missing, uids)
+        known[place[place >= 0]] = True
     said = (
         f"{len(missing):,} of its {subset.distinct:,} distinct uids are not in the sealed pool {sealed.path} "
-        f"({left_out:,} left out by the seal, {len(missing) - left_out:,} never there)"
+        f"({known.sum():,} left out by the seal, {(~known).sum():,} never there)"
     )
     if not intersect:
         raise ArtifactError(

@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from harness import executor
+from harness.pool.left_out import LEFT_OUT, REMARKS
 from harness.pool.seal import seal
-from harness.pool.sealed import SealedPool, load_left_out
+from harness.pool.sealed import SealedPool
 
 END = bytes(1024)
 ONE = executor.local(1)
@@ -93,13 +94,13 @@ def sealed_again(pool: Path, **more: object) -> SealedPool:
 
 
 def left_out(pool: Path) -> list[list[str]]:
-    """Rows [shard, name, uid, reason] of what the seal of `pool` does not use."""
-    return load_left_out(str(pool))["left_out"]
+    """Rows [shard, key, uid, reason] of what the seal of `pool` does not use."""
+    return [list(row) for row in LEFT_OUT.rows(str(pool))]
 
 
 def remarks(pool: Path) -> list[list[str]]:
-    """Rows [shard, name, remark] of what is odd but used."""
-    return load_left_out(str(pool))["remarks"]
+    """Rows [shard, key, remark] of what is odd but used."""
+    return [list(row) for row in REMARKS.rows(str(pool))]
 
 
 def drawing(seed: int, size: int = 96) -> Image.Image:

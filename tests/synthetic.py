@@ -17,6 +17,7 @@ from harness.eval import suite as suites
 from harness.eval.suite import Suite, Task
 from harness.files import sha256_file
 from harness.order import Order, OrderName, protocol
+from harness.pool import left_out
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, save_array
 from harness.records import Record, digest_of, write_record
 from harness.train import ledger
@@ -41,7 +42,7 @@ def world(folder: Path, *, samples: int = 3000, shards: int = 4, seed: int = 0) 
         "samples": samples, "shards": shards, "table": digest_array(table), "left_out": {"count": 0, "reasons": {}},
         "uids": uid.digest(uids),
     }  # fmt: skip
-    write_record(folder / "left_out.json", Record(kind="left_out", payload={"left_out": [], "remarks": []}))
+    left_out.write(str(folder), left_out=[], remarks=[])
     write_record(folder / "pool.json", Record(kind="pool", payload=payload))
     return SealedPool.open(str(folder))
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from harness import uid
+from harness.pool import left_out
 from harness.pool.sealed import SealedPool
 from harness.uid import Uids
 
@@ -47,7 +48,7 @@ class PoolDiff:
 def diff(a: SealedPool, b: SealedPool, out: str | os.PathLike[str] | None = None) -> PoolDiff:
     """Compare two sealed pools by their uids; the common ones, sorted, are written to `out`.
 
-    Memory does not grow with the pools, but with what they left out.
+    Memory does not grow with the pools, nor with what they left out.
     """
     first, second = a.sorted_uids(), b.sorted_uids()
     sizes: list[int] = []
@@ -69,7 +70,8 @@ def diff(a: SealedPool, b: SealedPool, out: str | os.PathLike[str] | None = None
 
 def _left_out(pool: SealedPool, *, only: Uids, but: Uids) -> Counter[str]:
     """By reason, what `pool` left out of the uids in `only` that are not in `but`, its own."""
-    rows = [row for row in pool.left_out() if row["uid"]]
-    uids = uid.from_hex([row["uid"] for row in rows])
-    missed = (uid.find(only, uids) >= 0) & (uid.find(but, uids) < 0)
-    return Counter(rows[place]["reason"] for place in np.flatnonzero(missed))
+    counts: Counter[str] = Counter()
+    for uids, reasons in left_out.uids_and_reasons(pool.seal_dir):
+        missed = (uid.find(only, uids) >= 0) & (uid.find(but, uids) < 0)
+        counts.update(reasons[place] for place in np.flatnonzero(missed))
+    return counts

@@ -27,7 +27,7 @@ def repair(pool: str, jobs: list[Job], found: list[Sealed], stray: list[str]) ->
 
     `stray` names the shards of which only the stats.json is there.
     """
-    todo = [(job, sealed) for job, sealed in zip(jobs, found, strict=True) if sealed.left_out]
+    todo = [(job, sealed) for job, sealed in zip(jobs, found, strict=True) if sealed.reasons]
     for job, sealed in todo:
         tar, stats, aside = Path(job.tar), Path(job.stats), Path(pool, "quarantine", f"{sealed.name}.tar")
         stats_aside = aside.with_name(f"{aside.stem}_stats.json")
@@ -36,7 +36,7 @@ def repair(pool: str, jobs: list[Job], found: list[Sealed], stray: list[str]) ->
             if stats.exists():
                 _move(stats, stats_aside)
             continue
-        if any(fault.reason != FEWER for fault in sealed.left_out):
+        if set(sealed.reasons) - {FEWER}:
             _rewrite(job, aside)
         if promised(job) > sealed.samples:
             _link(stats, stats_aside)

@@ -1,7 +1,7 @@
 """Sealing a pool: verify every shard once, and fix which samples the pool holds and in which order.
 
 The result is the same for any number of workers and for any interruption; a shard that has not changed is not
-looked at again. What cannot be used is left out by name, with the reason, in left_out.json.
+looked at again. What cannot be used is left out by name, with the reason, in left_out.parquet.
 """
 
 import collections
@@ -22,8 +22,10 @@ import numpy.typing as npt
 from harness import uid
 from harness.errors import ArtifactError, ConfigError, InfraError
 from harness.files import is_remote, join, list_files, lock, stamp
+from harness.pool import left_out
 from harness.pool import shards as pool_shards
 from harness.pool.downloaded import downloaded
+from harness.pool.left_out import LEFT_OUT, REMARKS
 from harness.pool.originals import write_runs
 from harness.pool.quarantine import repair
 from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_index, read_pool_record, save_array
@@ -147,6 +149,7 @@ def _look(path: str, rules: _Rules) -> _Seen:
 def _still_sealed(path: str, where: str, seen: _Seen) -> SealedPool | None:
     try:
         if read_pool_record(where).provenance.get("seen") == seen.digest:
+            left_out.require(where)
             return SealedPool.open(path, where)
     except ArtifactError:
         return None
@@ -204,19 +207,18 @@ def _seal_all(
     )
     found = [before if before is not None else next(fresh) for before in done]
     if not any(sealed.samples for sealed in found):
-        faults = _left_out(found, seen)
-        why = f"the first fault is {faults[0]}" if faults else "they are empty"
-        hint = "; pairs without uids take uids=content" if faults and rules.uids == "own" else ""
+        fault = next(_left_out(jobs, found, seen), None)
+        why = f"the first fault is {list(fault)}" if fault else "they are empty"
+        hint = "; pairs without uids take uids=content" if fault and rules.uids == "own" else ""
         raise ArtifactError(f"{path}/shards: no tar holds a usable sample; {why}{hint}")
     found = _write_uids(where, jobs, found)
-    left_out, remarks = _left_out(found, seen), _remarks(found, seen, download)
-    write_record(
-        os.path.join(where, "left_out.json"),
-        Record(kind="left_out", payload={"left_out": left_out, "remarks": remarks}),
-    )
+    lacking = _lacking(found, download)
+    remarks = left_out.write(where, left_out=_left_out(jobs, found, seen), remarks=_remarks(jobs, found, seen, lacking))
     table = _table(found)
     save_array(os.path.join(where, "shards.npy"), table)
-    reasons = collections.Counter(reason for _, _, _, reason in left_out)
+    reasons = collections.Counter([NO_TAR] * len(seen.strays))
+    for sealed in found:
+        reasons.update(sealed.reasons)
     unusable = {reason: count for reason, count in sorted(reasons.items()) if reason not in LOST}
     payload = {
         "samples": sum(sealed.samples for sealed in found),
@@ -226,27 +228,26 @@ def _seal_all(
         "uids": uid.digest(uid.load(os.path.join(where, "uids.npy"))),
     }
     lost = reasons.total() - sum(unusable.values())
-    facts: dict[str, Any] = {"seen": seen.digest, "lost": lost, "remarks": len(remarks), "download": download}
+    facts: dict[str, Any] = {"seen": seen.digest, "lost": lost, "remarks": remarks, "download": download}
     record = Record(
         kind="pool", payload=payload | rules.payload, provenance=provenance(seconds=time.monotonic() - started, **facts)
     )
     write_record(os.path.join(where, "pool.json"), record)
     Path(where, _SEALING).unlink()
-    _tell(path, where, record, reasons, remarks)
+    _tell(path, where, record, reasons, lacking)
     return jobs, found
 
 
-def _tell(path: str, where: str, record: Record, reasons: collections.Counter[str], remarks: list[list[str]]) -> None:
-    payload = record.payload
+def _tell(path: str, where: str, record: Record, reasons: collections.Counter[str], lacking: str | None) -> None:
+    payload, remarks = record.payload, record.provenance["remarks"]
     say(f"{path}: {payload['samples']:,} samples in {payload['shards']:,} shards sealed, digest {record.digest[:12]}…")
     if reasons:
         counts = ", ".join(f"{count:,} {reason}" for reason, count in sorted(reasons.items()))
-        say(f"warning: {reasons.total():,} left out ({counts}); by name in {where}/left_out.json")
-    for shard, _, remark in remarks:
-        if not shard:
-            say(f"warning: {path}: {remark}")
+        say(f"warning: {reasons.total():,} left out ({counts}); by name in {where}/{LEFT_OUT.file}")
+    if lacking:
+        say(f"warning: {path}: {lacking}")
     if remarks:
-        say(f"{len(remarks):,} remarks on what is odd but usable in {where}/left_out.json")
+        say(f"{remarks:,} remarks on what is odd but usable in {where}/{REMARKS.file}")
 
 
 def _table(found: list[Sealed]) -> npt.NDArray[np.void]:
@@ -257,27 +258,36 @@ def _table(found: list[Sealed]) -> npt.NDArray[np.void]:
     return table
 
 
-def _left_out(found: list[Sealed], seen: _Seen) -> list[list[str]]:
-    """Rows [shard, name, uid, reason] of the whole pool, in shard order."""
-    return [[sealed.name, *fault] for sealed in found for fault in sealed.left_out] + [
-        [name, "", "", NO_TAR] for name in seen.strays
-    ]
+def _left_out(jobs: list[Job], found: list[Sealed], seen: _Seen) -> Iterator[tuple[str, str, str, str]]:
+    """The rows of LEFT_OUT of the whole pool, in shard order; one shard's are in memory."""
+    for job, sealed in zip(jobs, found, strict=True):
+        if sealed.reasons:
+            yield from ((sealed.name, *fault) for fault in pool_shards.findings(job).left_out)
+    yield from ((name, "", "", NO_TAR) for name in seen.strays)
 
 
-def _remarks(found: list[Sealed], seen: _Seen, download: dict[str, Any] | None) -> list[list[str]]:
-    """Rows [shard, name, remark] of the whole pool; without a shard for what the pool as a whole lacks."""
-    remarks = [[sealed.name, name, remark] for sealed in found for name, remark in sealed.remarks]
+def _remarks(jobs: list[Job], found: list[Sealed], seen: _Seen, lacking: str | None) -> Iterator[tuple[str, str, str]]:
+    """The rows of REMARKS of the whole pool; one shard's are in memory."""
+    for job, sealed in zip(jobs, found, strict=True):
+        if sealed.remarks:
+            yield from ((sealed.name, key, remark) for key, remark in pool_shards.findings(job).remarks)
     names = {shard.name for shard in seen.shards}
     for suffix in ("_stats.json", ".parquet"):
         beside = {name.removesuffix(suffix) for name in seen.others if name.endswith(suffix)}
         # A pool without any such files was not written by img2dataset, and lacks nothing.
-        remarks += [[name, "", f"tar without {suffix.lstrip('_.')}"] for name in sorted(names - beside) if beside]
-    remarks += [[name, "", remark] for name, remark in _gaps(names)]
-    there = sum(sealed.samples + sum(bool(fault.name) for fault in sealed.left_out) for sealed in found)
-    if download and download["parts"] and there < download["pictures"]:
-        missing = f"{download['pictures'] - there:,} of the {download['pictures']:,} pictures that were downloaded"
-        remarks.append(["", "", f"{missing} (download.json) are not in the tars"])
-    return remarks
+        yield from ((name, "", f"tar without {suffix.lstrip('_.')}") for name in sorted(names - beside) if beside)
+    yield from ((name, "", remark) for name, remark in _gaps(names))
+    if lacking:
+        yield "", "", lacking
+
+
+def _lacking(found: list[Sealed], download: dict[str, Any] | None) -> str | None:
+    """What the pool as a whole lacks of its download, in words."""
+    there = sum(sealed.samples + sealed.named for sealed in found)
+    if not (download and download["parts"] and there < download["pictures"]):
+        return None
+    missing = f"{download['pictures'] - there:,} of the {download['pictures']:,} pictures that were downloaded"
+    return f"{missing} (download.json) are not in the tars"
 
 
 def _gaps(names: set[str]) -> list[tuple[str, str]]:
@@ -315,7 +325,7 @@ def _write_uids(where: str, jobs: list[Job], found: list[Sealed]) -> list[Sealed
     found = list(found)
     for shard in np.unique(np.searchsorted(borders, twice, side="right") - 1).tolist():
         rows = twice[(twice >= borders[shard]) & (twice < borders[shard + 1])] - borders[shard]
-        found[shard] = pool_shards.drop_twice(jobs[shard], found[shard], rows)
+        found[shard] = pool_shards.drop_twice(jobs[shard], rows)
     uid.save_pieces(target, _without(uids, twice))
     return found
 

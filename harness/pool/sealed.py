@@ -1,8 +1,8 @@
 """A sealed pool: which samples are really there, in which order, and where each lies.
 
 `python -m harness.pool seal` writes `pool.json`, `uids.npy` (pool order: shard by shard, row by row),
-`shards.npy`, `left_out.json` and one index per shard; everything after it reads only these and the tars' bytes.
-NumPy only.
+`shards.npy`, two tables of what it left out (`left_out`) and one index per shard; everything after it reads only these
+and the tars' bytes. NumPy only.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ import numpy.typing as npt
 from harness import npy, uid
 from harness.errors import ArtifactError, ConfigError
 from harness.files import join
-from harness.records import Record, read_json, read_record
+from harness.records import Record, read_record
 from harness.tars import SAMPLE_DTYPE, Samples
 from harness.uid import UID_DTYPE, Uids
 
@@ -29,7 +29,6 @@ SORT_IN_MEMORY = 1 << 27
 """Pools up to this size are sorted in memory (2 GB), larger ones into a file beside the seal."""
 
 _CHUNK = 1 << 20
-_MAX_LEFT_OUT = 8 << 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +62,7 @@ class SealedPool:
         uids = uid.load(join(where, "uids.npy"))
         borders = np.concatenate([np.zeros(1, np.int64), np.cumsum(table["samples"], dtype=np.int64)])
         if len(uids) != borders[-1] or record.payload["samples"] != len(uids) or record.payload["shards"] != len(table):
-            raise ArtifactError(f"{where}/pool.json: does not fit uids.npy and shards.npy beside it; {_AGAIN}")
+            raise ArtifactError(f"{where}/pool.json: does not fit uids.npy and shards.npy beside it; {AGAIN}")
         sources = {name: (found[0], found[1]) for name, found in record.provenance.get("sources", {}).items()}
         places = (_place(name.decode(), sources, str(path), 0) for name in table["name"].tolist())
         shards = tuple(join(folder, "shards", f"{name}.tar") for folder, name in places)
@@ -82,7 +81,7 @@ class SealedPool:
         """Memory-mapped (n,) of SAMPLE_DTYPE: the samples of shard number `shard`, in the order of `uids`."""
         samples = load_index(self.index_path(shard))
         if len(samples) != self.borders[shard + 1] - self.borders[shard]:
-            raise ArtifactError(f"{self.index_path(shard)}: does not fit pool.json; {_AGAIN}")
+            raise ArtifactError(f"{self.index_path(shard)}: does not fit pool.json; {AGAIN}")
         return samples
 
     def index_path(self, shard: int) -> str:
@@ -103,11 +102,6 @@ class SealedPool:
     def duplicates_dir(self) -> str:
         """Where `harness.duplicates` puts this pool's columns, a file of the same name for each metadata file."""
         return join(self.seal_dir, f"duplicates-{self.digest[:16]}")
-
-    def left_out(self) -> list[dict[str, str]]:
-        """What `seal` found unusable: shard, name (key in the tar, or empty), uid (or empty) and reason of each."""
-        rows = load_left_out(self.seal_dir)["left_out"]
-        return [dict(zip(("shard", "name", "uid", "reason"), row, strict=True)) for row in rows]
 
     def holdout(self, n: int) -> npt.NDArray[np.int64]:
         """(n,) ascending pool rows to keep out of training: a choice that depends on the uids alone.
@@ -132,7 +126,8 @@ def _place(name: str, sources: Mapping[str, tuple[str, str]], own: str, which: i
     return (sources[source][which], rest) if source in sources else (own, name)
 
 
-_AGAIN = "seal the pool again with `python -m harness.pool seal`"
+AGAIN = "seal the pool again with `python -m harness.pool seal`"
+"""What a message says to do where the sealed files do not fit."""
 
 
 def read_pool_record(seal_dir: str) -> Record:
@@ -147,17 +142,11 @@ def read_pool_record(seal_dir: str) -> Record:
         raise
 
 
-def load_left_out(seal_dir: str) -> dict[str, list[list[str]]]:
-    """`left_out`: [shard, name, uid, reason] of all that is not used; `remarks`: [shard, name, remark] of what is."""
-    content = read_json(join(seal_dir, "left_out.json"), limit=_MAX_LEFT_OUT)
-    return cast("dict[str, list[list[str]]]", content["payload"])
-
-
 def load_table(seal_dir: str) -> npt.NDArray[np.void]:
     """(S,) with the fields name, samples, bytes and index of every shard, in pool order."""
     table = load_array(join(seal_dir, "shards.npy"))
     if table.dtype.names is None or table.dtype.names != ("name", *(name for name, _ in SHARD_FIELDS)):
-        raise ArtifactError(f"{seal_dir}/shards.npy: not a table of shards; {_AGAIN}")
+        raise ArtifactError(f"{seal_dir}/shards.npy: not a table of shards; {AGAIN}")
     return table
 
 
@@ -165,7 +154,7 @@ def load_index(path: str) -> Samples:
     """Memory-mapped array of SAMPLE_DTYPE from an index file."""
     samples = load_array(path)
     if samples.dtype != SAMPLE_DTYPE:
-        raise ArtifactError(f"{path}: not an index of samples; {_AGAIN}")
+        raise ArtifactError(f"{path}: not an index of samples; {AGAIN}")
     return samples
 
 
@@ -174,7 +163,7 @@ def load_array(path: str) -> npt.NDArray[Any]:
     try:
         return npy.load(path)
     except ArtifactError as error:
-        raise ArtifactError(f"{path}: missing or not a whole npy file; {_AGAIN}") from error
+        raise ArtifactError(f"{path}: missing or not a whole npy file; {AGAIN}") from error
 
 
 def save_array(path: str, array: npt.NDArray[Any]) -> None:

@@ -5,9 +5,10 @@ The worker's half of `seal`: everything here looks at one tar, or at the names i
 
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fsspec
 import numpy as np
@@ -31,6 +32,8 @@ FEWER = "fewer samples than its stats.json says"
 LOST = (NO_TAR, FEWER)
 """What files beside the tars tell of: no part of the pool's identity, which hangs on the tars alone."""
 LARGE_JSON = 1 << 20
+_MAX_SHARD = 8 << 30
+"""Bytes of the record of one shard, which names each of its samples that is not used."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -68,16 +71,26 @@ class Job:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Sealed:
-    """What `seal_shard` found in one tar."""
+    """What `seal_shard` found in one tar, in numbers; `findings` reads it by name."""
 
     name: str
     samples: int
     size: int
     index: str
     """sha256 of the index array."""
+    reasons: dict[str, int]
+    """How much was left out, by reason."""
+    named: int
+    """How much of that were samples, not faults of the tar as a whole."""
+    remarks: int
+
+
+class Findings(NamedTuple):
+    """What one tar holds that cannot be used, sorted, and what is odd but usable."""
+
     left_out: list[Fault]
     remarks: list[tuple[str, str]]
-    """(key of the sample or empty, remark) of what is odd but usable."""
+    """(key of the sample, remark)."""
 
 
 def list_shards(pool: str) -> tuple[list[Shard], set[str]]:
@@ -164,10 +177,7 @@ def seal_shard(job: Job) -> Sealed:
                 faults.append(Fault(key_of(reader, entry), names[row], reason))
             elif entry["json_size"] > LARGE_JSON:
                 remarks.append((key_of(reader, entry), f"json of {entry['json_size']} bytes"))
-    samples = samples[keep]
-    done = Sealed(job.shard.name, len(samples), job.shard.size, digest_array(samples), sorted(faults), remarks)
-    _write_done(job, samples, done)
-    return done
+    return _write_done(job, samples[keep], Findings(sorted(faults), remarks))
 
 
 def promised(job: Job) -> int:
@@ -181,27 +191,27 @@ def promised(job: Job) -> int:
     return successes if isinstance(successes, int) else 0
 
 
-def drop_twice(job: Job, done: Sealed, rows: npt.NDArray[np.int64]) -> Sealed:
-    """`done` without the samples at `rows` of its index, whose uids stand in earlier samples of the pool."""
+def drop_twice(job: Job, rows: npt.NDArray[np.int64]) -> Sealed:
+    """The sealed shard without the samples at `rows` of its index, whose uids stand in earlier samples of the pool."""
     samples = np.asarray(load_index(f"{job.index}.npy"))
     with Reader(job.tar, ahead=AHEAD) as reader:
         names = uid.to_hex(samples["uid"][rows])
         twice = [Fault(key_of(reader, samples[row]), name, TWICE) for row, name in zip(rows, names, strict=True)]
-    samples = np.delete(samples, rows)
-    dropped = dataclasses.replace(
-        done, samples=len(samples), index=digest_array(samples), left_out=sorted([*done.left_out, *twice])
-    )
-    _write_done(job, samples, dropped)
-    return dropped
+    before = findings(job)
+    return _write_done(job, np.delete(samples, rows), Findings(sorted([*before.left_out, *twice]), before.remarks))
 
 
-def _write_done(job: Job, samples: Samples, done: Sealed) -> None:
+def _write_done(job: Job, samples: Samples, found: Findings) -> Sealed:
     """Write a shard's index and the record that marks it as sealed."""
     # The old record goes first: one that stands always fits the index beside it.
     Path(f"{job.index}.json").unlink(missing_ok=True)
     save_array(f"{job.index}.npy", samples)
-    payload = {"checks": job.checks, **dataclasses.asdict(done)}
+    payload = {
+        "checks": job.checks, "name": job.shard.name, "samples": len(samples), "size": job.shard.size,
+        "index": digest_array(samples), **found._asdict(),
+    }  # fmt: skip
     write_record(f"{job.index}.json", Record(kind="shard", payload=payload, provenance=_stamps(job)))
+    return _in_numbers(payload, found)
 
 
 def _stamps(job: Job) -> dict[str, str]:
@@ -211,16 +221,35 @@ def _stamps(job: Job) -> dict[str, str]:
 def read_done(job: Job) -> Sealed | None:
     """What an earlier command found in this shard; None if it has changed since, or has to be looked at again."""
     try:
-        record = read_record(f"{job.index}.json", "shard")
+        record = _read_shard(job)
         index = load_index(f"{job.index}.npy")
     except ArtifactError:
         return None
-    payload = dict(record.payload)
-    if payload.pop("checks", None) != job.checks or record.provenance != _stamps(job):
+    if record.payload.get("checks") != job.checks or record.provenance != _stamps(job):
         return None
-    payload["left_out"] = [Fault(*fault) for fault in payload["left_out"]]
-    payload["remarks"] = [(name, remark) for name, remark in payload["remarks"]]
-    done = Sealed(**payload)
+    done = _in_numbers(record.payload, _findings(record))
     # Which of two samples with one uid counts depends on all other shards, so these are looked at afresh.
-    twice = any(fault.reason == TWICE for fault in done.left_out)
+    twice = TWICE in done.reasons
     return None if twice or done.size != job.shard.size or len(index) != done.samples else done
+
+
+def findings(job: Job) -> Findings:
+    """What is kept beside the index of a sealed shard; ArtifactError if it is gone."""
+    return _findings(_read_shard(job))
+
+
+def _read_shard(job: Job) -> Record:
+    return read_record(f"{job.index}.json", "shard", limit=_MAX_SHARD)
+
+
+def _findings(record: Record) -> Findings:
+    listed = record.payload
+    return Findings([Fault(*fault) for fault in listed["left_out"]], [(key, said) for key, said in listed["remarks"]])
+
+
+def _in_numbers(payload: dict[str, Any], found: Findings) -> Sealed:
+    reasons = dict(Counter(fault.reason for fault in found.left_out))
+    named = sum(bool(fault.name) for fault in found.left_out)
+    return Sealed(
+        payload["name"], payload["samples"], payload["size"], payload["index"], reasons, named, len(found.remarks)
+    )

@@ -1,8 +1,9 @@
 """Sealed pools side by side, as one: what a run trains on that mixes a pool with data from elsewhere.
 
-A union is a folder of sealed files like any other (`pool.json`, `uids.npy`, `shards.npy`, `left_out.json`), so order,
-ledger, audit and entry need not know of it. Its shards are those of its sources, one source after the other, under
-the names SOURCE/SHARD; tars and indexes stay where they are. `SOURCE/pool.json` is a copy of each source's record.
+A union is a folder of sealed files like any other (`pool.json`, `uids.npy`, `shards.npy`, `left_out.parquet`,
+`remarks.parquet`), so order, ledger, audit and entry need not know of it. Its shards are those of its sources, one
+source after the other, under the names SOURCE/SHARD; tars and indexes stay where they are. `SOURCE/pool.json` is a copy
+of each source's record.
 """
 
 import collections
@@ -15,16 +16,10 @@ import numpy as np
 from harness import uid
 from harness.errors import ArtifactError
 from harness.files import is_remote, join
+from harness.pool import left_out
+from harness.pool.left_out import LEFT_OUT, REMARKS, Table
 from harness.pool.seal import repeats
-from harness.pool.sealed import (
-    SHARD_FIELDS,
-    SealedPool,
-    digest_array,
-    load_left_out,
-    load_table,
-    read_pool_record,
-    save_array,
-)
+from harness.pool.sealed import SHARD_FIELDS, SealedPool, digest_array, load_table, read_pool_record, save_array
 from harness.provenance import provenance
 from harness.records import Record, write_record
 from harness.uid import Uids
@@ -49,7 +44,7 @@ def unite(pools: Mapping[str, SealedPool], out: str | os.PathLike[str]) -> Seale
         write_record(join(where, name, "pool.json"), record)
     table = _table(pools)
     save_array(join(where, "shards.npy"), table)
-    write_record(join(where, "left_out.json"), Record(kind="left_out", payload=_left_out(pools)))
+    left_out.write(where, left_out=_renamed(LEFT_OUT, pools), remarks=_renamed(REMARKS, pools))
     reasons: collections.Counter[str] = collections.Counter()
     for record in records.values():
         reasons.update(record.payload["left_out"]["reasons"])
@@ -99,6 +94,7 @@ def _absolute(path: str) -> str:
 def _already(where: str, inputs: dict[str, str], sources: dict[str, tuple[str, str]]) -> bool:
     try:
         record = read_pool_record(where)
+        left_out.require(where)
     except ArtifactError:
         return False
     places = {name: tuple(found) for name, found in record.provenance.get("sources", {}).items()}
@@ -129,11 +125,7 @@ def _table(pools: Mapping[str, SealedPool]) -> np.ndarray[tuple[int], np.dtype[n
     return table
 
 
-def _left_out(pools: Mapping[str, SealedPool]) -> dict[str, list[list[str]]]:
+def _renamed(table: Table, pools: Mapping[str, SealedPool]) -> Iterator[tuple[str, ...]]:
     """The rows of all sources, each with its shard's name in the union."""
-
-    def renamed(what: str) -> Iterator[list[str]]:
-        for name, pool in pools.items():
-            yield from ([f"{name}/{shard}", *rest] for shard, *rest in load_left_out(pool.seal_dir)[what])
-
-    return {what: list(renamed(what)) for what in ("left_out", "remarks")}
+    for name, pool in pools.items():
+        yield from ((f"{name}/{shard}", *rest) for shard, *rest in table.rows(pool.seal_dir))

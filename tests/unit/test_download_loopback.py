@@ -31,6 +31,7 @@ from pool_folders import uid_of
 
 from harness import executor, select, uid
 from harness.crawl import ROBOTS, read_counts
+from harness.pool.left_out import LEFT_OUT
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
 from harness.records import read_record
@@ -114,7 +115,7 @@ def test_a_download_with_all_that_servers_do_wrong(web: tuple[str, type[Web]], t
     sealed = seal(str(folder), executor=one)
     expected = {uid_of(100 * part + n) for part in range(2) for n in GOOD}
     assert set(uid.to_hex(sealed.uids)) == expected
-    assert sealed.left_out() == []
+    assert LEFT_OUT.count(sealed.seal_dir) == 0
     assert blur_of(sealed, 0) > 2 * blur_of(sealed, 1)  # every fourth picture has a face
     assert read_record(folder / "pool.json", "pool").provenance["download"]["pictures"] == 40
     done_tars = reshard(sealed, Subset.of(sealed.uids[:9].copy()), out=tmp_path / "out", executor=one)
@@ -217,7 +218,7 @@ def test_a_whole_round_with_real_pictures(web: tuple[str, type[Web]], tmp_path: 
     one = executor.local(1)
     got = seal(str(folder), executor=one, sha256=True)
     assert len(got.shards) == 4
-    assert [(row["uid"], row["reason"]) for row in got.left_out()] == [
+    assert [row[2:] for row in LEFT_OUT.rows(got.seal_dir)] == [
         (tables[1]["uid"][3].as_py(), "sha256 is not the metadata's")
     ]
     for _ in range(2):

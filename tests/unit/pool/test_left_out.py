@@ -36,7 +36,6 @@ def test_unusable_pictures_are_left_out_by_name(pool_dir: Path) -> None:
         ["00000001", "000010004", uid_of((1, 4)), "image is not RGB (CMYK or LAB)"],
         ["00000001", "000010005", "", "no json"],
     ]
-    assert sealed.left_out()[0]["reason"] == "image does not decode"
     assert len(sealed) == 19
     reasons = read_record(pool_dir / "pool.json", "pool").payload["left_out"]["reasons"]
     assert reasons["image does not decode"] == 2

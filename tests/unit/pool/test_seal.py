@@ -273,6 +273,8 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         out = subprocess.run([*command, str(tmp_path / "b")], capture_output=True, text=True, check=True).stdout
     assert killed
     assert out == whole
+    assert left_out(tmp_path / "b") == left_out(tmp_path / "a")
+    assert len(left_out(tmp_path / "b")) == 2
 
 
 def test_a_pool_sealed_with_made_uids_stays_so(tmp_path: Path) -> None:
