@@ -1,6 +1,7 @@
 """An object store on this machine that speaks as much of S3 as s3fs asks of it."""
 
 import contextlib
+import functools
 import hashlib
 import time
 from collections.abc import Iterator
@@ -107,6 +108,7 @@ class _S3(BaseHTTPRequestHandler):
         pass
 
 
+@functools.lru_cache(64)  # the sum of a tar takes longer than a small range of it
 def _tag(content: bytes) -> str:
     return f'"{hashlib.md5(content).hexdigest()}"'
 

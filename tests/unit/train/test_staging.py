@@ -51,17 +51,17 @@ def far(sealed: SealedPool) -> SealedPool:
     return SealedPool.open("s3://bucket/pool", sealed.seal_dir)
 
 
-def order_of(sealed: SealedPool, subset: Subset) -> Order:
-    return Order(sealed.uids, sealed.borders, subset.uids, seed=1, batch_size=8, samples_seen=SEEN)
+def order_of(sealed: SealedPool, subset: Subset, batch_size: int = 8) -> Order:
+    return Order(sealed.uids, sealed.borders, subset.uids, seed=1, batch_size=batch_size, samples_seen=SEEN)
 
 
 def feed(
-    pool: SealedPool, subset: Subset, cache_dir: Path | None, *, first: int = 0, workers: int = 0,
+    pool: SealedPool, subset: Subset, cache_dir: Path | None, *, first: int = 0, workers: int = 0, batch_size: int = 8,
     shards: ReshardedPool | None = None, each: Callable[[Staging | None], object] = lambda copies: None,
 ) -> list[Batch]:  # fmt: skip
     """The batches of a run on `pool`, with or without copies; `each` is called when a batch is given."""
     world = World(rank=0, size=1, device=torch.device("cpu"))
-    run, rows_of = order_of(pool, subset), None if shards is None else shards.rows
+    run, rows_of = order_of(pool, subset, batch_size), None if shards is None else shards.rows
     with staging(
         None if cache_dir is None else str(cache_dir), run, shards or pool, rows_of=rows_of, borders=pool.borders,
         out=Path("out"), world=world,
@@ -144,7 +144,8 @@ def test_no_more_than_two_blocks_are_held(far: SealedPool, subset: Subset, store
         # Whole or in the making.
         held.append(len({path.stem for path in Path(copies.staged.folder).iterdir()} - {".lock"}))
 
-    feed(far, subset, tmp_path, each=look)
+    # As in a real run, what is prepared ahead is less than a block.
+    feed(far, subset, tmp_path, batch_size=2, each=look)
     assert max(held) == 2 < len(far.shards)
 
 
