@@ -226,7 +226,8 @@ def _ours() -> str:
 def _emptied(folder: Path) -> Iterator[None]:
     """Hold `folder`, empty at first and deleted at the end; what killed runs of this machine left beside it goes."""
     with contextlib.ExitStack() as stack:
-        with lock(folder.parent, wait=True):  # so that nobody deletes what another has made and not locked yet
+        # The lock of all: so that nobody deletes what another has made and not locked yet.
+        with lock(folder.parent, wait=True), _named(folder):
             for old in folder.parent.glob(f"{_ours()}*"):
                 with contextlib.suppress(InfraError), lock(old):
                     shutil.rmtree(old)
