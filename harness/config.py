@@ -119,6 +119,9 @@ class TrainConfig(StrictModel):
     compile: bool = False
     checkpoint_minutes: float = Field(default=10.0, gt=0)
     """A resumable snapshot is written this often."""
+    cache_dir: str | None = None
+    """A folder on this node's own disk for what is drawn from tars in an object store, two blocks of shards at a time;
+    pools on a disk ignore it. None: every sample is fetched by itself."""
 
 
 class EvalConfig(StrictModel):

@@ -96,6 +96,11 @@ class Reader:
         return kept[start - kept_from : start - kept_from + size]
 
     @property
+    def deleted(self) -> bool:
+        """True for an open local file that has no name any more."""
+        return self._handle >= 0 and not os.fstat(self._handle).st_nlink
+
+    @property
     def remote(self) -> bool:
         """True for a URL."""
         return self.store is not None

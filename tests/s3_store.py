@@ -1,7 +1,9 @@
 """An object store on this machine that speaks as much of S3 as s3fs asks of it."""
 
 import contextlib
+import functools
 import hashlib
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -23,6 +25,10 @@ class S3Store(ThreadingHTTPServer):
         """Key to content."""
         self.asked: list[tuple[str, str]] = []
         """Method and key of each request about one object."""
+        self.delay = 0.0
+        """Seconds that each of them takes."""
+        self.answers: float = float("inf")
+        """So many of them are answered; those after are refused."""
         super().__init__(("127.0.0.1", 0), _S3)
 
 
@@ -52,6 +58,10 @@ class _S3(BaseHTTPRequestHandler):
         self._object(key) if key else self._list(parse_qs(urlsplit(self.path).query))
 
     def _object(self, key: str) -> None:
+        time.sleep(self.server.delay)
+        if len(self.server.asked) > self.server.answers:
+            self._answer(403, b"<Error><Code>AccessDenied</Code><Message>no more</Message></Error>")
+            return
         content = self.server.objects.get(key)
         if content is None:
             self._answer(404, b"<Error><Code>NoSuchKey</Code><Message>no such key</Message></Error>")
@@ -98,6 +108,7 @@ class _S3(BaseHTTPRequestHandler):
         pass
 
 
+@functools.lru_cache(64)  # the sum of a tar takes longer than a small range of it
 def _tag(content: bytes) -> str:
     return f'"{hashlib.md5(content).hexdigest()}"'
 

@@ -19,7 +19,7 @@ from harness.errors import ArtifactError
 from harness.files import is_remote
 from harness.order import Order, Rows
 from harness.ranges import Ranges, merged, split_ranges
-from harness.train.stream import Source
+from harness.train.stream import Source, places_in
 
 NEAR = 256 << 10
 """Bytes between two wanted samples that are read along with them: no disk seeks in the time that takes."""
@@ -29,7 +29,7 @@ STEP = 1 << 20
 class ReadAhead:
     """Reads the block that a run has come to, and the next, in a thread; `rows_of` as the Preparer has it.
 
-    Tars in an object store are not read ahead: there is no memory that all processes share.
+    Tars in an object store are not read ahead: there is no memory that all processes share. staging.py copies them.
     """
 
     def __init__(self, order: Order, source: Source, *, rows_of: Rows | None) -> None:
@@ -70,8 +70,7 @@ class ReadAhead:
 
     def _places(self, rows: Rows) -> Iterator[tuple[str, Ranges]]:
         """Where the samples of pool `rows` (N,), ascending, lie: each tar with its ranges."""
-        places = rows if self._rows_of is None else np.searchsorted(self._rows_of, rows)
-        borders = self._source.borders
+        places, borders = places_in(self._source, self._rows_of, rows), self._source.borders
         shard_of = np.searchsorted(borders, places, side="right") - 1
         for shard in np.unique(shard_of).tolist():
             if is_remote(self._source.shards[shard]):

@@ -19,7 +19,8 @@ from harness.train import checkpoint, ledger
 from harness.train.ahead import ReadAhead
 from harness.train.loop import Fitted, fit
 from harness.train.recipe import WEIGHTS, checkpoint_file, checkpoint_steps
-from harness.train.stream import Preparer, Stream
+from harness.train.staging import staging
+from harness.train.stream import Preparer, Staged, Stream
 from harness.train.world import World, join, under_torchrun
 
 if TYPE_CHECKING:
@@ -74,11 +75,25 @@ def train(
             exclude=sealed.holdout(config.pool.holdout),
         )  # fmt: skip
         source = resharded.path if resharded is not None else None
-        make = functools.partial(_preparer, sealed.path, sealed.seal_dir, source, config.scale.model, config.seed)
         workers = _workers(config, world)
         rows_of = None if resharded is None else resharded.rows
-        with ReadAhead(order, resharded or sealed, rows_of=rows_of) as ahead:
-            stream = Stream(order, make, world=world, workers=workers, reached=ahead.reach)
+        tars = resharded or sealed
+        with (
+            ReadAhead(order, tars, rows_of=rows_of) as ahead,
+            staging(
+                config.train.cache_dir, order, tars, rows_of=rows_of, borders=sealed.borders, out=out, world=world
+            ) as copies,
+        ):
+
+            def reached(given: int, start: int, stop: int) -> bool:
+                ahead.reach(start)
+                return copies is None or copies.reach(given, start, stop)
+
+            make = functools.partial(
+                _preparer, sealed.path, sealed.seal_dir, source, config.scale.model, config.seed,
+                None if copies is None else copies.staged.folder,
+            )  # fmt: skip
+            stream = Stream(order, make, world=world, workers=workers, reached=reached)
             fitted = fit(config, order, stream, world=world, out=out, run=identity, inputs=inputs)
         if world.first:
             _finish(config, fitted, world=world, out=out, inputs=inputs, identity=identity, workers=workers,
@@ -122,11 +137,14 @@ def open_tars(path: str | None) -> "ReshardedPool | None":
     return ReshardedPool.open(path)
 
 
-def _preparer(path: str, seal_dir: str, resharded: str | None, model: str, seed: int) -> Preparer:
-    """Opens the tars in a loader worker, which shares no memory with the training process."""
+def _preparer(
+    path: str, seal_dir: str, resharded: str | None, model: str, seed: int, staged: str | None = None
+) -> Preparer:
+    """Opens the tars in a loader worker, which shares no memory with the training process; `staged` is a folder."""
     sealed, tars = SealedPool.open(path, seal_dir), open_tars(resharded)
     rows_of = None if tars is None else tars.rows
-    return Preparer(tars or sealed, uids=sealed.uids, rows_of=rows_of, model_name=model, seed=seed)
+    copies = None if staged is None else Staged(staged, sealed.borders)
+    return Preparer(tars or sealed, uids=sealed.uids, rows_of=rows_of, model_name=model, seed=seed, staged=copies)
 
 
 def _workers(config: RunConfig, world: World) -> int:

@@ -23,6 +23,7 @@ from PIL import Image
 
 from harness import model, tars, uid
 from harness.errors import ArtifactError, InfraError
+from harness.files import is_remote, join
 from harness.images import BROKEN
 from harness.order import Order, Rows
 from harness.train import augment
@@ -70,17 +71,50 @@ class Read(NamedTuple):
     caption: bytes
 
 
+class Staged(NamedTuple):
+    """Local copies of what the shards of a pool need from tars in a store, at the offsets that it has in those."""
+
+    folder: str
+    borders: Rows
+    """(S + 1,) of the pool."""
+
+    def shards(self, rows: Rows) -> Rows:
+        """Shards (N,) of the pool that its rows (N,) lie in."""
+        return np.searchsorted(self.borders, rows, side="right") - 1
+
+    def home(self, shard: int) -> str:
+        """The folder of all that shard number `shard` of the pool needs; it is there as soon as it is whole."""
+        return join(self.folder, str(shard))
+
+    def path(self, shard: int, tar: int) -> str:
+        """The copy of what shard number `shard` of the pool needs from tar number `tar` of the source."""
+        return join(self.home(shard), f"{tar}.tar")
+
+
+def places_in(source: Source, rows_of: Rows | None, rows: Rows) -> Rows:
+    """Where (N,) in `source` the samples of pool `rows` (N,) stand; `rows_of` as the Preparer has it."""
+    if rows_of is None:
+        return rows
+    # Of a sample that is not there, its neighbour, which has another uid.
+    return np.minimum(np.searchsorted(rows_of, rows), len(rows_of) - 1)
+
+
 class Preparer:
     """Turns rows of the pool with these `uids` into a Piece.
 
-    `rows_of` (M,) are the pool rows of the samples of `source`, ascending, where it has not all of them.
+    `rows_of` (M,) are the pool rows of the samples of `source`, ascending, where it has not all of them. Of tars in a
+    store the `staged` copies are read, if there are any.
     """
 
-    def __init__(self, source: Source, *, uids: Uids, rows_of: Rows | None, model_name: str, seed: int) -> None:
+    def __init__(
+        self, source: Source, *, uids: Uids, rows_of: Rows | None, model_name: str, seed: int,
+        staged: Staged | None = None,
+    ) -> None:  # fmt: skip
         self._source, self._uids, self._rows_of, self._seed = source, uids, rows_of, seed
+        self._staged = staged
         self._size = model.image_size(model_name)
         self._tokenizer = model.tokenizer(model_name)
-        self._open: OrderedDict[int, tuple[tars.Reader, npt.NDArray[np.void]]] = OrderedDict()
+        self._open: OrderedDict[tuple[int, int], tuple[tars.Reader, npt.NDArray[np.void]]] = OrderedDict()
         self._thread = ThreadPoolExecutor(1)
 
     def __call__(self, start: int, rows: Rows) -> Piece:
@@ -93,12 +127,10 @@ class Preparer:
         images = torch.empty((n, 3, self._size, self._size), dtype=torch.uint8)
         uids = np.empty((n, 2), dtype=np.uint64)
         captions = [""] * n
-        places = rows
-        if self._rows_of is not None:  # of a sample that is not there, its neighbour, which has another uid
-            places = np.minimum(np.searchsorted(self._rows_of, rows), len(self._rows_of) - 1)
+        places = places_in(self._source, self._rows_of, rows)
         on_disk = np.argsort(places, kind="stable")  # the way they lie there
         for i, (reader, entry, content, caption) in zip(
-            on_disk.tolist(), self._read(places[on_disk], self._uids[rows[on_disk]]), strict=True
+            on_disk.tolist(), self._read(places[on_disk], rows[on_disk]), strict=True
         ):
             try:
                 captions[i] = caption.decode()
@@ -111,23 +143,28 @@ class Preparer:
             uids[i] = tuple(entry["uid"])
         return Piece(images, self._tokenizer(captions), torch.from_numpy(uids.view(np.int64)))
 
-    def _read(self, places: Rows, uids: Uids) -> Iterator[Read]:
+    def _read(self, places: Rows, rows: Rows) -> Iterator[Read]:
         """Each sample, some of them read ahead."""
         cuts = [slice(start, start + READ_SAMPLES) for start in range(0, len(places), READ_SAMPLES)]
         coming: deque[Future[list[Read]]] = deque()
         for cut in cuts:
-            coming.append(self._thread.submit(self._read_now, places[cut], uids[cut]))
+            coming.append(self._thread.submit(self._read_now, places[cut], rows[cut]))
             if len(coming) > 1:
                 yield from coming.popleft().result()
         for last in coming:
             yield from last.result()
 
-    def _read_now(self, places: Rows, uids: Uids) -> list[Read]:
+    def _read_now(self, places: Rows, rows: Rows) -> list[Read]:
         shards = np.searchsorted(self._source.borders, places, side="right") - 1
+        homes = shards
+        if self._staged is not None:
+            homes = self._staged.shards(rows)
+            self._close_deleted()
         samples = []
-        for place, shard in zip(places.tolist(), shards.tolist(), strict=True):
-            reader, index = self._shard(shard)
+        for place, shard, home in zip(places.tolist(), shards.tolist(), homes.tolist(), strict=True):
+            reader, index = self._shard(shard, home)
             samples.append((reader, index[place - int(self._source.borders[shard])]))
+        uids = self._uids[rows]
         wrong = np.flatnonzero(np.array([entry["uid"] for _, entry in samples], dtype=UID_DTYPE) != uids)
         if len(wrong):
             raise ArtifactError(
@@ -136,15 +173,25 @@ class Preparer:
             )
         return [Read(*sample, *read) for sample, read in zip(samples, tars.read_samples(samples), strict=True)]
 
-    def _shard(self, shard: int) -> tuple[tars.Reader, npt.NDArray[np.void]]:
-        found = self._open.get(shard)
+    def _shard(self, shard: int, home: int) -> tuple[tars.Reader, npt.NDArray[np.void]]:
+        """Tar number `shard` of the source, for samples of shard `home` of the pool, and its index."""
+        found = self._open.get((shard, home))
         if found is None:
-            found = tars.Reader(self._source.shards[shard]), self._source.index(shard)
-            self._open[shard] = found
+            path = self._source.shards[shard]
+            copied = self._staged is not None and is_remote(path)
+            reader = tars.Reader(self._staged.path(home, shard) if self._staged and copied else path)
+            reader.path = path  # what is wrong with a copy is wrong with the tar
+            found = reader, self._source.index(shard)
+            self._open[shard, home] = found
             if len(self._open) > FILES_OPEN:
                 self._open.popitem(last=False)[1][0].close()
-        self._open.move_to_end(shard)
+        self._open.move_to_end((shard, home))
         return found
+
+    def _close_deleted(self) -> None:
+        """Let go of the copies that the run is through with: a deleted file takes room on its disk while it is open."""
+        for key in [key for key, (reader, _) in self._open.items() if reader.deleted]:
+            self._open.pop(key)[0].close()
 
 
 def _key(reader: tars.Reader, entry: npt.NDArray[np.void]) -> str:
@@ -175,8 +222,9 @@ class Batch:
 class Stream:
     """This process's part of batches first…last of a run, prepared by `workers` processes, or one thread if 0.
 
-    `make` builds the Preparer; it runs in each worker, so it must be picklable. `reached` is told the positions that
-    the run comes to.
+    `make` builds the Preparer; it runs in each worker, so it must be picklable. `reached` is asked before each batch,
+    with the first position of those not given yet, and its own first and the one behind its last: False if what is
+    before it should be given first. Where nothing is, it waits for what it wants.
     """
 
     def __init__(
@@ -186,7 +234,7 @@ class Stream:
         *,
         world: World,
         workers: int,
-        reached: Callable[[int], None] = lambda position: None,
+        reached: Callable[[int, int, int], bool] = lambda given, start, stop: True,
     ) -> None:
         self._order, self._make, self._world, self._workers, self._reached = order, make, world, workers, reached
 
@@ -197,6 +245,8 @@ class Stream:
         ahead: deque[tuple[int, list[Future[Piece]]]] = deque()
         try:
             for k in range(first, self._order.batches):
+                while not self._reached(self._order.span(ahead[0][0] if ahead else k)[0], *self._order.span(k)):
+                    yield self._collect(*ahead.popleft(), pin=pin)
                 ahead.append((k, self._submit(executor, k)))
                 if sum(len(futures) for _, futures in ahead) > 2 * max(self._workers, 1):
                     yield self._collect(*ahead.popleft(), pin=pin)
@@ -211,7 +261,6 @@ class Stream:
 
     def _submit(self, executor: Executor, k: int) -> list[Future[Piece]]:
         start, stop = self._order.span(k)
-        self._reached(start)
         rows = self._order.batch(k)
         low, high = share(start, stop, parts=self._world.size, index=self._world.rank)
         cuts = range(low, high, PIECE if self._workers else max(high - low, 1))
