@@ -112,7 +112,7 @@ def _by_blocks(
 def numbers(name: str, table: pa.Table) -> Scores:
     """The column `name` of a table (rows,); NaN for null. ConfigError if it holds other things than numbers."""
     values = table[name]
-    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+    if not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type) or pa.types.is_null(values.type)):
         raise ConfigError(f"column {name!r} of the pool holds {values.type}, not numbers; it is no score")
     return np.asarray(values.to_numpy(), dtype=np.float32)
 

@@ -33,6 +33,8 @@ def centroids_and_hits(
     """
     width = next((part.shape[1] for part in pool.features(FEATURES)), WIDTH)
     path = given or (_published(ctx, clusters) if width == WIDTH else None)
+    if path is None:
+        embeddings(pool, ctx)  # an error before the centroids are made, which takes long
     path = path or _own(pool, ctx, clusters, bounded)
     points = npy.load(path, dtype=np.float32, ndim=2)
     if points.shape[1] != width:

@@ -7,6 +7,7 @@ This is the only module that knows Ray.
 
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import types
@@ -116,6 +117,11 @@ class LocalExecutor(Executor):
                 for result in self._in_order(lambda item: self._submit(function, item), items[done:]):
                     yield cloudpickle.loads(result)
                     done, failures = done + 1, 0
+            except KeyboardInterrupt:
+                # The end of this process would wait until they are through with the files at hand.
+                for process in list(self._pool._processes.values()) if self._pool else []:
+                    process.terminate()
+                raise
             except BrokenProcessPool as error:
                 self.close()
                 failures += 1
@@ -169,6 +175,9 @@ def _start_worker(threads: int) -> None:
     """First thing in a worker: its share of the cores, and an end when the caller ends, however that ends."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # A worker would take Ctrl-C for a result of the file at hand and go on with the next.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

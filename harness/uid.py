@@ -342,6 +342,6 @@ def load(path: str | os.PathLike[str]) -> Uids:
     if found.descr != np.lib.format.dtype_to_descr(UID_DTYPE) or len(found.shape) != 1:
         raise ArtifactError(
             f"{path}: dtype {str(found.descr)[:60]}, shape {found.shape}, but a uid file is one-dimensional with dtype "
-            "u8,u8; convert it with `python -m harness.subset convert`"
+            "u8,u8; `python -m harness.subset convert` makes one of strings of hex"
         )
     return npy.load(path, dtype=UID_DTYPE)

@@ -1,6 +1,6 @@
 """Reading metadata files: stretches of rows as methods get them, only the columns and row groups that are needed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -86,8 +86,7 @@ class Stretch:
 
 def _from_strings(column: pa.ChunkedArray) -> tuple[Uids, int]:
     """The uids of a column of strings, and the place of the first that is none, or -1."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+    column = _plain(column)
     parts, done = [np.empty(0, uid.UID_DTYPE)], 0
     for array in column.cast(pa.string()).chunks:
         if not len(array):
@@ -200,6 +199,7 @@ def _sources(file: MetadataFile, parquet: pq.ParquetFile, wanted: Sequence[str])
     for name in more:
         if name not in there:
             raise missing_column(file.path, name, there)
+    require_strings(file, parquet.schema_arrow, wanted)
     if len({tuple(_group_sizes(source)) for source, _ in sources}) > 1:
         raise ArtifactError(
             f"{file.beside}: does not fit {file.path}; run `python -m harness.duplicates` on the pool again"
@@ -280,8 +280,12 @@ def _inside(table: pa.Table, within: Ranges, file: MetadataFile) -> Mask | None:
     keep: Mask | None = None
     for name, (low, high) in within.items():
         values = numbers(table, name, file)
-        for inside in ([values >= low] if low is not None else []) + ([values <= high] if high is not None else []):
-            keep = inside if keep is None else keep & inside
+        inside = ~np.isnan(values)
+        if low is not None:
+            inside &= values >= low
+        if high is not None:
+            inside &= values <= high
+        keep = inside if keep is None else keep & inside
     return keep
 
 
@@ -289,11 +293,12 @@ def numbers(table: pa.Table, column: str, file: MetadataFile) -> Array:
     """The values of a column of numbers; NaN for null. ArtifactError if it holds something else."""
     _require_numbers(table.column(column).type, column, file)
     values: Array = table.column(column).to_numpy()
-    return values
+    return np.full(len(values), np.nan, np.float32) if values.dtype.hasobject else values
 
 
 def _require_numbers(kind: pa.DataType, column: str, file: MetadataFile) -> None:
-    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+    # A column of nulls alone has no type: pandas writes it so, in empty files too.
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind)):
         raise not_numbers(file.path, column, kind)
 
 
@@ -302,11 +307,25 @@ def not_numbers(path: str, column: str, kind: object) -> ArtifactError:
     return ArtifactError(f"{path}: column {column!r} has type {kind}, expected numbers")
 
 
+def require_strings(file: MetadataFile, schema: pa.Schema, columns: Iterable[str]) -> None:
+    """ArtifactError if one of `columns` that methods take as strings holds something else."""
+    fitting = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    for name in {"uid", "text"}.intersection(columns, schema.names):
+        kind = schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        # What else a uid may be is told with its row.
+        if pa.types.is_nested(kind) or (name == "text" and not any(fits(kind) for fits in fitting)):
+            raise ArtifactError(f"{file.path}: column {name!r} has type {kind}, expected strings")
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column without its dictionary."""
+    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+
+
 def _prepared(table: pa.Table) -> pa.Table:
     if "text" in table.column_names:
-        text = table.column("text")
-        if pa.types.is_dictionary(text.type):
-            text = text.cast(text.type.value_type)
+        text = _plain(table.column("text"))
         if pa.types.is_null(text.type):
             text = text.cast(pa.string())
         table = table.set_column(table.column_names.index("text"), "text", pc.fill_null(text, ""))

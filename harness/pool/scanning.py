@@ -28,7 +28,7 @@ def values(file: MetadataFile, column: str) -> Array:
         return next((reading.numbers(stretch.table, column, file) for stretch in whole), np.empty(0, np.float32))
     _schema(file, [column], numbers=[column])
     frame = _collected(pl.scan_parquet(file.path, glob=False).select(column), file)
-    found: Array = frame[column].to_numpy()
+    found: Array = frame[column].to_numpy() if frame.schema[column] != pl.Null else np.full(len(frame), np.nan, "f4")
     return found if file.visible is None else found[file.visible]
 
 
@@ -89,8 +89,10 @@ def _schema(file: MetadataFile, columns: list[str], *, numbers: Iterable[str]) -
     for name in columns:
         if name not in schema:
             raise reading.missing_column(file.path, name, list(schema))
+    if "uid" in columns and schema["uid"].is_nested():
+        raise ArtifactError(f"{file.path}: column 'uid' has type {schema['uid']}, expected strings")
     for name in numbers:
-        if not schema[name].is_numeric():
+        if not (schema[name].is_integer() or schema[name].is_float() or schema[name] == pl.Null):
             raise reading.not_numbers(file.path, name, schema[name])
     return dict(schema)
 

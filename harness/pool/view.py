@@ -225,7 +225,7 @@ class Pool:
     def target_texts(self) -> list[str]:
         """The lines of `<path>/targets/texts.txt`: captions like those that evaluation wants."""
         with open_file(join(self.path, "targets", "texts.txt")) as file:
-            return str(file.read().decode()).splitlines()
+            return str(file.read().decode(errors="replace")).splitlines()
 
     def trusted(self) -> "Pool":
         """The small pool of right pairs in `<path>/targets/trusted`, if this one offers it."""

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import uid
-from harness.errors import ArtifactError
+from harness.errors import ArtifactError, MethodError
 from harness.uid import Uids
 
 
@@ -116,9 +116,17 @@ class Subset:
         return Subset(np.concatenate([np.empty(0, uid.UID_DTYPE), *combined(self, other, rule)]), name=name)
 
     def upweight(self, counts: int | npt.NDArray[np.int64]) -> "Subset":
-        """Every uid `counts` times as often: one number for all, or one for each of `unique` (distinct,)."""
-        times = np.broadcast_to(np.asarray(counts, dtype=np.int64), (self.distinct,))
-        return Subset.of(self.unique, self.counts * times)
+        """Every uid `counts` times as often: one number for all, or one for each of `unique` (distinct,).
+
+        Raises MethodError if `counts` are not that: whole, none of them negative.
+        """
+        times = np.asarray(counts)
+        if times.dtype.kind not in "iu" or times.shape not in ((), (self.distinct,)) or (times < 0).any():
+            raise MethodError(
+                f"Subset.upweight: counts {str(counts)[:60]} of dtype {times.dtype} and shape {times.shape}; it takes "
+                f"one whole number >= 0, or one for each of the {self.distinct} different uids"
+            )
+        return Subset.of(self.unique, self.counts * times.astype(np.int64))
 
     def describe(self) -> dict[str, Any]:
         """Size, distinct uids, the largest count, how many uids stand how often, and the digest."""

@@ -1,8 +1,12 @@
-"""Uids from files of any kind: text with one uid a line, csv and parquet with a column of them, npy, raw words."""
+"""Uids from files of any kind: text with one uid a line, csv and parquet with a column of them, npy, raw words.
+
+An npy file may hold the uids as words or as strings of hex.
+"""
 
 import io
 import itertools
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -12,7 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from harness import uid
+from harness import npy, uid
 from harness.errors import ArtifactError, ConfigError
 from harness.files import open_file
 from harness.uid import Uids
@@ -38,9 +42,24 @@ def read(path: str, *, format: Format | None = None, column: str = "uid") -> Ite
         )
     if not Path(path).exists():
         raise ArtifactError(f"{path}: no such file")
+    if kind == "npy" and (texts := _texts(path)) is not None:
+        return _from_hex(path, texts)
     if kind in ("npy", "raw"):
         return uid.blocks(uid.load(path) if kind == "npy" else _raw(path))
     return _from_hex(path, {"parquet": _parquet, "csv": _csv}.get(kind, _text)(path, column))
+
+
+def _texts(path: str) -> Iterator[list[str]] | None:
+    """The strings of an npy file of strings or bytes of fixed width; None if it holds something else."""
+    found = npy.header(path)
+    if len(found.shape) != 1 or not re.fullmatch(r"[<>|][US]\d{1,4}", str(found.descr)):
+        return None
+    array = npy.load(path, dtype=np.dtype(found.descr), ndim=1)
+    # As bytes are in Latin-1, whatever is no uid is told as it stands.
+    return (
+        np.char.decode(part, "latin-1").tolist() if part.dtype.kind == "S" else part.tolist()
+        for part in (array[start : start + ROWS] for start in range(0, len(array), ROWS))
+    )
 
 
 def _raw(path: str) -> Uids:
@@ -58,7 +77,7 @@ def _parquet(path: str, column: str) -> Iterator[list[str]]:
             raise ArtifactError(f"{path}: no column {column!r} (there are: {', '.join(file.schema_arrow.names)})")
         for batch in file.iter_batches(ROWS, columns=[column]):
             yield batch.column(0).to_pylist()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(f"{path}: not a readable parquet file: {error}") from error
 
 
@@ -81,7 +100,7 @@ def _csv(path: str, column: str) -> Iterator[list[str]]:
         )
         for batch in reader:
             yield batch.column(0).to_pylist()
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, OSError) as error:
         raise ArtifactError(f"{path}: not a readable csv file: {error}") from error
 
 

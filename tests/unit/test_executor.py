@@ -151,6 +151,36 @@ def test_a_script_without_main_guard_works_and_leaves_no_process_behind_when_kil
     pytest.fail(f"worker {worker} outlived its parent")
 
 
+@pytest.mark.parametrize("everyone", [False, True], ids=["the command alone", "all its processes"])
+def test_ctrl_c_does_not_wait_for_the_files_at_hand(tmp_path: Path, everyone: bool) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import time
+            from harness import cli, executor
+
+            def work(item):
+                print("at work", flush=True)
+                time.sleep(60)
+
+            cli.main(lambda argv: executor.local(2).map(work, range(6), name="x") and 0)
+            """
+        )
+    )
+    process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, start_new_session=True)
+    assert process.stdout is not None
+    with process.stdout:
+        try:
+            for _ in range(2):
+                assert process.stdout.readline().strip() == b"at work"
+            (os.killpg if everyone else os.kill)(process.pid, signal.SIGINT)
+            assert process.wait(timeout=20) == 130
+        finally:
+            process.kill()
+            process.wait()
+
+
 def test_unknown_executors_are_refused() -> None:
     with pytest.raises(ConfigError, match="neither 'local' nor 'ray'"):
         executor.get("spark")

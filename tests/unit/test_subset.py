@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from metadata_pool import uid_hex, write_metadata
 
 from harness import Pool, uid
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError, ConfigError, MethodError
 from harness.subset import Subset, convert
 from harness.subset.__main__ import command
 
@@ -54,6 +54,12 @@ def test_counts(pairs: list[tuple[int, int]], block: int) -> None:
 def test_upweighting_by_uid() -> None:
     found = subset([(1, 1), (1, 1), (2, 2)]).upweight(np.array([0, 4]))
     assert found.uids.tolist() == [(2, 2)] * 4
+
+
+@pytest.mark.parametrize("counts", [1.5, -1, True, [1, 2, 3], [1.9, 1.0]])
+def test_counts_that_are_none_are_refused(counts: object) -> None:
+    with pytest.raises(MethodError, match=r"Subset\.upweight: counts"):
+        subset([(1, 1), (1, 1), (2, 2)]).upweight(np.asarray(counts))
 
 
 def test_unsorted_names_the_row() -> None:
@@ -109,6 +115,33 @@ def test_convert_reads_beyond_one_piece(tmp_path: Path, monkeypatch: pytest.Monk
     path.write_text("\n".join([*HEX[:3], "", "", "", HEX[3]]))
     with pytest.raises(ArtifactError, match="row 3: ''"):
         list(convert.read(str(path)))
+
+
+@pytest.mark.parametrize("kind", ["U", "S", ">U32"])
+def test_convert_reads_an_array_of_strings(tmp_path: Path, kind: str) -> None:
+    path, out = tmp_path / "uids.npy", tmp_path / "out.npy"
+    np.save(path, np.array(HEX, kind))
+    command(["convert", f"path={path}", f"out={out}"])
+    assert uid.to_hex(uid.load(out)) == sorted(HEX)
+    np.save(
+        path, np.array([*HEX, HEX[0][:-1] + "é"], "U").astype("U") if kind != "S" else np.array([*HEX, b"\xff"], "S")
+    )
+    with pytest.raises(ArtifactError, match=r"uids\.npy: row 7: "):
+        command(["convert", f"path={path}", f"out={out}"])
+
+
+@pytest.mark.parametrize("kind", ["damaged", "a folder"])
+def test_convert_names_the_table_that_cannot_be_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "uids.parquet"
+    if kind == "damaged":
+        pq.write_table(pa.table({"uid": HEX * 50}), path, use_dictionary=False)
+        content = bytearray(path.read_bytes())
+        content[40:120] = bytes(80)
+        path.write_bytes(content)
+    else:
+        path.mkdir()
+    with pytest.raises(ArtifactError, match=r"uids\.parquet: not a readable parquet file"):
+        command(["convert", f"path={path}", f"out={tmp_path / 'out.npy'}"])
 
 
 @pytest.mark.parametrize("last", ["", None])

@@ -363,7 +363,10 @@ def test_published_files_serve_where_they_can_be_had(
     assert "targets: the published ImageNet-1k embeddings" in remarks
 
 
-def test_without_any_targets_the_error_says_what_is_missing(folder: Path, tmp_path: Path) -> None:
+def test_without_any_targets_the_error_says_what_is_missing_before_centroids_are_made(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(centroids, "of_pool", lambda *_, **__: pytest.fail("centroids were made"))
     (folder / "targets" / "train.npz").unlink(missing_ok=True)
     with pytest.raises(ArtifactError, match=r"targets/train\.npz: offers no l14_img, and the published"):
         chosen(folder, tmp_path, "image_based", clusters=2)

@@ -44,6 +44,12 @@ def test_claimed_refuses_and_says_why(
     assert not (run_in / "hostile-code-ran").exists()
 
 
+def test_an_unsorted_uid_file_is_said_to_be_that_alone(spoiled: Path, means: Means) -> None:
+    claims.unsorted_uids(Forger(spoiled))
+    findings = _findings(spoiled, means, "claimed")
+    assert not any("not in the sealed pool" in finding for finding in findings), findings
+
+
 @pytest.mark.parametrize("linked", [False, True])
 def test_nothing_outside_an_entry_is_read(spoiled: Path, means: Means, tmp_path: Path, linked: bool) -> None:
     """Else its digest, or what is wrong with it, would stand among the findings."""

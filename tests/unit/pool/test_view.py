@@ -1,5 +1,6 @@
 """What a method can ask of a pool."""
 
+import decimal
 import os
 import threading
 from collections.abc import Callable
@@ -156,6 +157,53 @@ def test_what_is_no_uid_is_named_with_file_and_row(tmp_path: Path, wrong: str | 
     assert str(caught.value).startswith(f"{path}: row 1: {wrong!r} is not a uid")
 
 
+@pytest.mark.parametrize("rows", [0, 5])
+def test_a_column_of_nulls_alone_has_no_numbers(tmp_path: Path, rows: int) -> None:
+    """pandas writes it without a type, in empty files too."""
+    folder = write_metadata(tmp_path, (40,), features=False)
+    alone = Pool.open(folder)
+    chosen, border = alone.filter(within={SCORE: (0.2, None)}), alone.threshold(SCORE, keep=12.5 / 40)
+    nulls = {name: pa.nulls(rows) for name in table_of(0, 0)}
+    write_file(folder / "metadata" / "more.parquet", nulls | {"uid": [uid_hex(row) for row in range(rows)]})
+    pool = Pool.open(folder)
+    assert pool.threshold(SCORE, keep=12.5 / (40 + rows)) == border
+    assert np.array_equal(pool.filter(within={SCORE: (0.2, None)}), chosen)
+    by_function = pool.filter(
+        lambda table: np.ones(table.num_rows, bool), columns=["text"], within={SCORE: (0.2, None)}
+    )
+    assert np.array_equal(by_function, chosen)
+
+
+def test_an_open_range_leaves_out_nan_with_and_without_a_function(pool: Pool) -> None:
+    expected = sum(not np.isnan(value) for value in column(SCORE))
+    assert len(pool.filter(within={SCORE: (None, None)})) == expected < len(pool)
+    assert len(pool.filter(lambda table: np.ones(table.num_rows, bool), within={SCORE: (None, None)})) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [("uid", [["x"]]), ("text", [["x"]]), ("text", [1]), ("text", [b"x"])],
+    ids=["uids of lists", "lists", "numbers", "bytes"],
+)
+def test_what_is_no_string_is_named_with_file_and_column(tmp_path: Path, name: str, values: list[Any]) -> None:
+    write_file(tmp_path / "metadata" / "a.parquet", table_of(0, 40) | {name: pa.array(values * 40)})
+    pool = Pool.open(tmp_path)
+    with pytest.raises(ArtifactError, match=rf"a\.parquet: column '{name}' has type .*expected strings"):
+        pool.filter(lambda table: np.ones(table.num_rows, bool), columns=["text"])
+    if name == "uid":
+        with pytest.raises(ArtifactError, match=r"a\.parquet: column 'uid' has type .*expected strings"):
+            pool.uids()
+
+
+def test_decimals_are_no_scores_with_or_without_a_function(tmp_path: Path) -> None:
+    values = pa.array([decimal.Decimal("0.25")] * 40)
+    write_file(tmp_path / "metadata" / "a.parquet", table_of(0, 40) | {SCORE: values})
+    pool = Pool.open(tmp_path)
+    for ask in (lambda: pool.threshold(SCORE, keep=0.3), lambda: pool.filter(within={SCORE: (0.2, None)})):
+        with pytest.raises(ArtifactError, match="expected numbers"):
+            ask()
+
+
 def test_missing_columns_and_features_are_named(pool: Pool, folder: Path) -> None:
     first = folder / "metadata" / f"{0:032x}.parquet"
     for act in (
@@ -295,6 +343,12 @@ def test_targets(folder: Path, pool: Pool) -> None:
     assert pool.targets("train")["l14_img"].shape == (2, 12)
     assert pool.target_texts() == ["a dog", "a cat"]
     assert len(pool.trusted()) == 5
+
+
+def test_target_texts_of_any_bytes_are_read(folder: Path, pool: Pool) -> None:
+    (folder / "targets").mkdir(exist_ok=True)
+    (folder / "targets" / "texts.txt").write_bytes(b"a d\xffg\na cat\n")
+    assert pool.target_texts() == ["a d\ufffdg", "a cat"]
 
 
 def test_scores_in_half_precision_or_as_dictionary_of_text(tmp_path: Path) -> None:
