@@ -19,6 +19,7 @@ from harness import executor, model
 from harness.audit import audit
 from harness.config import RunConfig, load_scale
 from harness.errors import ArtifactError, ConfigError, InfraError, StageError
+from harness.eval.encoder import devices
 from harness.files import sha256_file
 from harness.order import Order, chain
 from harness.pool.sealed import SealedPool
@@ -31,7 +32,7 @@ from harness.train.recipe import forward_macs
 from harness.train.run import train
 from harness.train.stream import Stream
 from harness.train.watch import Watch
-from harness.train.world import World
+from harness.train.world import World, pick_device
 
 Config = Callable[..., RunConfig]
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -323,6 +324,29 @@ def test_wandb_offline(
     train(make_config(samples_seen=16, wandb="offline"), sealed=sealed, subset=subset, out=tmp_path)
     name = (tmp_path / "wandb_id").read_text()
     assert list(tmp_path.glob(f"wandb/offline-run-*-{name}"))
+
+
+def test_wandb_online_without_a_key_is_one_sentence(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    config = make_config(samples_seen=16, wandb="online")
+    for error, kind in ((wandb.errors.UsageError, ConfigError), (wandb.errors.CommError, InfraError)):
+
+        def refuse(error: type[Exception] = error, **settings: object) -> None:
+            raise error("No key.\nLog in.")
+
+        monkeypatch.setattr(wandb, "init", refuse)
+        with pytest.raises(kind, match=r"setting wandb=online: No key\. Log in\."):
+            train(config, sealed=sealed, subset=subset, out=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "xpu"])
+def test_a_device_on_which_nothing_runs_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"train.device='{name}'"):
+        pick_device(name)
+    with pytest.raises(ConfigError, match=f"setting eval.device: nothing evaluates on {name}"):
+        devices(name)
 
 
 def test_what_wandb_is_told(
