@@ -304,6 +304,26 @@ def test_the_audit_finds_other_batches(make_config: Config, sealed: SealedPool, 
     assert "subset is not the one of the run" in audit(run_dir)[0]
 
 
+def test_the_audit_refuses_damaged_records(
+    make_config: Config, sealed: SealedPool, subset: Subset, run_dir: Path
+) -> None:
+    train(make_config(), sealed=sealed, subset=subset, out=run_dir / "train")
+    for name, key in (("ledger.json", "seed"), ("train.json", "checkpoints")):
+        path = run_dir / "train" / name
+        before = path.read_text()
+        changed = json.loads(before)
+        del changed["payload"][key]
+        path.write_text(json.dumps(changed))
+        with pytest.raises(ArtifactError, match=f"{name}: .*{key}"):
+            audit(run_dir)
+        path.write_text(before.replace('"batch_size": 16', '"batch_size": 0'))
+        if path.read_text() != before:
+            with pytest.raises(ArtifactError, match=r"ledger.json: .*batch_size"):
+                audit(run_dir)
+        path.write_text(before)
+    assert audit(run_dir) == []
+
+
 def test_held_out_pairs_are_not_fed(make_config: Config, sealed: SealedPool, tmp_path: Path) -> None:
     config = make_config(samples_seen=96).model_copy(
         update={"pool": make_config().pool.model_copy(update={"holdout": 10})}
