@@ -34,6 +34,8 @@ def audit(run_dir: str | os.PathLike[str], *, pool: str | None = None) -> list[s
     """
     folder = Path(run_dir)
     record = read_record(folder / "train" / "train.json", "train")
+    if lacks := [*({"pool", "subset"} - record.inputs.keys()), *({"ledger", "checkpoints"} - record.payload.keys())]:
+        raise ArtifactError(f"{folder / 'train' / 'train.json'}: lacks {', '.join(lacks)}; take it from the run again")
     payload = ledger.read(folder / "train" / ledger.FILE)
     sealed = _sealed(record.provenance, pool)
     subset = Subset.load(folder / "uids.npy")

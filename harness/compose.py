@@ -134,6 +134,10 @@ def _coherent(config: RunConfig) -> RunConfig:
         name = parts[0] if config.method.name == NO_METHOD else "method"
         other = "pool.weight=0" if config.subset is None else f"subset={config.subset}"
         raise ConfigError(f"setting {name}: no method runs with {other}; leave out one of the two")
+    if config.train.accumulate > config.scale.batch_size:
+        raise ConfigError(
+            f"setting train.accumulate: a batch of {config.scale.batch_size:,} has no more slices than that"
+        )
     if config.intersect and config.subset is None:
         raise ConfigError("setting intersect: it is for a ready uid file; give subset=FILE with it")
     if config.subset is not None and not config.pool.weight:

@@ -153,7 +153,7 @@ class RunConfig(StrictModel):
     """Data from elsewhere, mixed with what is chosen from the pool: the run is one of the byod track."""
     train: TrainConfig = TrainConfig()
     eval: EvalConfig = EvalConfig()
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**64)
     """Training seed: initial weights, order, augmentation."""
     run_dir: str | None = None
     dry_run: bool = False

@@ -131,6 +131,8 @@ def devices(name: str) -> list[str]:
             device = torch.device(one)
         except RuntimeError as error:
             raise ConfigError(f"setting eval.device: {one!r} is no device; use auto, all, cpu or cuda:N") from error
+        if device.type not in ("cpu", "cuda"):
+            raise ConfigError(f"setting eval.device: nothing evaluates on {one}; use auto, all, cpu or cuda:N")
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
             raise ConfigError(f"setting eval.device: this machine has no {one}; use eval.device=cpu")
     return found

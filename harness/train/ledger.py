@@ -9,14 +9,28 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from pydantic import Field, ValidationError
+
 from harness.config import RunConfig
 from harness.errors import ArtifactError
-from harness.order import chain, protocol
-from harness.records import Record, read_record, write_record
+from harness.order import OrderName, chain, protocol
+from harness.records import Record, StrictModel, first_problem, read_record, write_record
 from harness.train.recipe import WEIGHTS
 
 FILE = "ledger.json"
 SHORT = 8
+
+
+class Stated(StrictModel):
+    """The payload of a ledger."""
+
+    seed: int = Field(ge=0)
+    order: OrderName
+    batch_size: int = Field(gt=0)
+    samples_seen: int = Field(gt=0)
+    holdout: int = Field(ge=0)
+    batches: list[str]
+    digest: str
 
 
 def beside(checkpoint: str) -> str:
@@ -43,9 +57,10 @@ def write(path: str | os.PathLike[str], digests: list[str], *, config: RunConfig
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The payload of a ledger; ArtifactError if it is missing or damaged."""
     payload = read_record(path, "ledger").payload
-    if not isinstance(payload.get("batches"), list) or not isinstance(payload.get("digest"), str):
-        raise ArtifactError(f"{path}: the ledger lacks its batches or its digest; take it from the run again")
-    return payload
+    try:
+        return Stated.model_validate(payload).model_dump()
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: not a ledger ({first_problem(error)}); take it from the run again") from error
 
 
 def differences(payload: dict[str, Any], computed: Sequence[str]) -> Iterator[str]:

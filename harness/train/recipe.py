@@ -25,6 +25,8 @@ def learning_rate(scale: Scale, step: int) -> float:
 
 def checkpoint_steps(scale: Scale) -> list[int]:
     """Steps done when a checkpoint is kept: round(i * steps / checkpoints), the last one the end of training."""
+    if scale.checkpoints >= scale.steps:
+        return list(range(1, scale.steps + 1))
     return sorted({max(1, round(i * scale.steps / scale.checkpoints)) for i in range(1, scale.checkpoints + 1)})
 
 

@@ -11,7 +11,7 @@ import torch
 
 from harness import model
 from harness.config import RunConfig
-from harness.errors import ConfigError, from_os_error
+from harness.errors import ConfigError, InfraError, from_os_error
 from harness.files import write_bytes
 from harness.progress import Progress
 from harness.train.recipe import forward_macs
@@ -38,14 +38,14 @@ class Watch:
         if not self._world.first:
             return self
         scale = self._config.scale
+        if self._config.wandb != "off":
+            self._wandb = _start_wandb(self._config, self._out, mode=self._config.wandb)
         self._log = self._open_log()
         self._bar = Progress("train", total=scale.samples_seen, unit="samples")
         self._bar.__enter__()
         if self._done:
             self._bar.skip(min(self._done * scale.batch_size, scale.samples_seen))
         self._last = time.monotonic()
-        if self._config.wandb != "off":
-            self._wandb = _start_wandb(self._config, self._out, mode=self._config.wandb)
         return self
 
     def report(self, entries: list[dict[str, Any]]) -> None:
@@ -113,7 +113,11 @@ def _start_wandb(config: RunConfig, out: Path, *, mode: Literal["online", "offli
     marker = out / "wandb_id"
     run_id = marker.read_text() if marker.exists() else os.urandom(8).hex()
     marker.write_text(run_id)
-    return wandb.init(
-        project=f"datacomp-{config.scale.name}", name=name, id=run_id, resume="allow", mode=mode,
-        dir=str(out), config=config.model_dump(),
-    )  # fmt: skip
+    try:
+        return wandb.init(
+            project=f"datacomp-{config.scale.name}", name=name, id=run_id, resume="allow", mode=mode,
+            dir=str(out), config=config.model_dump(),
+        )  # fmt: skip
+    except wandb.Error as error:
+        kind = InfraError if isinstance(error, wandb.errors.CommError) else ConfigError  # nobody answers; no key
+        raise kind(f"setting wandb={mode}: {' '.join(str(error).split())} (wandb=offline asks nobody)") from error

@@ -92,6 +92,8 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"train.device={name!r} is not a device; use auto, cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"train.device={name!r}: nothing trains on it; use auto, cpu or cuda")
     if device.type != "cuda":
         return device
     if not torch.cuda.is_available():

@@ -67,6 +67,8 @@ def test_an_edited_recipe_is_not_the_contests(monkeypatch: pytest.MonkeyPatch, t
         ("pool.pth=x", "did you mean 'pool.path'"),
         ("seed=-1", "seed"),
         ("seed=one", "seed"),
+        (f"seed={2**64}", "setting seed"),
+        ("train.accumulate=100000000000", "setting train.accumulate: a batch of 256 "),
         ("train.order=random", "train.order"),
         ("wandb=maybe", "wandb"),
         ("method=custom", "method.target"),

@@ -51,6 +51,11 @@ def test_checkpoints_stand_at_fifths(name: str, steps: list[int]) -> None:
     assert checkpoint_steps(load_scale(name)) == steps
 
 
+def test_more_checkpoints_than_steps_keep_each_step() -> None:
+    scale = load_scale("tiny").model_copy(update={"samples_seen": 1024, "checkpoints": 10**15})
+    assert checkpoint_steps(scale) == [1, 2, 3, 4]
+
+
 def test_xlarge_ends_with_the_remainder() -> None:
     scale = load_scale("xlarge")
     assert scale.steps == 142_046

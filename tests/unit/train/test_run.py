@@ -19,6 +19,7 @@ from harness import executor, model
 from harness.audit import audit
 from harness.config import RunConfig, load_scale
 from harness.errors import ArtifactError, ConfigError, InfraError, StageError
+from harness.eval.encoder import devices
 from harness.files import sha256_file
 from harness.order import Order, chain
 from harness.pool.sealed import SealedPool
@@ -31,7 +32,7 @@ from harness.train.recipe import forward_macs
 from harness.train.run import train
 from harness.train.stream import Stream
 from harness.train.watch import Watch
-from harness.train.world import World
+from harness.train.world import World, pick_device
 
 Config = Callable[..., RunConfig]
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -303,6 +304,26 @@ def test_the_audit_finds_other_batches(make_config: Config, sealed: SealedPool, 
     assert "subset is not the one of the run" in audit(run_dir)[0]
 
 
+def test_the_audit_refuses_damaged_records(
+    make_config: Config, sealed: SealedPool, subset: Subset, run_dir: Path
+) -> None:
+    train(make_config(), sealed=sealed, subset=subset, out=run_dir / "train")
+    for name, key in (("ledger.json", "seed"), ("train.json", "checkpoints")):
+        path = run_dir / "train" / name
+        before = path.read_text()
+        changed = json.loads(before)
+        del changed["payload"][key]
+        path.write_text(json.dumps(changed))
+        with pytest.raises(ArtifactError, match=f"{name}: .*{key}"):
+            audit(run_dir)
+        path.write_text(before.replace('"batch_size": 16', '"batch_size": 0'))
+        if path.read_text() != before:
+            with pytest.raises(ArtifactError, match=r"ledger.json: .*batch_size"):
+                audit(run_dir)
+        path.write_text(before)
+    assert audit(run_dir) == []
+
+
 def test_held_out_pairs_are_not_fed(make_config: Config, sealed: SealedPool, tmp_path: Path) -> None:
     config = make_config(samples_seen=96).model_copy(
         update={"pool": make_config().pool.model_copy(update={"holdout": 10})}
@@ -323,6 +344,29 @@ def test_wandb_offline(
     train(make_config(samples_seen=16, wandb="offline"), sealed=sealed, subset=subset, out=tmp_path)
     name = (tmp_path / "wandb_id").read_text()
     assert list(tmp_path.glob(f"wandb/offline-run-*-{name}"))
+
+
+def test_wandb_online_without_a_key_is_one_sentence(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    config = make_config(samples_seen=16, wandb="online")
+    for error, kind in ((wandb.errors.UsageError, ConfigError), (wandb.errors.CommError, InfraError)):
+
+        def refuse(error: type[Exception] = error, **settings: object) -> None:
+            raise error("No key.\nLog in.")
+
+        monkeypatch.setattr(wandb, "init", refuse)
+        with pytest.raises(kind, match=r"setting wandb=online: No key\. Log in\."):
+            train(config, sealed=sealed, subset=subset, out=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "xpu"])
+def test_a_device_on_which_nothing_runs_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"train.device='{name}'"):
+        pick_device(name)
+    with pytest.raises(ConfigError, match=f"setting eval.device: nothing evaluates on {name}"):
+        devices(name)
 
 
 def test_what_wandb_is_told(
