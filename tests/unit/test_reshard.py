@@ -331,15 +331,17 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         f"r = reshard.reshard(seal('{tmp_path}/pool', seal_dir=sys.argv[1] + '/seal', executor=e), "
         f"Subset.load('{tmp_path}/uids.npy'), out=sys.argv[1], executor=e); print(r.digest)"
     )
+    started = time.monotonic()
     whole = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "a")], capture_output=True, text=True, check=True
     )
+    takes = time.monotonic() - started
     rng = np.random.default_rng(int(time.time()))
     killed = 0
     for _ in range(40):
         process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "b")], stdout=subprocess.PIPE, text=True)
         try:
-            out, _ = process.communicate(timeout=float(rng.uniform(0.5, 1.6)))
+            out, _ = process.communicate(timeout=takes * float(rng.uniform(0.3, 0.8 if not killed else 1.2)))
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
