@@ -341,7 +341,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     for _ in range(40):
         process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "b")], stdout=subprocess.PIPE, text=True)
         try:
-            out, _ = process.communicate(timeout=takes * float(rng.uniform(0.3, 0.8 if not killed else 1.2)))
+            out, _ = process.communicate(timeout=takes * float(rng.uniform(0.3, 1.2) if killed else 0.3))
             break
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
