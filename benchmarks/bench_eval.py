@@ -200,6 +200,7 @@ def large():
     checkpoint = scratch / "checkpoint.safetensors"
     models.save_safetensors(checkpoint, models.create(name).state_dict())
     encoder = Encoder(name, checkpoint, device="cpu", precision="fp32")
+    encoder.model = models.load(name, checkpoint)  # bare: as open_clip has it, not through oneDNN
     sources = [TaskSource.open(task, scratch / "data") for task in suite.tasks.values()]
     for source in sources:
         source.take([data.index_shard(path, source.parts[part]) for part, path in source.shards])

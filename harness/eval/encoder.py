@@ -16,6 +16,7 @@ from torch.nn import functional
 from harness import model as models
 from harness.config import Precision
 from harness.errors import ConfigError, StageError
+from harness.eval import onednn
 from harness.eval.metrics import Floats
 
 CPU_BATCH = 64
@@ -44,6 +45,8 @@ class Encoder:
             # Process-wide, and training in this process turns it on: fp32 here means fp32, convolutions too.
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self.model: Any = models.load(name, checkpoint).to(self.device).eval()
+        if self.device.type == "cpu" and precision == "fp32" and onednn.available():
+            onednn.through_onednn(self.model)
         self.precision = precision
         pixels = models.normalisation(name, checkpoint)
         self.mean, self.std = (
