@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import hashlib
 import io
+import logging
 import os
 import shutil
 import tempfile
@@ -13,9 +14,14 @@ from typing import IO, Any, cast
 
 import fsspec
 
-from harness.errors import ConfigError, HarnessError, InfraError, from_os_error
+from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError, from_os_error
 
 CHUNK = 1 << 20
+# These log the traceback of each failure of Google's store, which comes out as an error of ours all the same.
+for _name in ("gcsfs", "fsspec"):
+    logging.getLogger(_name).addHandler(logging.NullHandler())
+_EXTRAS = {"s3": "s3", "gs": "gs", "gcs": "gs"}
+"""Protocol of a URL to the extra of this package that opens it."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -36,25 +42,39 @@ def answering(path: str | os.PathLike[str]) -> Iterator[None]:
     except HarnessError:
         raise
     except Exception as error:
+        if isinstance(error, FileNotFoundError) and type(error.__cause__).__module__.startswith("huggingface_hub"):
+            raise ArtifactError(
+                f"{path}: the hub has no such repository or revision, or none that you may read; a data set's address "
+                "is hf://datasets/OWNER/NAME/FOLDER, and a private one needs `hf auth login`"
+            ) from error
         if isinstance(error, OSError) and (not is_remote(path) or _is_missing(error)):
             raise from_os_error(error, path) from error
         if not is_remote(path):
             raise
         if isinstance(error, ImportError):
-            extra = "; pip install 'datacomp-harness[s3]'" if str(path).startswith("s3:") else ""
+            name = _EXTRAS.get(str(path).partition(":")[0])
+            extra = f"; pip install 'datacomp-harness[{name}]'" if name else ""
             raise ConfigError(f"{path}: {error}{extra}") from error
         if isinstance(error, ValueError):  # of fsspec: no such protocol, or a server without byte ranges
             raise ConfigError(f"{path}: {error}") from error
         # Most errors of stores' libraries are no OSErrors; importing them here to name them would be slow.
-        shown = str(error.__cause__ or error) or type(error).__name__
+        # What the hub and Google say has several lines.
+        shown = " ".join(str(error.__cause__ or error).split()).rstrip(".") or type(error).__name__
         raise InfraError(f"{path}: the store did not answer ({shown}); run the same command again") from error
 
 
 def _is_missing(error: OSError) -> bool:
     # fsspec says the same of a server that it cannot reach, with the reason as cause.
     cause = error.__cause__
-    known = cause is None or isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404
+    known = cause is None or isinstance(cause, FileNotFoundError) or _status(cause) == 404
     return isinstance(error, FileNotFoundError) and known
+
+
+def _status(error: BaseException) -> object:
+    """The HTTP status of an answer, where aiohttp and botocore keep it."""
+    answer = getattr(error, "response", None)
+    told = answer.get("ResponseMetadata", {}) if isinstance(answer, dict) else {}
+    return told.get("HTTPStatusCode", getattr(error, "status", None))
 
 
 class _RemoteFile(io.RawIOBase):
@@ -97,7 +117,12 @@ def list_files(folder: str | os.PathLike[str], suffix: str) -> list[str]:
     with answering(folder):
         if is_remote(folder):
             system, root = fsspec.core.url_to_fs(str(folder))
-            names = system.ls(root, detail=False) if system.exists(root) else []
+            try:
+                names = system.ls(root, detail=False)
+            except FileNotFoundError as error:  # `exists` of some stores says no where they did not answer
+                if not _is_missing(error):
+                    raise
+                return []
             return sorted(str(system.unstrip_protocol(name)) for name in names if name.endswith(suffix))
         if not os.path.isdir(folder):
             return []

@@ -19,6 +19,10 @@ _LENGTH_BYTES = {b"\x01\x00": 2, b"\x02\x00": 4}
 """Version of the npy format to the bytes of its header's length."""
 
 
+class NotNpyError(ArtifactError):
+    """A file is of another kind altogether."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """What an npy file says about itself."""
@@ -53,7 +57,7 @@ def header(path: str | os.PathLike[str], *, name: str | None = None) -> Header:
             magic = file.read(8)
             length_bytes = _LENGTH_BYTES.get(magic[6:8]) if magic[:6] == b"\x93NUMPY" else None
             if length_bytes is None:
-                raise ArtifactError(f"{shown}: not an npy file of version 1 or 2")
+                raise NotNpyError(f"{shown}: not an npy file of version 1 or 2")
             length = int.from_bytes(file.read(length_bytes), "little")
             if length > MAX_HEADER:
                 raise ArtifactError(f"{shown}: npy header of {length:,} bytes, more than {MAX_HEADER:,}")

@@ -58,9 +58,10 @@ def _is_metadata_only(config: RunConfig) -> bool:
     path, seal_dir = config.pool.path, config.pool.seal_dir
     if path is None or config.byod or (Path(seal_dir or path) / "pool.json").exists():
         return False
-    return not files.list_files(files.join(path, "shards"), "") and bool(
-        files.list_files(files.join(path, "metadata"), ".parquet")
-    )
+    if files.list_files(files.join(path, "shards"), ""):
+        return False
+    # Of an address that leads to nothing the view says so, where the seal would ask for a folder of its own.
+    return files.is_remote(path) or bool(files.list_files(files.join(path, "metadata"), ".parquet"))
 
 
 def _from_metadata(config: RunConfig, method: plugins.Method, out: Path, workers: executor.Executor) -> Subset:

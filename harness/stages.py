@@ -52,6 +52,17 @@ class RunResult:
     aggregates: dict[str, float | None]
     """imagenet, shifts, vtab, retrieval, average: fractions in [0, 1], None where a task is missing."""
 
+    def __repr__(self) -> str:
+        # The entry is thousands of lines, which a notebook would show.
+        told = self.entry.payload
+        method, average = told["method"], self.aggregates.get("average")
+        facts = {
+            "method": None if method is None else method["name"], "scale": told["scale"],
+            "seed": ", ".join(str(one["seed"]) for one in told["runs"]),
+            "average": None if average is None else round(average, 4), "run_dir": str(self.run_dir),
+        }  # fmt: skip
+        return f"RunResult({', '.join(f'{name}={value}' for name, value in facts.items())})"
+
 
 @dataclass
 class _Clock:

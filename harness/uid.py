@@ -338,7 +338,12 @@ def load(path: str | os.PathLike[str]) -> Uids:
 
     Raises ArtifactError if the file is missing, pickled, of another dtype or shape, or not as long as its header says.
     """
-    found = npy.header(path)
+    try:
+        found = npy.header(path)
+    except npy.NotNpyError as error:
+        raise ArtifactError(
+            f"{error}; `python -m harness.subset convert` makes a uid file of text, csv or parquet"
+        ) from error
     if found.descr != np.lib.format.dtype_to_descr(UID_DTYPE) or len(found.shape) != 1:
         raise ArtifactError(
             f"{path}: dtype {str(found.descr)[:60]}, shape {found.shape}, but a uid file is one-dimensional with dtype "

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pool_folders import picture, uid_of
-from serving import serving
+from serving import part_of, serving
 
 needs_img2dataset = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="extra download")
 COMMIT = "c0ffee" * 6 + "c0ff"
+ABOUT = "/api/datasets/mlfoundations/datacomp_small"
 FAULTS = ("404", "403", "500", "html", "robots", "cut", "corrupt", "empty", "loop", "stall")
 ODD = ("redirect", "trickle", "mislabelled")
 """What servers do that still gives a picture."""
@@ -37,6 +39,8 @@ class Web(BaseHTTPRequestHandler):
     asked: list[str]
     slow: float
     stored: dict[str, bytes]
+    refused: int = 0
+    """The status with which the hub refuses whatever it is asked; 0: it does not."""
 
     def log_message(self, *_: object) -> None:
         pass
@@ -57,18 +61,29 @@ class Web(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path = unquote(self.path.partition("?")[0])
         self.asked.append(path)
-        if path.startswith("/api/datasets/mlfoundations/datacomp_small"):
+        if self.refused:
+            self._send(self.refused, b'{"error": "not today"}', "application/json")
+        elif path.startswith(f"{ABOUT}/tree/"):
+            self._tree(path.removeprefix(f"{ABOUT}/tree/").partition("/")[2].strip("/"))
+        elif path.startswith(ABOUT):
             siblings = [{"rfilename": name, "size": len(content)} for name, content in self.files.items()]
             about = {"id": "mlfoundations/datacomp_small", "sha": COMMIT, "siblings": siblings}
             self._send(200, json.dumps(about).encode(), "application/json")
         elif "/resolve/" in path:
-            content = self.files.get(path.partition(f"/resolve/{COMMIT}/")[2])
+            content = self.files.get(path.partition("/resolve/")[2].partition("/")[2])
             if content is None:
                 self._send(404, b"", X_Error_Code="EntryNotFound")
-            else:
-                self._send(200, content, "application/octet-stream", ETag=f'"{len(content)}"', X_Repo_Commit=COMMIT)
+                return
+            facts = {"ETag": f'"{len(content)}"', "X_Repo_Commit": COMMIT}
+            if "Range" not in self.headers:
+                self._send(200, content, "application/octet-stream", **facts)
+                return
+            part, facts["Content_Range"] = part_of(content, self.headers["Range"])
+            self._send(206, part, "application/octet-stream", **facts)
+        elif path.startswith("/api/"):
+            self._send(404, b'{"error": "Repository not found"}', "application/json", X_Error_Code="RepoNotFound")
         elif path in self.stored:
             time.sleep(self.slow)
             self._send(200, self.stored[path])
@@ -76,6 +91,21 @@ class Web(BaseHTTPRequestHandler):
             self._picture(path.split("/")[2], int(path.split("/")[3]))
         else:
             self._send(404, b"no such page", "text/html")
+
+    def _tree(self, folder: str) -> None:
+        """What lies in `folder` of the repository, which has no empty folders."""
+        within = f"{folder}/" if folder else ""
+        entries: dict[str, dict[str, object]] = {}
+        for name, content in self.files.items():
+            if not name.startswith(within):
+                continue
+            first, deeper, _ = name.removeprefix(within).partition("/")
+            kind = {"type": "directory", "size": 0} if deeper else {"type": "file", "size": len(content)}
+            entries[within + first] = {"path": within + first, "oid": uid_of((name, content)), **kind}
+        if entries:
+            self._send(200, json.dumps(list(entries.values())).encode(), "application/json")
+        else:
+            self._send(404, b"", X_Error_Code="EntryNotFound")
 
     def _picture(self, kind: str, number: int) -> None:
         good = large_picture(number)

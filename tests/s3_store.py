@@ -29,6 +29,8 @@ class S3Store(ThreadingHTTPServer):
         """Seconds that each of them takes."""
         self.answers: float = float("inf")
         """So many of them are answered; those after are refused."""
+        self.refused = 0
+        """The status with which every request is refused; 0: none is."""
         super().__init__(("127.0.0.1", 0), _S3)
 
 
@@ -50,12 +52,23 @@ class _S3(BaseHTTPRequestHandler):
         self._answer(200, b"", {"ETag": _tag(content)})
 
     def do_HEAD(self) -> None:
-        key = self._key()
-        self._object(key) if key else self._answer(200, b"")
+        if not self._refused():
+            key = self._key()
+            self._object(key) if key else self._answer(200, b"")
 
     def do_GET(self) -> None:
-        key = self._key()
-        self._object(key) if key else self._list(parse_qs(urlsplit(self.path).query))
+        if not self._refused():
+            key = self._key()
+            self._object(key) if key else self._list(parse_qs(urlsplit(self.path).query))
+
+    def _refused(self) -> bool:
+        """Whether the request was refused: each while the store is told to, and those about a bucket it has not."""
+        code, name = self.server.refused, "AccessDenied" if self.server.refused == 403 else "InternalError"
+        if not code and urlsplit(self.path).path.split("/")[1] != "bucket":
+            code, name = 404, "NoSuchBucket"
+        if code:
+            self._answer(code, f"<Error><Code>{name}</Code><Message>not today</Message></Error>".encode())
+        return bool(code)
 
     def _object(self, key: str) -> None:
         time.sleep(self.server.delay)

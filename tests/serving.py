@@ -17,3 +17,10 @@ def serving(server: ThreadingHTTPServer) -> Iterator[str]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def part_of(content: bytes, wanted: str) -> tuple[bytes, str]:
+    """The part that the header Range asks for, and the header Content-Range that goes with it."""
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    stop = min(int(last) + 1 if last else len(content), len(content))
+    return content[int(first) : stop], f"bytes {first}-{stop - 1}/{len(content)}"

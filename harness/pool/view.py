@@ -139,8 +139,11 @@ class Pool:
         row order. With `rows`, files are cut into stretches of at most that many rows, one result each. Stretches
         without a visible row are left out.
 
-        Raises ArtifactError naming the file where a column or an embedding is missing, MethodError where `fn` raises.
+        Raises ArtifactError naming the file where a column or an embedding is missing, MethodError where `fn` raises
+        or `rows` is not a whole number from 1.
         """
+        if rows is not None:
+            rows = _whole("map", "rows", rows, least=1)
         work = partial(_map_file, fn, {"columns": columns, "features": features, "rows": rows})
         return [result for part in self._pass(work, name=name) for result in part]
 
@@ -187,8 +190,11 @@ class Pool:
         return [result for part in self._pass(work, name=column, threads=True) for result in part]
 
     def sample(self, n: int, *, rng: np.random.Generator) -> Uids:
-        """Sorted uids of `n` different visible rows, every choice of rows equally likely; all of them if n >= count."""
-        total = len(self)
+        """Sorted uids of `n` different visible rows, every choice of rows equally likely; all of them if n >= count.
+
+        Raises MethodError if `n` is not a whole number from 0.
+        """
+        n, total = _whole("sample", "n", n, least=0), len(self)
         return self.take(_choose(total, min(n, total), rng))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Uids:
@@ -325,6 +331,12 @@ class Pool:
 def _opened(beside: dict[str, str], path: str) -> MetadataFile:
     with reading.open_parquet(path) as parquet:
         return MetadataFile(path, parquet.metadata.num_rows, beside=beside.get(path.rsplit("/", 1)[-1]))
+
+
+def _whole(method: str, name: str, value: object, *, least: int) -> int:
+    if not isinstance(value, int | np.integer) or value < least:
+        raise MethodError(f"pool.{method}: {name}={value!r} is not a whole number from {least}")
+    return int(value)
 
 
 def _map_file(fn: Callable[..., Any], what: dict[str, Any], file: MetadataFile) -> list[Any]:

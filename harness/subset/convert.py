@@ -1,6 +1,6 @@
 """Uids from files of any kind: text with one uid a line, csv and parquet with a column of them, npy, raw words.
 
-An npy file may hold the uids as words or as strings of hex.
+An npy file may hold the uids as words, in pairs of dtype "u8,u8" or in two columns, or as strings of hex.
 """
 
 import io
@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -45,7 +45,7 @@ def read(path: str, *, format: Format | None = None, column: str = "uid") -> Ite
     if kind == "npy" and (texts := _texts(path)) is not None:
         return _from_hex(path, texts)
     if kind in ("npy", "raw"):
-        return uid.blocks(uid.load(path) if kind == "npy" else _raw(path))
+        return uid.blocks(_npy(path) if kind == "npy" else _raw(path))
     return _from_hex(path, {"parquet": _parquet, "csv": _csv}.get(kind, _text)(path, column))
 
 
@@ -60,6 +60,20 @@ def _texts(path: str) -> Iterator[list[str]] | None:
         np.char.decode(part, "latin-1").tolist() if part.dtype.kind == "S" else part.tolist()
         for part in (array[start : start + ROWS] for start in range(0, len(array), ROWS))
     )
+
+
+def _npy(path: str) -> Uids:
+    """The uids of an npy file of words: the first of the two is the upper half, as in the bytes of dtype "u8,u8"."""
+    found = npy.header(path)
+    words = np.dtype("<u8")
+    if found.descr == words.str and found.shape[1:] == (2,) and not found.fortran:
+        return npy.load(path, dtype=words, ndim=2).view(uid.UID_DTYPE).reshape(-1)
+    if found.descr != np.lib.format.dtype_to_descr(uid.UID_DTYPE) or len(found.shape) != 1:
+        raise ArtifactError(
+            f"{path}: dtype {str(found.descr)[:60]}, shape {str(found.shape)[:60]}, but uids are one-dimensional with "
+            "dtype u8,u8, or (N, 2) of uint64 in C order, or strings of 32 hex characters"
+        )
+    return uid.load(path)
 
 
 def _raw(path: str) -> Uids:
@@ -84,7 +98,7 @@ def _parquet(path: str, column: str) -> Iterator[list[str]]:
 def _csv(path: str, column: str) -> Iterator[list[str]]:
     """A csv file with a header line that names `column`."""
     with open_file(path) as file:
-        header = file.readline().decode(errors="replace")
+        header = file.readline().decode("utf-8-sig", errors="replace")
     delimiter = "\t" if path.endswith(".tsv") else ","
     options = pa.csv.ParseOptions(delimiter=delimiter)
     try:
@@ -106,8 +120,9 @@ def _csv(path: str, column: str) -> Iterator[list[str]]:
 
 def _text(path: str, column: str) -> Iterator[list[str]]:
     """One uid a line; empty lines at the end do not count."""
-    with open_file(path) as file:
-        lines = _up_to_the_last(line.decode(errors="replace").strip() for line in file)
+    # Spreadsheets begin a file with a byte order mark, which utf-8-sig leaves out.
+    with io.TextIOWrapper(cast("io.BufferedReader", open_file(path)), "utf-8-sig", "replace", newline="\n") as file:
+        lines = _up_to_the_last(line.strip() for line in file)
         while chunk := list(itertools.islice(lines, ROWS)):
             yield chunk
 

@@ -117,6 +117,33 @@ def test_convert_reads_beyond_one_piece(tmp_path: Path, monkeypatch: pytest.Monk
         list(convert.read(str(path)))
 
 
+@pytest.mark.parametrize("kind", ["csv", "tsv", "txt"])
+def test_convert_reads_a_list_that_begins_with_a_byte_order_mark(tmp_path: Path, kind: str) -> None:
+    path, more = write(tmp_path, kind)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    command(["convert", f"path={path}", f"out={tmp_path / 'out.npy'}", *more])
+    assert uid.to_hex(uid.load(tmp_path / "out.npy")) == sorted(HEX)
+
+
+def test_convert_reads_two_columns_of_words(tmp_path: Path) -> None:
+    path, out = tmp_path / "uids.npy", tmp_path / "out.npy"
+    words = np.array([[int(text[:16], 16), int(text[16:], 16)] for text in HEX], np.uint64)
+    np.save(path, words)
+    command(["convert", f"path={path}", f"out={out}"])
+    assert uid.to_hex(uid.load(out)) == sorted(HEX)
+    for other in (np.asfortranarray(words), words.astype(">u8"), words[:, :1], words.astype(np.int64), words[:, 0]):
+        np.save(path, other)
+        with pytest.raises(ArtifactError, match=r"uids\.npy: dtype .* \(N, 2\) of uint64 in C order, or strings of 32"):
+            command(["convert", f"path={path}", f"out={out}"])
+
+
+@pytest.mark.parametrize("kind", ["csv", "txt", "parquet"])
+def test_a_list_in_place_of_a_uid_file_is_told_how_to_become_one(tmp_path: Path, kind: str) -> None:
+    path, _ = write(tmp_path, kind)
+    with pytest.raises(ArtifactError, match=rf"{path}: not an npy file .*`python -m harness\.subset convert` makes"):
+        Subset.load(path)
+
+
 @pytest.mark.parametrize("kind", ["U", "S", ">U32"])
 def test_convert_reads_an_array_of_strings(tmp_path: Path, kind: str) -> None:
     path, out = tmp_path / "uids.npy", tmp_path / "out.npy"

@@ -1,6 +1,7 @@
 """The baselines against the reference's rules, written out here a row at a time."""
 
 import hashlib
+import importlib.util
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -99,11 +100,28 @@ def test_clip_score_by_threshold_and_of_everything(folder: Path, tmp_path: Path,
         chosen(folder, tmp_path, "clip_score", fraction=0.5, threshold=0.2)
 
 
-def test_laion2b(folder: Path, tmp_path: Path, rows: list[dict[str, Any]], english: dict[str, bool]) -> None:
+@pytest.mark.parametrize("installed", [False, True])
+def test_laion2b(
+    folder: Path, tmp_path: Path, rows: list[dict[str, Any]], english: dict[str, bool], installed: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    find = importlib.util.find_spec
+    if not installed:
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "gcld3" else find(name))
+    elif find("gcld3") is None:
+        pytest.skip("extra gcld3")
+    else:
+        import gcld3
+
+        guess = gcld3.NNetLanguageIdentifier(0, 1000).FindLanguage
+        english = {text: guess(text.replace("\n", " ")).language == "en" for text in english}
     column = "clip_b32_similarity_score"
     found = chosen(folder, tmp_path, "laion2b")
     assert found == wanted(rows, lambda row: english[row["text"]] and np.float32(row[column]) >= np.float32(0.28))
     assert found
+    remarks = read_record(tmp_path / "out" / "subset.json", "subset").payload["remarks"]
+    assert ("language identification: gcld3" in remarks) == installed
+    assert any("stands in for gcld3, which is not installed" in remark for remark in remarks) != installed
 
 
 def test_text_based(folder: Path, tmp_path: Path, rows: list[dict[str, Any]], english: dict[str, bool]) -> None:

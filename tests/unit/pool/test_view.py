@@ -108,6 +108,20 @@ def test_keeping_all_has_no_threshold(pool: Pool) -> None:
         pool.threshold(SCORE, keep=1.5)
 
 
+@pytest.mark.parametrize("wrong", [2.5, -1, "3", None])
+def test_a_sample_is_of_a_whole_number_of_rows(pool: Pool, wrong: Any) -> None:
+    with pytest.raises(MethodError, match=rf"^pool\.sample: n={wrong!r} is not a whole number from 0$"):
+        pool.sample(wrong, rng=np.random.default_rng(0))
+    assert len(pool.sample(np.int64(3), rng=np.random.default_rng(0))) == 3
+    assert len(pool.sample(0, rng=np.random.default_rng(0))) == 0
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 2.5])
+def test_stretches_have_a_whole_number_of_rows(pool: Pool, wrong: Any) -> None:
+    with pytest.raises(MethodError, match=rf"^pool\.map: rows={wrong!r} is not a whole number from 1$"):
+        pool.map(len, columns=["text"], rows=wrong)
+
+
 def test_samples_are_uniform_and_hang_on_the_seed_alone(pool: Pool, folder: Path) -> None:
     first = pool.sample(30, rng=np.random.default_rng(3))
     other = Pool.open(folder, executor=executor.local(1)).sample(30, rng=np.random.default_rng(3))
