@@ -99,6 +99,20 @@ def places_in(source: Source, rows_of: Rows | None, rows: Rows) -> Rows:
     return np.minimum(np.searchsorted(rows_of, rows), len(rows_of) - 1)
 
 
+def tars_of(
+    source: Source, rows_of: Rows | None, rows: Rows, *, remote: bool
+) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
+    """What of `source` holds the samples of pool `rows` (N,): numbers of tars, each with its rows of the index.
+
+    Of those tars that lie in an object store, or of the others: nothing is looked up in the index for the rest.
+    """
+    places = np.unique(places_in(source, rows_of, rows))
+    tar_of = np.searchsorted(source.borders, places, side="right") - 1
+    for tar in np.unique(tar_of).tolist():
+        if is_remote(source.shards[tar]) == remote:
+            yield tar, source.index(tar)[places[tar_of == tar] - source.borders[tar]]
+
+
 class Preparer:
     """Turns rows of the pool with these `uids` into a Piece.
 
