@@ -5,7 +5,6 @@ cut into pieces, each prepared by one worker, and pieces are put together in the
 """
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,7 +28,7 @@ from harness.images import BROKEN
 from harness.order import Order, Rows
 from harness.train import augment
 from harness.train.recipe import share
-from harness.train.world import STOP_SIGNALS, World
+from harness.train.world import STOP_SIGNALS, World, sparing_children
 from harness.uid import UID_DTYPE, Uids
 
 PIECE = 256
@@ -255,7 +255,8 @@ class Stream:
     def batches(self, first: int) -> Generator[Batch]:
         """Batches `first` to the last, in order."""
         pin = self._world.device.type == "cuda"
-        executor = self._executor()
+        held, ours = multiprocessing.Pipe(duplex=False)
+        executor = self._executor(held)
         ahead: deque[tuple[int, list[Future[Piece]]]] = deque()
         try:
             for k in range(first, self._order.batches):
@@ -267,11 +268,14 @@ class Stream:
             while ahead:
                 yield self._collect(*ahead.popleft(), pin=pin)
         except BrokenProcessPool as error:
+            ours.close()  # ends the others, which may wait for ever for a lock that the dead one held
             raise InfraError(
                 "a loader process died, probably for want of memory; use a smaller train.workers and run again"
             ) from error
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+            held.close()
+            ours.close()
 
     def _submit(self, executor: Executor, k: int) -> list[Future[Piece]]:
         start, stop = self._order.span(k)
@@ -279,7 +283,9 @@ class Stream:
         low, high = share(start, stop, parts=self._world.size, index=self._world.rank)
         cuts = range(low, high, PIECE if self._workers else max(high - low, 1))
         step = cuts.step
-        return [executor.submit(_prepare, a, rows[a - start : min(a + step, high) - start]) for a in cuts]
+        # A loader is started when there is work for it, and takes seconds until it can ignore signals by itself.
+        with sparing_children():
+            return [executor.submit(_prepare, a, rows[a - start : min(a + step, high) - start]) for a in cuts]
 
     @staticmethod
     def _collect(k: int, futures: list[Future[Piece]], *, pin: bool) -> Batch:
@@ -288,12 +294,12 @@ class Stream:
             pieces = [Piece(p.images.pin_memory(), p.tokens.pin_memory(), p.uids) for p in pieces]
         return Batch(k, pieces)
 
-    def _executor(self) -> Executor:
+    def _executor(self, held: Connection) -> Executor:
         if not self._workers:
             return ThreadPoolExecutor(1, initializer=_start, initargs=(self._make,))
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(
-            self._workers, mp_context=context, initializer=_start_process, initargs=(self._make,)
+            self._workers, mp_context=context, initializer=_start_process, initargs=(self._make, held)
         )
 
 
@@ -304,20 +310,19 @@ def _start(make: Callable[[], Preparer]) -> None:
     _local.preparer = make()
 
 
-def _start_process(make: Callable[[], Preparer]) -> None:
+def _start_process(make: Callable[[], Preparer], held: Connection) -> None:
     # The training process decides when to stop; a signal to the whole group must not end its loaders first.
     for number in (*STOP_SIGNALS, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(held,), daemon=True).start()
     torch.set_num_threads(1)
     _start(make)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+def _end_with(held: Connection) -> None:
+    """End this process when the training process closes its end, or is gone."""
+    held.poll(None)
+    os._exit(1)
 
 
 def _prepare(start: int, rows: Rows) -> Piece:
