@@ -101,16 +101,16 @@ class Staging:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="staging")
         self._closed = threading.Event()
 
-    def reach(self, given: int, start: int, stop: int) -> bool:
-        """Whether the samples at positions start…stop-1 are there; what is before `given` is not needed any more.
+    def reach(self, given: int, stop: int) -> bool:
+        """Whether the samples at positions given…stop-1 are there; what is before `given` is not needed any more.
 
-        Waits for them if the run has nothing else to do, which is where `given` is `start`. Raises ArtifactError if a
-        tar is too short, InfraError if its store does not answer or the disk takes no more.
+        Never waits. Raises ArtifactError if a tar is too short, InfraError if its store does not answer or the disk
+        takes no more.
         """
         self._move_on(given, stop)
         for block in self._blocks:
             if block.start < stop:
-                if given < start and not block.whole.done():
+                if not block.whole.done():
                     return False
                 block.whole.result()
         return True

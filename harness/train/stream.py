@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -35,6 +36,8 @@ PIECE = 256
 """Samples that one worker prepares at a time."""
 READ_SAMPLES = 64
 """Samples that are read at a time, in a thread, while those read before are decoded."""
+PATIENCE = 0.02
+"""Seconds between two looks for samples that are not there yet."""
 FILES_OPEN = 4 * READ_SAMPLES
 UNREADABLE = (*BROKEN, Image.DecompressionBombError)
 
@@ -237,8 +240,8 @@ class Stream:
     """This process's part of batches first…last of a run, prepared by `workers` processes, or one thread if 0.
 
     `make` builds the Preparer; it runs in each worker, so it must be picklable. `reached` is asked before each batch,
-    with the first position of those not given yet, and its own first and the one behind its last: False if what is
-    before it should be given first. Where nothing is, it waits for what it wants.
+    with the first position of those not given yet, and its own first and the one behind its last: False if its samples
+    are not there yet.
     """
 
     def __init__(
@@ -252,8 +255,11 @@ class Stream:
     ) -> None:
         self._order, self._make, self._world, self._workers, self._reached = order, make, world, workers, reached
 
-    def batches(self, first: int) -> Generator[Batch]:
-        """Batches `first` to the last, in order."""
+    def batches(self, first: int, *, told: Callable[[], bool] = lambda: False) -> Generator[Batch]:
+        """Batches `first` to the last, in order; no more where it has to wait for samples and is `told` to stop.
+
+        Several processes leave so before the first batch only: then none waits for another.
+        """
         pin = self._world.device.type == "cuda"
         held, ours = multiprocessing.Pipe(duplex=False)
         executor = self._executor(held)
@@ -261,7 +267,12 @@ class Stream:
         try:
             for k in range(first, self._order.batches):
                 while not self._reached(self._order.span(ahead[0][0] if ahead else k)[0], *self._order.span(k)):
-                    yield self._collect(*ahead.popleft(), pin=pin)
+                    if ahead:
+                        yield self._collect(*ahead.popleft(), pin=pin)
+                    elif told() and (k == first or self._world.size == 1):
+                        return
+                    else:
+                        time.sleep(PATIENCE)
                 ahead.append((k, self._submit(executor, k)))
                 if sum(len(futures) for _, futures in ahead) > 2 * max(self._workers, 1):
                     yield self._collect(*ahead.popleft(), pin=pin)
