@@ -11,10 +11,7 @@ round. Rounds alternate; the best of each counts.
 import argparse
 import contextlib
 import functools
-import io
-import json
 import sys
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -22,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+from pool_folders import picture, sample, write_tar
 from s3_store import S3Store, store_at_s3
 
 from harness import executor
@@ -40,22 +37,10 @@ from harness.train.world import World
 
 def write_tars(root: Path, samples: int, per_tar: int = 1000) -> None:
     """Tars of JPEGs of noise, 64 pixels wide and some 4 kB."""
-    rng = np.random.default_rng(0)
-    (root / "shards").mkdir(parents=True)
-    for first in range(0, samples, per_tar):
-        with tarfile.open(root / "shards" / f"{first // per_tar:08d}.tar", "w") as tar:
-            for row in range(first, min(first + per_tar, samples)):
-                buffer = io.BytesIO()
-                Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(buffer, "JPEG")
-                members = {
-                    "jpg": buffer.getvalue(),
-                    "txt": f"picture {row}".encode(),
-                    "json": json.dumps({"uid": rng.bytes(16).hex()}).encode(),
-                }
-                for extension, content in members.items():
-                    info = tarfile.TarInfo(f"{row:09d}.{extension}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
+    for shard, first in enumerate(range(0, samples, per_tar)):
+        rows = range(min(per_tar, samples - first))
+        chosen = [sample(row, shard=shard, image=picture(first + row, size=64)) for row in rows]
+        write_tar(root / "shards" / f"{shard:08d}.tar", chosen)
 
 
 def measure(store: S3Store, far: SealedPool, subset: Subset, cache_dir: str | None) -> tuple[float, float]:
@@ -67,7 +52,11 @@ def measure(store: S3Store, far: SealedPool, subset: Subset, cache_dir: str | No
     with staging(cache_dir, order, far, rows_of=None, borders=far.borders, out=Path("out"), world=world) as copies:
         folder = None if copies is None else copies.staged.folder
         make = functools.partial(_preparer, far.path, far.seal_dir, None, "clip-tiny", 0, folder)
-        reached = (lambda given, start, stop: True) if copies is None else copies.reach
+        reached = (
+            (lambda given, start, stop: True)
+            if copies is None
+            else (lambda given, start, stop: copies.reach(given, stop))
+        )
         with contextlib.closing(Stream(order, make, world=world, workers=0, reached=reached).batches(0)) as batches:
             seen = sum(len(batch.uids) for batch in batches)
     return len(store.asked) / seen, seen / (time.perf_counter() - started)

@@ -9,17 +9,15 @@ needed otherwise. So this changes how long reading takes, and never what is read
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Self
 
 import numpy as np
 
 from harness.errors import ArtifactError
-from harness.files import is_remote
 from harness.order import Order, Rows
 from harness.ranges import Ranges, merged, split_ranges
-from harness.train.stream import Source, places_in
+from harness.train.stream import Source, tars_of
 
 NEAR = 256 << 10
 """Bytes between two wanted samples that are read along with them: no disk seeks in the time that takes."""
@@ -63,22 +61,12 @@ class ReadAhead:
         for shard in shards.tolist():
             if self._too_late(end):
                 return
-            for path, ranges in self._places(self._order.shard_rows(shard)):
+            for tar, samples in tars_of(self._source, self._rows_of, self._order.shard_rows(shard), remote=False):
+                starts = np.minimum(samples["image"], samples["text"])
+                ends = np.maximum(samples["image"] + samples["image_size"], samples["text"] + samples["text_size"])
                 # What is missing or broken is met again, and named, by the loader that wants a sample of it.
                 with contextlib.suppress(OSError, ArtifactError):
-                    self._through(path, ranges, end)
-
-    def _places(self, rows: Rows) -> Iterator[tuple[str, Ranges]]:
-        """Where the samples of pool `rows` (N,), ascending, lie: each tar with its ranges."""
-        places, borders = places_in(self._source, self._rows_of, rows), self._source.borders
-        shard_of = np.searchsorted(borders, places, side="right") - 1
-        for shard in np.unique(shard_of).tolist():
-            if is_remote(self._source.shards[shard]):
-                continue
-            entries = self._source.index(shard)[places[shard_of == shard] - borders[shard]]
-            starts = np.minimum(entries["image"], entries["text"])
-            ends = np.maximum(entries["image"] + entries["image_size"], entries["text"] + entries["text_size"])
-            yield self._source.shards[shard], merged(np.stack([starts, ends], axis=1), NEAR)
+                    self._through(self._source.shards[tar], merged(np.stack([starts, ends], axis=1), NEAR), end)
 
     def _through(self, path: str, ranges: Ranges, end: int) -> None:
         with open(path, "rb", buffering=0) as file:

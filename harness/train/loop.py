@@ -54,7 +54,11 @@ def fit(
     told = threading.Event()
     try:
         trainer = _Trainer(config, order, world=world, out=out, run=run, inputs=inputs)
-        with when_told_to_stop(told.set), trainer.watch, closing(stream.batches(trainer.steps)) as batches:
+        with (
+            when_told_to_stop(told.set),
+            trainer.watch,
+            closing(stream.batches(trainer.steps, told=told.is_set)) as batches,
+        ):
             trainer.go(batches, told.is_set)
     except torch.OutOfMemoryError as error:
         raise InfraError(
@@ -120,12 +124,21 @@ class _Trainer:
                 self._snapshot()
                 saved = time.monotonic()
                 if wish == 2:
-                    raise InfraError(f"stopped at step {self.steps:,} as asked; the same command goes on from there")
+                    raise self._stopped()
             waiting = time.monotonic()
+        if self.steps < self.scale.steps:  # told while it waited for samples
+            if self._seen:
+                self._report()
+            if self.steps > self.fitted.resumed:  # else other processes may not have come here
+                self._snapshot()
+            raise self._stopped()
         seconds = time.monotonic() - started
         self.fitted.steps = self.steps
         self.fitted.seconds, self.fitted.busy = seconds, self.fitted.busy / max(seconds, 1e-9)
         self.world.barrier()
+
+    def _stopped(self) -> InfraError:
+        return InfraError(f"stopped at step {self.steps:,} as asked; the same command goes on from there")
 
     def _step(self, batch: Batch, waited: float) -> None:
         slices = batch.on(self.world.device, slices=self.config.train.accumulate)

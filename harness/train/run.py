@@ -87,7 +87,7 @@ def train(
 
             def reached(given: int, start: int, stop: int) -> bool:
                 ahead.reach(start)
-                return copies is None or copies.reach(given, start, stop)
+                return copies is None or copies.reach(given, stop)
 
             make = functools.partial(
                 _preparer, sealed.path, sealed.seal_dir, source, config.scale.model, config.seed,

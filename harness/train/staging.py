@@ -24,7 +24,7 @@ from harness.errors import ConfigError, InfraError, from_os_error
 from harness.files import is_remote, lock
 from harness.order import Order, Rows
 from harness.ranges import Ranges, Reader, fetch
-from harness.train.stream import Source, Staged, places_in
+from harness.train.stream import Source, Staged, tars_of
 from harness.train.world import World
 
 NEAR = 256 << 10
@@ -101,16 +101,16 @@ class Staging:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="staging")
         self._closed = threading.Event()
 
-    def reach(self, given: int, start: int, stop: int) -> bool:
-        """Whether the samples at positions start…stop-1 are there; what is before `given` is not needed any more.
+    def reach(self, given: int, stop: int) -> bool:
+        """Whether the samples at positions given…stop-1 are there; what is before `given` is not needed any more.
 
-        Waits for them if the run has nothing else to do, which is where `given` is `start`. Raises ArtifactError if a
-        tar is too short, InfraError if its store does not answer or the disk takes no more.
+        Never waits. Raises ArtifactError if a tar is too short, InfraError if its store does not answer or the disk
+        takes no more.
         """
         self._move_on(given, stop)
         for block in self._blocks:
             if block.start < stop:
-                if given < start and not block.whole.done():
+                if not block.whole.done():
                     return False
                 block.whole.result()
         return True
@@ -157,16 +157,10 @@ class Staging:
 
     def _copy(self, shard: int, home: Path) -> None:
         """Copy what the samples of shard number `shard` of the pool need; under the name `home` when it is whole."""
-        places = np.unique(places_in(self._source, self._rows_of, self._order.shard_rows(shard)))
-        tar_of = np.searchsorted(self._source.borders, places, side="right") - 1
         new = home.with_suffix(".tmp")
         new.mkdir()
-        for tar in np.unique(tar_of).tolist():
-            path = self._source.shards[tar]
-            if not is_remote(path):
-                continue
-            samples = self._source.index(tar)[places[tar_of == tar] - self._source.borders[tar]]
-            with Reader(path) as reader, open(new / f"{tar}.tar", "wb") as file:
+        for tar, samples in tars_of(self._source, self._rows_of, self._order.shard_rows(shard), remote=True):
+            with Reader(self._source.shards[tar]) as reader, open(new / f"{tar}.tar", "wb") as file:
                 for _ in copy(reader, members(samples), file):
                     if self._closed.is_set():
                         return

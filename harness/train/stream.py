@@ -5,15 +5,16 @@ cut into pieces, each prepared by one worker, and pieces are put together in the
 """
 
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -28,13 +29,15 @@ from harness.images import BROKEN
 from harness.order import Order, Rows
 from harness.train import augment
 from harness.train.recipe import share
-from harness.train.world import STOP_SIGNALS, World
+from harness.train.world import STOP_SIGNALS, World, sparing_children
 from harness.uid import UID_DTYPE, Uids
 
 PIECE = 256
 """Samples that one worker prepares at a time."""
 READ_SAMPLES = 64
 """Samples that are read at a time, in a thread, while those read before are decoded."""
+PATIENCE = 0.02
+"""Seconds between two looks for samples that are not there yet."""
 FILES_OPEN = 4 * READ_SAMPLES
 UNREADABLE = (*BROKEN, Image.DecompressionBombError)
 
@@ -97,6 +100,20 @@ def places_in(source: Source, rows_of: Rows | None, rows: Rows) -> Rows:
         return rows
     # Of a sample that is not there, its neighbour, which has another uid.
     return np.minimum(np.searchsorted(rows_of, rows), len(rows_of) - 1)
+
+
+def tars_of(
+    source: Source, rows_of: Rows | None, rows: Rows, *, remote: bool
+) -> Iterator[tuple[int, npt.NDArray[np.void]]]:
+    """What of `source` holds the samples of pool `rows` (N,): numbers of tars, each with its rows of the index.
+
+    Of those tars that lie in an object store, or of the others: nothing is looked up in the index for the rest.
+    """
+    places = np.unique(places_in(source, rows_of, rows))
+    tar_of = np.searchsorted(source.borders, places, side="right") - 1
+    for tar in np.unique(tar_of).tolist():
+        if is_remote(source.shards[tar]) == remote:
+            yield tar, source.index(tar)[places[tar_of == tar] - source.borders[tar]]
 
 
 class Preparer:
@@ -223,8 +240,8 @@ class Stream:
     """This process's part of batches first…last of a run, prepared by `workers` processes, or one thread if 0.
 
     `make` builds the Preparer; it runs in each worker, so it must be picklable. `reached` is asked before each batch,
-    with the first position of those not given yet, and its own first and the one behind its last: False if what is
-    before it should be given first. Where nothing is, it waits for what it wants.
+    with the first position of those not given yet, and its own first and the one behind its last: False if its samples
+    are not there yet.
     """
 
     def __init__(
@@ -238,26 +255,38 @@ class Stream:
     ) -> None:
         self._order, self._make, self._world, self._workers, self._reached = order, make, world, workers, reached
 
-    def batches(self, first: int) -> Generator[Batch]:
-        """Batches `first` to the last, in order."""
+    def batches(self, first: int, *, told: Callable[[], bool] = lambda: False) -> Generator[Batch]:
+        """Batches `first` to the last, in order; no more where it has to wait for samples and is `told` to stop.
+
+        Several processes leave so before the first batch only: then none waits for another.
+        """
         pin = self._world.device.type == "cuda"
-        executor = self._executor()
+        held, ours = multiprocessing.Pipe(duplex=False)
+        executor = self._executor(held)
         ahead: deque[tuple[int, list[Future[Piece]]]] = deque()
         try:
             for k in range(first, self._order.batches):
                 while not self._reached(self._order.span(ahead[0][0] if ahead else k)[0], *self._order.span(k)):
-                    yield self._collect(*ahead.popleft(), pin=pin)
+                    if ahead:
+                        yield self._collect(*ahead.popleft(), pin=pin)
+                    elif told() and (k == first or self._world.size == 1):
+                        return
+                    else:
+                        time.sleep(PATIENCE)
                 ahead.append((k, self._submit(executor, k)))
                 if sum(len(futures) for _, futures in ahead) > 2 * max(self._workers, 1):
                     yield self._collect(*ahead.popleft(), pin=pin)
             while ahead:
                 yield self._collect(*ahead.popleft(), pin=pin)
         except BrokenProcessPool as error:
+            ours.close()  # ends the others, which may wait for ever for a lock that the dead one held
             raise InfraError(
                 "a loader process died, probably for want of memory; use a smaller train.workers and run again"
             ) from error
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+            held.close()
+            ours.close()
 
     def _submit(self, executor: Executor, k: int) -> list[Future[Piece]]:
         start, stop = self._order.span(k)
@@ -265,7 +294,9 @@ class Stream:
         low, high = share(start, stop, parts=self._world.size, index=self._world.rank)
         cuts = range(low, high, PIECE if self._workers else max(high - low, 1))
         step = cuts.step
-        return [executor.submit(_prepare, a, rows[a - start : min(a + step, high) - start]) for a in cuts]
+        # A loader is started when there is work for it, and takes seconds until it can ignore signals by itself.
+        with sparing_children():
+            return [executor.submit(_prepare, a, rows[a - start : min(a + step, high) - start]) for a in cuts]
 
     @staticmethod
     def _collect(k: int, futures: list[Future[Piece]], *, pin: bool) -> Batch:
@@ -274,12 +305,12 @@ class Stream:
             pieces = [Piece(p.images.pin_memory(), p.tokens.pin_memory(), p.uids) for p in pieces]
         return Batch(k, pieces)
 
-    def _executor(self) -> Executor:
+    def _executor(self, held: Connection) -> Executor:
         if not self._workers:
             return ThreadPoolExecutor(1, initializer=_start, initargs=(self._make,))
         context = multiprocessing.get_context("spawn")
         return ProcessPoolExecutor(
-            self._workers, mp_context=context, initializer=_start_process, initargs=(self._make,)
+            self._workers, mp_context=context, initializer=_start_process, initargs=(self._make, held)
         )
 
 
@@ -290,20 +321,19 @@ def _start(make: Callable[[], Preparer]) -> None:
     _local.preparer = make()
 
 
-def _start_process(make: Callable[[], Preparer]) -> None:
+def _start_process(make: Callable[[], Preparer], held: Connection) -> None:
     # The training process decides when to stop; a signal to the whole group must not end its loaders first.
     for number in (*STOP_SIGNALS, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with, args=(held,), daemon=True).start()
     torch.set_num_threads(1)
     _start(make)
 
 
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        multiprocessing.connection.wait([parent.sentinel])
-        os._exit(1)
+def _end_with(held: Connection) -> None:
+    """End this process when the training process closes its end, or is gone."""
+    held.poll(None)
+    os._exit(1)
 
 
 def _prepare(start: int, rows: Rows) -> Piece:

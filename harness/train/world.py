@@ -79,6 +79,16 @@ def when_told_to_stop(then: Callable[[], object]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def sparing_children() -> Iterator[None]:
+    """Signals that end a command do nothing to the processes that this thread starts meanwhile; here none is lost."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*STOP_SIGNALS, signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def under_torchrun() -> bool:
     """True in a process that torchrun started."""
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ

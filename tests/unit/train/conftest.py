@@ -2,7 +2,6 @@
 
 import io
 import json
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pool_folders import write_tar
 
 from harness import executor
 from harness.config import RunConfig, load_scale
@@ -33,20 +33,16 @@ def picture(rng: np.random.Generator, colour: int, side: int) -> bytes:
 def write_pool(root: Path, *, shards: int = SHARDS, rows: int = ROWS, seed: int = 0) -> None:
     """Shards only: training reads no metadata."""
     rng = np.random.default_rng(seed)
-    (root / "shards").mkdir(parents=True)
     for shard in range(shards):
-        with tarfile.open(root / "shards" / f"{shard:08d}.tar", "w") as tar:
-            for row in range(rows):
-                colour = int(rng.integers(3))
-                members = {
-                    "jpg": picture(rng, colour, int(rng.integers(33, 48))),
-                    "txt": f"a {COLOURS[colour]} square, number {row}".encode(),
-                    "json": json.dumps({"uid": rng.bytes(16).hex()}).encode(),
-                }
-                for extension, content in members.items():
-                    info = tarfile.TarInfo(f"{shard:08d}{row:04d}.{extension}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
+        samples = []
+        for row in range(rows):
+            key, colour = f"{shard:08d}{row:04d}", int(rng.integers(3))
+            samples.append({
+                f"{key}.jpg": picture(rng, colour, int(rng.integers(33, 48))),
+                f"{key}.txt": f"a {COLOURS[colour]} square, number {row}".encode(),
+                f"{key}.json": json.dumps({"uid": rng.bytes(16).hex()}).encode(),
+            })  # fmt: skip
+        write_tar(root / "shards" / f"{shard:08d}.tar", samples)
 
 
 @pytest.fixture(autouse=True)

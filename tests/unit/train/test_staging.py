@@ -5,6 +5,9 @@ import functools
 import itertools
 import os
 import shutil
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -70,9 +73,19 @@ def feed(
             _preparer, pool.path, pool.seal_dir, None if shards is None else shards.path, "clip-tiny", 1,
             None if copies is None else copies.staged.folder,
         )  # fmt: skip
-        reached = (lambda given, start, stop: True) if copies is None else copies.reach
+
+        def reached(given: int, start: int, stop: int) -> bool:
+            return copies is None or copies.reach(given, stop)
+
         stream = Stream(run, make, world=world, workers=workers, reached=reached)
         return [(batch, each(copies))[0] for batch in stream.batches(first)]
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def assert_same(found: list[Batch], expected: list[Batch]) -> None:
@@ -190,6 +203,52 @@ def test_training_gives_the_same_record_and_weights(
     assert train(make_config(), sealed=far, subset=subset, out=tmp_path / "far").payload == near.payload
 
 
+def test_a_signal_while_nothing_is_there_yet_ends_the_run_at_once(
+    far: SealedPool, subset: Subset, store: S3Store, tmp_path: Path, make_config: Callable[..., RunConfig],
+) -> None:  # fmt: skip
+    config, left = make_config(train={"cache_dir": str(tmp_path / "cache")}), list[float]()
+
+    def tell() -> None:
+        wait_for(lambda: bool(store.asked))
+        left.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    store.delay = 0.5  # a shard is a request for its size and one for its content: the first block takes a second
+    thread = threading.Thread(target=tell)
+    thread.start()
+    with pytest.raises(InfraError, match="stopped at step 0 as asked; the same command goes on from there"):
+        train(config, sealed=far, subset=subset, out=tmp_path / "out")
+    assert time.monotonic() - left[0] < 2
+    thread.join()
+    assert len(store.asked) < 2 * len(far.shards)
+    store.delay = 0
+    assert train(config, sealed=far, subset=subset, out=tmp_path / "out").payload["steps"] == 5
+
+
+def test_a_signal_while_a_later_block_is_copied_saves_what_was_done(
+    sealed: SealedPool, far: SealedPool, subset: Subset, store: S3Store, tmp_path: Path,
+    make_config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    near = train(make_config(), sealed=sealed, subset=subset, out=tmp_path / "near")
+    reach, config = Staging.reach, make_config(train={"cache_dir": str(tmp_path / "cache")})
+
+    def never(self: Staging, given: int, stop: int) -> bool:
+        if given < 48:
+            return reach(self, given, stop)
+        if given == 48 and not told:
+            told.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return False
+
+    told: list[int] = []
+    with monkeypatch.context() as patched:
+        patched.setattr(Staging, "reach", never)
+        with pytest.raises(InfraError, match="stopped at step 3 as asked"):
+            train(config, sealed=far, subset=subset, out=tmp_path / "far")
+    record = train(config, sealed=far, subset=subset, out=tmp_path / "far")
+    assert record.provenance["resumed_at"] == 3 and record.payload == near.payload
+
+
 def test_pools_on_a_disk_and_draws_from_everywhere_ignore_it(
     sealed: SealedPool, far: SealedPool, subset: Subset, tmp_path: Path
 ) -> None:
@@ -274,11 +333,11 @@ def test_other_processes_of_a_node_wait_for_the_one_that_copies(
     staged = Staged(str(folder), far.borders)
     with Staging(run, far, rows_of=None, staged=staged, copies=False) as waits:
         with lock(folder), Staging(run, far, rows_of=None, staged=staged, copies=True) as copies:
-            # While another batch can be given nothing is waited for.
-            assert not waits.reach(0, 8, 16) and store.asked == []
-            assert copies.reach(0, 0, 8) and waits.reach(0, 0, 8)
+            assert not waits.reach(0, 16) and store.asked == []
+            wait_for(lambda: copies.reach(0, 8))
+            wait_for(lambda: waits.reach(0, 8))
             shards, _ = run.block(0)
             assert Path(staged.home(int(shards[0]))).is_dir()
         shutil.rmtree(folder)
         with pytest.raises(InfraError, match="the process that copies for this node ended"):
-            waits.reach(SEEN - 8, SEEN - 8, SEEN)
+            wait_for(lambda: waits.reach(SEEN - 8, SEEN))

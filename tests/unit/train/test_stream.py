@@ -26,7 +26,7 @@ from harness.subset import Subset
 from harness.train import stream
 from harness.train.run import _preparer
 from harness.train.stream import Batch, Preparer, Stream
-from harness.train.world import STOP_SIGNALS, World
+from harness.train.world import STOP_SIGNALS, World, sparing_children, when_told_to_stop
 
 
 def world(rank: int = 0, size: int = 1) -> World:
@@ -116,6 +116,38 @@ def test_loaders_outlive_the_signals_that_stop_training(sealed: SealedPool, subs
     assert_same([first, *batches], feed(sealed, subset))
 
 
+@pytest.mark.slow
+def test_loaders_outlive_signals_that_come_before_they_have_started(sealed: SealedPool, subset: Subset) -> None:
+    told: set[int] = set()
+
+    def tell() -> None:
+        while len(told) < 2:
+            for loader in multiprocessing.active_children():
+                if loader.pid not in told:
+                    for number in (*STOP_SIGNALS, signal.SIGINT):
+                        os.kill(loader.pid or 0, number)
+                    told.add(loader.pid or 0)
+
+    order = Order(sealed.uids, sealed.borders, subset.uids, seed=1, batch_size=16, samples_seen=72)
+    make = functools.partial(_preparer, sealed.path, sealed.seal_dir, None, "clip-tiny", 1)
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    batches = list(Stream(order, make, world=world(), workers=2).batches(0))
+    teller.join(10)
+    assert len(told) == 2
+    assert_same(batches, feed(sealed, subset))
+
+
+def test_a_signal_that_comes_when_loaders_are_started_is_not_lost() -> None:
+    came: list[int] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with when_told_to_stop(lambda: came.append(1)):
+        with sparing_children():
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert came
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+
+
 def test_slices_are_the_batch_in_order(sealed: SealedPool, subset: Subset) -> None:
     batch = feed(sealed, subset)[0]
     slices = batch.on(torch.device("cpu"), slices=3)
@@ -154,6 +186,23 @@ def test_few_files_stay_open(sealed: SealedPool, subset: Subset, monkeypatch: py
 
 def _die() -> Preparer:
     os._exit(3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", range(3))
+def test_one_of_several_loaders_is_killed(sealed: SealedPool, subset: Subset, which: int) -> None:
+    """As by a machine that has no memory left: the others must not keep the run from ending."""
+    order = Order(sealed.uids, sealed.borders, subset.uids, seed=1, batch_size=16, samples_seen=16 * 500)
+    make = functools.partial(_preparer, sealed.path, sealed.seal_dir, None, "clip-tiny", 1)
+    others = set(multiprocessing.active_children())
+    batches = Stream(order, make, world=world(), workers=3).batches(0)
+    next(batches)
+    time.sleep(1)  # all have nothing to do, and one of them holds the lock of their queue
+    loaders = sorted(set(multiprocessing.active_children()) - others, key=lambda loader: loader.pid or 0)
+    os.kill(loaders[which].pid or 0, signal.SIGKILL)
+    with pytest.raises(InfraError, match="loader process died"):
+        list(batches)
+    assert not set(loaders) & set(multiprocessing.active_children())
 
 
 @pytest.mark.slow
