@@ -206,21 +206,19 @@ def test_training_gives_the_same_record_and_weights(
 def test_a_signal_while_nothing_is_there_yet_ends_the_run_at_once(
     far: SealedPool, subset: Subset, store: S3Store, tmp_path: Path, make_config: Callable[..., RunConfig],
 ) -> None:  # fmt: skip
-    config, left = make_config(train={"cache_dir": str(tmp_path / "cache")}), list[float]()
+    config = make_config(train={"cache_dir": str(tmp_path / "cache")})
 
     def tell() -> None:
         wait_for(lambda: bool(store.asked))
-        left.append(time.monotonic())
         os.kill(os.getpid(), signal.SIGTERM)
 
-    store.delay = 0.5  # a shard is a request for its size and one for its content: the first block takes a second
+    store.delay = 2  # seconds; a shard is a request for its size and one for its content
     thread = threading.Thread(target=tell)
     thread.start()
     with pytest.raises(InfraError, match="stopped at step 0 as asked; the same command goes on from there"):
         train(config, sealed=far, subset=subset, out=tmp_path / "out")
-    assert time.monotonic() - left[0] < 2
     thread.join()
-    assert len(store.asked) < 2 * len(far.shards)
+    assert len(store.asked) < 2 * len(far.shards)  # it did not wait for the block
     store.delay = 0
     assert train(config, sealed=far, subset=subset, out=tmp_path / "out").payload["steps"] == 5
 
