@@ -20,6 +20,7 @@ import pytest
 from PIL import Image
 from pool_folders import picture, uid_of
 from serving import part_of, serving
+from waiting import LONG
 
 needs_img2dataset = pytest.mark.skipif(importlib.util.find_spec("img2dataset") is None, reason="extra download")
 COMMIT = "c0ffee" * 6 + "c0ff"
@@ -31,13 +32,18 @@ GOOD = [*range(14), *range(24, 30)]
 """Of the 30 links of a file, those that give a picture."""
 
 
+class Server(ThreadingHTTPServer):
+    request_queue_size = 128  # with the usual 5 some of many that connect at once are kept waiting
+
+
 class Web(BaseHTTPRequestHandler):
     """A hub and an image server in one."""
 
     files: dict[str, bytes]
     healed: set[str]
     asked: list[str]
-    slow: float
+    most: float
+    """The first so many requests are answered, for `stored` pictures; the others wait until it is raised."""
     stored: dict[str, bytes]
     refused: int = 0
     """The status with which the hub refuses whatever it is asked; 0: it does not."""
@@ -63,6 +69,7 @@ class Web(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = unquote(self.path.partition("?")[0])
         self.asked.append(path)
+        turn = len(self.asked)
         if self.refused:
             self._send(self.refused, b'{"error": "not today"}', "application/json")
         elif path.startswith(f"{ABOUT}/tree/"):
@@ -85,7 +92,8 @@ class Web(BaseHTTPRequestHandler):
         elif path.startswith("/api/"):
             self._send(404, b'{"error": "Repository not found"}', "application/json", X_Error_Code="RepoNotFound")
         elif path in self.stored:
-            time.sleep(self.slow)
+            while turn > self.most:
+                time.sleep(0.02)
             self._send(200, self.stored[path])
         elif path.startswith("/picture/"):
             self._picture(path.split("/")[2], int(path.split("/")[3]))
@@ -109,7 +117,6 @@ class Web(BaseHTTPRequestHandler):
 
     def _picture(self, kind: str, number: int) -> None:
         good = large_picture(number)
-        time.sleep(self.slow)
         if kind in self.healed:
             kind = "good"
         if kind in ("404", "403", "500"):
@@ -122,7 +129,9 @@ class Web(BaseHTTPRequestHandler):
             self._send(200, b"")
         elif kind == "stall":
             self._send(200, good[:300], size=len(good))
-            time.sleep(2)
+            self.connection.settimeout(120)
+            with contextlib.suppress(TimeoutError, ConnectionError):
+                self.rfile.read(1)  # until the other side has lost its patience and hung up
             self.close_connection = True
         elif kind == "trickle":
             self._send(200, b"", size=len(good))
@@ -153,8 +162,8 @@ def large_picture(number: int) -> bytes:
 @contextlib.contextmanager
 def served() -> Iterator[tuple[str, type[Web]]]:
     """The address of a hub and image server, and what it serves."""
-    handler = type("Handler", (Web,), {"files": {}, "healed": set(), "asked": [], "slow": 0.0, "stored": {}})
-    with serving(ThreadingHTTPServer(("127.0.0.1", 0), handler)) as address:
+    handler = type("Handler", (Web,), {"files": {}, "healed": set(), "asked": [], "most": float("inf"), "stored": {}})
+    with serving(Server(("127.0.0.1", 0), handler)) as address:
         yield address, handler
 
 
@@ -177,6 +186,7 @@ def parquet(table: pa.Table) -> bytes:
 
 def environment(address: str, home: Path) -> dict[str, str]:
     hub = {"HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
+    hub |= {"HF_HUB_DOWNLOAD_TIMEOUT": "120", "HF_HUB_ETAG_TIMEOUT": "120"}
     return {**os.environ, **hub, "HF_HUB_DISABLE_TELEMETRY": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
 
 
@@ -189,9 +199,10 @@ def harness(address: str, folder: Path, *arguments: str) -> "subprocess.Complete
         "processes=1",
         "threads=8",
         "per_shard=12",
-        "timeout=1",
     ]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=600,
+    if not any(argument.startswith("timeout=") for argument in arguments):
+        command.append("timeout=60")
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=LONG,
                           env=environment(address, folder.parent / "home"))  # fmt: skip
 
 

@@ -19,6 +19,7 @@ class S3Store(ThreadingHTTPServer):
     """Holds one bucket, `bucket`."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import LONG
 
 ONE_OF_EACH_KIND = [
     "cifar10",
@@ -43,5 +44,5 @@ def mini_settings(mini_pool: Path) -> list[str]:
 def command(*arguments: str, cwd: Path, **more: object) -> subprocess.CompletedProcess[str]:
     """Run `python -m ARGUMENTS` in `cwd`."""
     return subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, timeout=600, **more
+        [sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, timeout=LONG, **more
     )

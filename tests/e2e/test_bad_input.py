@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from waiting import LONG
 
 import harness
 from harness import entry, files, reshard, select, uid
@@ -232,7 +233,7 @@ def test_a_full_disk_leaves_nothing_half_written(pool: Path) -> None:
         [sys.executable, "-c", FULL_DISK, "scale=tiny", f"pool.path={pool}", "run_dir=r"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=LONG,
     )
     assert done.stdout.startswith("7 "), done.stdout + done.stderr
     assert "the disk is full" in done.stdout

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from waiting import LONG
 
 from .test_run import records
 
@@ -37,7 +38,7 @@ def test_killed_runs_end_as_undisturbed_ones(tmp_path: Path, mini_pool: Path, mi
 
     started = time.monotonic()
     plain = _start(settings, tmp_path / "plain")
-    assert plain.wait(600) == 0, (tmp_path / "plain" / "stderr.txt").read_text()
+    assert plain.wait(LONG) == 0, (tmp_path / "plain" / "stderr.txt").read_text()
     whole = time.monotonic() - started
 
     seed = random.SystemRandom().randrange(1 << 32)
@@ -49,7 +50,7 @@ def test_killed_runs_end_as_undisturbed_ones(tmp_path: Path, mini_pool: Path, mi
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     last = _start(settings, tmp_path / "killed")
-    assert last.wait(600) == 0, (tmp_path / "killed" / "stderr.txt").read_text()
+    assert last.wait(LONG) == 0, (tmp_path / "killed" / "stderr.txt").read_text()
 
     assert records(tmp_path / "killed" / "run") == records(tmp_path / "plain" / "run")
     assert records(tmp_path / "killed" / "pool") == records(tmp_path / "plain" / "pool")

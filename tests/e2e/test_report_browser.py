@@ -23,6 +23,8 @@ sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
 CHROMIUM = shutil.which("chromium")
+PATIENCE = 300_000
+"""Milliseconds that the browser may take for anything; a check returns as soon as it holds."""
 NASTY = "<img src=x onerror=document.title='ran'><script>document.title='ran'</script>"
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium")]
 
@@ -48,13 +50,22 @@ def address(mini_pool: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        chromium = play.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE
+        )
         yield chromium
         chromium.close()
 
 
+def _context(browser: Any, **options: Any) -> Any:
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE)
+    return context
+
+
 def test_it_runs_nothing_and_asks_for_nothing(browser: Any, address: str) -> None:
-    page = browser.new_page()
+    context = _context(browser)
+    page = context.new_page()
     faults: list[str] = []
     page.on("console", lambda message: faults.append(message.text))
     page.on("request", lambda request: faults.append(request.url))
@@ -62,23 +73,25 @@ def test_it_runs_nothing_and_asks_for_nothing(browser: Any, address: str) -> Non
     assert page.title() == "mine · subset report"
     assert page.get_by_text(NASTY).count() > 0
     assert page.locator("script, img[src=x]").count() == 0
-    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
+    page.wait_for_function("[...document.images].every(image => image.complete)")
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0)")
     assert page.locator(".grid img").count() == 72
     assert [fault for fault in faults if fault != address and not fault.startswith("data:")] == []
-    page.close()
+    context.close()
 
 
 def test_it_fits_a_phone(browser: Any, address: str) -> None:
-    page = browser.new_page(viewport={"width": 360, "height": 740})
+    context = _context(browser, viewport={"width": 360, "height": 740})
+    page = context.new_page()
     page.goto(address)
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
-    page.close()
+    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible(browser: Any, address: str, scheme: str) -> None:
     # axe is put into the page as a script, which the page's own policy refuses.
-    context = browser.new_context(color_scheme=scheme, bypass_csp=True)
+    context = _context(browser, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
     page.goto(address)
     found = axe.Axe().run(page)

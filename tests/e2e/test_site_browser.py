@@ -1,8 +1,10 @@
 """The site in a real browser: sorting, filtering, pages, comparing, hostile names, accessibility.
 
 Needs Debian's chromium and the packages playwright and axe-playwright-python; skipped where they are not there.
+A click, an input or a new address does not wait for the page's script: after each, `expect` waits for what it changes.
 """
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -32,6 +34,8 @@ OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE = 300_000
+"""Milliseconds that the browser may take for anything; a check returns as soon as it holds."""
 PAGES = ("index.html", "tasks.html", "compare.html", "scaling.html", "about.html", "entries/tiny-clip.html")
 
 
@@ -74,15 +78,22 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as play:
-        chromium = play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        chromium = play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS, timeout=PATIENCE)
+        sync_api.expect.set_options(timeout=PATIENCE)
         yield chromium
         chromium.close()
+
+
+def _context(browser: Any, **options: Any) -> Any:
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE)
+    return context
 
 
 @pytest.fixture
 def page(browser: Any) -> Iterator[Any]:
     """A page that fails the test on script errors, refused resources and requests to anywhere but the site."""
-    context = browser.new_context()
+    context = _context(browser)
     page = context.new_page()
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
@@ -100,53 +111,65 @@ def _column(page: Any, number: int) -> list[str]:
     return page.locator(f"#board tbody tr > :nth-child({number})").all_inner_texts()
 
 
+def _is_sorted_by(page: Any, title: str, order: str) -> None:
+    """Waits until the table says so; its lines are moved in the same go."""
+    sync_api.expect(page.locator("#board th[aria-sort]")).to_have_text([title])
+    sync_api.expect(page.locator("#board th[aria-sort]")).to_have_attribute("aria-sort", order)
+
+
 def test_sorting(page: Any, site: Path) -> None:
     page.goto(f"file://{site}/index.html")
+    _is_sorted_by(page, "Average", "descending")
     averages = [float(value) for value in _column(page, 3)]
     assert averages == sorted(averages, reverse=True)
     page.get_by_role("button", name="Size").click()
+    _is_sorted_by(page, "Size", "descending")
     assert _column(page, 9)[0] == "65,536"
-    assert page.locator("th[aria-sort=descending]").inner_text().startswith("Size")
     page.get_by_role("button", name="Size").click()
+    _is_sorted_by(page, "Size", "ascending")
     assert _column(page, 9)[-1] == "65,536"
     page.get_by_role("button", name="Method").click()
+    _is_sorted_by(page, "Method", "ascending")
     names = [name.split("\n")[0].lower() for name in _column(page, 2)]
     assert names == sorted(names)
 
 
 def test_filtering_leaves_random_in_the_table(page: Any, site: Path) -> None:
     page.goto(f"file://{site}/index.html")
+    lines = page.locator("#board tbody tr")
+    sync_api.expect(lines).to_have_count(4)
     page.get_by_role("searchbox").fill("clip")
+    sync_api.expect(lines).to_have_count(2)
     names = [name.split("\n")[0] for name in _column(page, 2)]
     assert names == ["clip_score", "random 30 %"]
     page.get_by_role("searchbox").fill("")
+    sync_api.expect(lines).to_have_count(4)
     page.get_by_label("Level").select_option("rescored")
-    assert len(_column(page, 2)) == 1
+    sync_api.expect(lines).to_have_count(1)
 
 
 def test_tabs_and_what_stands_apart(page: Any, site: Path) -> None:
     page.goto(f"file://{site}/index.html")
-    assert "unofficial: scale.lr" in page.locator("#apart").inner_text()
+    sync_api.expect(page.locator("#apart")).to_contain_text("unofficial: scale.lr")
     page.get_by_role("button", name="small").click()
     page.wait_for_url("**/index.html#small-filtering")
-    assert page.locator("#apart").inner_text() == ""
-    assert page.locator("#published tbody tr:visible").count() == 11
-    assert page.locator("#chart-size circle").count() == 4
+    sync_api.expect(page.locator("#apart")).to_have_text("")
+    sync_api.expect(page.locator("#published tbody tr:visible")).to_have_count(11)
+    sync_api.expect(page.locator("#chart-size circle")).to_have_count(4)
 
 
 def test_an_entry_page_and_comparing(page: Any, site: Path) -> None:
     page.goto(f"file://{site}/index.html")
     page.get_by_role("link", name="clip_score", exact=True).first.click()
     page.wait_for_url("**/entries/*.html")
-    assert page.locator("h1").inner_text().startswith("clip_score")
-    assert page.locator("table.tasks tbody tr:not(.group)").count() == 38
-    assert "better beyond the noise" in page.locator("main").inner_text()
+    sync_api.expect(page.locator("h1")).to_have_text(re.compile(r"^\s*clip_score"))
+    sync_api.expect(page.locator("table.tasks tbody tr:not(.group)")).to_have_count(38)
+    sync_api.expect(page.locator("main")).to_contain_text("better beyond the noise")
     page.get_by_role("link", name="Compare with another entry").click()
-    page.locator("#comparison tbody tr").first.wait_for()  # a click does not wait for the new page's script
-    assert "clip_score" in page.locator("#verdict").inner_text()
-    assert page.locator("#comparison tbody tr").count() == 38
+    sync_api.expect(page.locator("#comparison tbody tr")).to_have_count(38)
+    sync_api.expect(page.locator("#verdict")).to_contain_text("clip_score")
     page.get_by_label("Second").select_option(label="no_filter")
-    assert "against no_filter" in page.locator("#verdict").inner_text()
+    sync_api.expect(page.locator("#verdict")).to_contain_text("against no_filter")
 
 
 def test_a_hostile_name_is_text(page: Any, site: Path) -> None:
@@ -155,21 +178,20 @@ def test_a_hostile_name_is_text(page: Any, site: Path) -> None:
         assert page.title() != "ran"
         assert page.locator("img").count() == 0
     page.goto(f"file://{site}/entries/tiny-nasty.html")
-    assert NASTY in page.locator("h1").inner_text()
+    sync_api.expect(page.locator("h1")).to_contain_text(NASTY)
 
 
 def test_the_heat_map_is_coloured(page: Any, site: Path) -> None:
     page.goto(f"file://{site}/tasks.html")
-    colours = page.locator("table.heat tbody td:nth-child(2)").evaluate_all(
-        "cells => cells.map(c => getComputedStyle(c).backgroundColor)"
-    )
-    assert len(colours) == 4
+    cells = page.locator("table.heat tbody td:nth-child(2)")
+    sync_api.expect(cells).to_have_count(4)
+    colours = cells.evaluate_all("cells => cells.map(c => getComputedStyle(c).backgroundColor)")
     assert len(set(colours)) > 2
 
 
 @pytest.mark.parametrize("path", PAGES)
 def test_it_fits_a_phone(browser: Any, site: Path, path: str) -> None:
-    context = browser.new_context(viewport={"width": 360, "height": 740})
+    context = _context(browser, viewport={"width": 360, "height": 740})
     page = context.new_page()
     page.goto(f"file://{site}/{path}")
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
@@ -180,7 +202,7 @@ def test_it_fits_a_phone(browser: Any, site: Path, path: str) -> None:
 @pytest.mark.parametrize("path", PAGES)
 def test_it_is_accessible(browser: Any, site: Path, path: str, scheme: str) -> None:
     # axe is put into the page as a script, which the page's own policy refuses.
-    context = browser.new_context(color_scheme=scheme, bypass_csp=True)
+    context = _context(browser, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
     page.goto(f"file://{site}/{path}")
     found = axe.Axe().run(page)
@@ -189,11 +211,11 @@ def test_it_is_accessible(browser: Any, site: Path, path: str, scheme: str) -> N
 
 
 def test_the_theme_can_be_switched_and_stays(browser: Any, site: Path) -> None:
-    context = browser.new_context(color_scheme="light")
+    context = _context(browser, color_scheme="light")
     page = context.new_page()
     page.goto(f"file://{site}/index.html")
     page.get_by_role("button", name="Switch between light and dark").click()
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    sync_api.expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     page.goto(f"file://{site}/about.html")
-    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    sync_api.expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     context.close()

@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 import typing
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from loopback import (
     needs_img2dataset,
 )
 from pool_folders import finished_shard
+from waiting import running, until
 
 from harness import crawl, download, files, progress
 from harness.crawl import read_counts
@@ -153,7 +153,9 @@ def test_progress_tells_share_rate_size_and_time_left(
 def test_img2dataset_ends_with_its_caller(tmp_path: Path) -> None:
     """However the caller ends: two that write the same tars would spoil them."""
     stand_in = "import os, pathlib, time\ndef download(**arguments):\n"
-    stand_in += "    pathlib.Path(arguments['output_folder'], 'pid').write_text(str(os.getpid()))\n    time.sleep(60)\n"
+    stand_in += (
+        "    pathlib.Path(arguments['output_folder'], 'pid').write_text(str(os.getpid()))\n    time.sleep(3600)\n"
+    )
     (tmp_path / "img2dataset.py").write_text(stand_in)
     code = "import sys, pathlib; from harness import crawl; crawl._require = lambda name: '1'\n"
     code += "crawl.crawl(pathlib.Path('.'), pathlib.Path(sys.argv[1]), links={'a': 1}, columns=[],"
@@ -162,24 +164,11 @@ def test_img2dataset_ends_with_its_caller(tmp_path: Path) -> None:
     caller = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")],
                               env={**os.environ, "PYTHONPATH": paths})  # fmt: skip
     pid = tmp_path / "out" / "pid"
-    while not (pid.exists() and pid.read_text()) and caller.poll() is None:
-        time.sleep(0.02)
+    until(lambda: (pid.exists() and pid.read_text()) or caller.poll() is not None)
     assert caller.poll() is None
     caller.kill()
     caller.wait()
-    for _ in range(500):
-        if not running(int(pid.read_text())):
-            return
-        time.sleep(0.02)
-    pytest.fail("img2dataset still runs")
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there, and not only its entry in the table."""
-    try:
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
+    until(lambda: not running(int(pid.read_text())), seconds=600)  # much less than it would sleep
 
 
 def test_shards_that_are_finished_while_others_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import multiprocessing
 from pathlib import Path
 
 import pytest
+from waiting import LONG
 
 from harness import files
 from harness.errors import ArtifactError, ConfigError, InfraError
@@ -94,7 +95,7 @@ def test_a_store_that_cannot_be_reached_is_told_with_its_address(monkeypatch: py
 def _hold(folder: str, ready: object, leave: object) -> None:
     with files.lock(folder):
         ready.set()  # type: ignore[attr-defined]
-        leave.wait(30)  # type: ignore[attr-defined]
+        leave.wait(LONG)  # type: ignore[attr-defined]
 
 
 def test_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) -> None:
@@ -102,7 +103,7 @@ def test_lock_is_held_by_one_process_and_freed_by_its_death(tmp_path: Path) -> N
     ready, leave = context.Event(), context.Event()
     process = context.Process(target=_hold, args=(str(tmp_path), ready, leave))
     process.start()
-    assert ready.wait(30)
+    assert ready.wait(LONG)
     with pytest.raises(InfraError, match="another command"), files.lock(tmp_path):
         pass
     process.kill()

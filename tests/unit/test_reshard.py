@@ -1,17 +1,18 @@
 import json
 import os
-import signal
 import subprocess
 import sys
 import tarfile
 import time
 from pathlib import Path
 
+import killing
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pool_folders import picture, sample, uid_of, write_pool, write_tar
+from waiting import LONG
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from harness import executor, reshard, shard_writer, uid
@@ -286,7 +287,7 @@ def test_command(sealed: SealedPool, tmp_path: Path) -> None:
     def harness(*more: str) -> "subprocess.CompletedProcess[str]":
         arguments = [f"pool.path={sealed.path}", f"subset={tmp_path}/uids.npy", f"out={tmp_path}/out", *more]
         return subprocess.run(
-            [sys.executable, "-m", "harness.reshard", *arguments], capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "harness.reshard", *arguments], capture_output=True, text=True, timeout=LONG
         )
 
     done = harness("workers=1")
@@ -325,31 +326,27 @@ def test_union(tmp_path: Path) -> None:
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     write_pool(tmp_path / "pool", shards=12, samples=60)
     subset_of({(s, n): 1 + n % 2 for s in range(12) for n in range(60)}).save(tmp_path / "uids.npy")
-    code = (
-        "import sys; from harness import executor, reshard; from harness.pool.seal import seal; "
-        "from harness.subset import Subset; reshard.MAX_SAMPLES = 40; e = executor.local(1); "
-        f"r = reshard.reshard(seal('{tmp_path}/pool', seal_dir=sys.argv[1] + '/seal', executor=e), "
-        f"Subset.load('{tmp_path}/uids.npy'), out=sys.argv[1], executor=e); print(r.digest)"
+    imports = (
+        "from harness import executor, reshard\nfrom harness.pool.seal import seal\nfrom harness.subset import Subset\n"
+        "reshard.MAX_SAMPLES = 40; e = executor.local(1)"
     )
-    started = time.monotonic()
-    whole = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a")], capture_output=True, text=True, check=True
-    )
-    takes = time.monotonic() - started
+
+    def run(out: Path, kill_after: float = 0.0) -> tuple[str, float] | None:
+        work = (
+            f"print(reshard.reshard(seal('{tmp_path}/pool', seal_dir='{out}/seal', executor=e), "
+            f"Subset.load('{tmp_path}/uids.npy'), out='{out}', executor=e).digest)"
+        )
+        return killing.run(imports, work, kill_after=kill_after)
+
+    whole = run(tmp_path / "a")
+    assert whole is not None
     rng = np.random.default_rng(int(time.time()))
-    killed = 0
+    assert run(tmp_path / "b", whole[1] * 0.3) is None  # nothing is done yet, so the first is killed for certain
     for _ in range(40):
-        process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "b")], stdout=subprocess.PIPE, text=True)
-        try:
-            out, _ = process.communicate(timeout=takes * float(rng.uniform(0.3, 1.2) if killed else 0.3))
+        found = run(tmp_path / "b", whole[1] * rng.uniform(0.05, 1.2))
+        if found is not None:
             break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            killed += 1
     else:
-        out = subprocess.run(
-            [sys.executable, "-c", code, str(tmp_path / "b")], capture_output=True, text=True, check=True
-        ).stdout
-    assert killed
-    assert out == whole.stdout
+        found = run(tmp_path / "b")
+    assert found is not None
+    assert found[0] == whole[0]

@@ -13,6 +13,7 @@ import pytest
 import torch
 from open_clip.pretrained import _PRETRAINED
 from pool_folders import sample, uid_of, write_pool, write_tar
+from waiting import LONG
 
 from harness import Pool, executor, score
 from harness import model as models
@@ -213,7 +214,7 @@ def test_scores_by_ray_are_the_same(pool: Path, tmp_path: Path) -> None:
     other = shutil.copytree(pool, tmp_path / "other")
     score.command(arguments(pool))
     command = [sys.executable, "-m", "harness.score", *arguments(other), "executor=ray"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LONG)
     assert done.returncode == 0, done.stderr
     for name in ("a", "b"):
         ours, theirs = (pq.read_table(folder / "metadata" / f"{name}.parquet") for folder in (pool, other))

@@ -13,6 +13,7 @@ class FakeHub(ThreadingHTTPServer):
     """Serves folders as data sets the way the hub does."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -101,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.server.stalls.set()
                 self.server.over.wait()
             self.server.break_once.discard(name)
-            self.connection.close()
+            self.close_connection = True
             return None
         time.sleep(self.server.slow)
         return self.answer(code, content[start:], headers)

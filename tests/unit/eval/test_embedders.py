@@ -12,6 +12,7 @@ import pytest
 import torch
 from evaluated import KEYS, MODEL, evaluate
 from PIL import Image
+from waiting import LONG
 
 from harness import executor as executors
 from harness import model as models
@@ -158,7 +159,7 @@ def test_a_killed_worker_changes_nothing(made, tmp_path, kind):
     script.write_text(DEADLY.format(here=str(Path(__file__).parent), model=MODEL, keys=KEYS))
     there = [str(base / "data"), str(base / "0.safetensors"), str(tmp_path / "out"), kind]
     here = {**os.environ, "PYTHONPATH": str(Path(run.__file__).parents[2])}
-    done = subprocess.run([sys.executable, script, *there], capture_output=True, text=True, timeout=600, env=here)
+    done = subprocess.run([sys.executable, script, *there], capture_output=True, text=True, timeout=LONG, env=here)
     whole = read_record(base / "out/evaluation.json", "evaluation")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.died").exists()

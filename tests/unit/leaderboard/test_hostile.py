@@ -15,7 +15,7 @@ from leaderboard.site import build
 from leaderboard.verify import verify
 
 CASES, RESCORED = files.CASES | claims.CASES, answers.CASES
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import killing
 import numpy as np
 import pytest
 from pool_folders import (
@@ -20,6 +21,7 @@ from pool_folders import (
     write_pool,
     write_tar,
 )
+from waiting import LONG
 
 from harness import executor, uid
 from harness.errors import ArtifactError, ConfigError, InfraError
@@ -218,7 +220,7 @@ def test_sealed_files_that_do_not_fit(pool_dir: Path, name: str) -> None:
 def test_commands(pool_dir: Path) -> None:
     def harness(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", "harness.pool", *arguments], capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "harness.pool", *arguments], capture_output=True, text=True, timeout=LONG
         )
 
     done = harness("seal", str(pool_dir), "--workers", "1")
@@ -233,7 +235,7 @@ def test_commands(pool_dir: Path) -> None:
 
 def test_imports_no_torch() -> None:
     code = "import sys, harness.pool.sealed, harness.pool.seal, harness.reshard; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=LONG).returncode == 0
 
 
 def test_two_commands_at_once(pool_dir: Path) -> None:
@@ -243,7 +245,7 @@ def test_two_commands_at_once(pool_dir: Path) -> None:
         assert other.stderr is not None
         said = other.stderr.readline()
         assert "another command works in this folder; waiting for it to end" in said
-    out, _ = other.communicate(timeout=60)
+    out, _ = other.communicate(timeout=LONG)
     assert other.returncode == 0
     assert "24 samples" in out
     assert json.loads((pool_dir / "pool.json").read_text())["payload"]["samples"] == 24
@@ -255,24 +257,24 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     write_tar(
         pool_dir / "shards" / "00000025.tar", [sample(0, shard=25, image=b"x"), sample(1, shard=25, uid=uid_of((3, 3)))]
     )
-    command = [sys.executable, "-m", "harness.pool", "seal", str(pool_dir), "--workers", "1", "--seal-dir"]
-    whole = subprocess.run([*command, str(tmp_path / "a")], capture_output=True, text=True, check=True).stdout
+
+    def run(out: Path, kill_after: float = 0.0) -> tuple[str, float] | None:
+        work = f"command(['seal', '{pool_dir}', '--workers', '1', '--seal-dir', '{out}'])"
+        imports = "import harness.pool.seal\nfrom harness.pool.__main__ import command"
+        return killing.run(imports, work, kill_after=kill_after)
+
+    whole = run(tmp_path / "a")
+    assert whole is not None
     rng = np.random.default_rng(int(time.time()))
-    killed = 0
+    assert run(tmp_path / "b", whole[1] * 0.3) is None  # nothing is done yet, so the first is killed for certain
     for _ in range(60):
-        arguments = [*command, str(tmp_path / "b")]
-        process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        try:
-            out, _ = process.communicate(timeout=float(rng.uniform(0.4, 1.2)))
+        found = run(tmp_path / "b", whole[1] * rng.uniform(0.05, 1.2))
+        if found is not None:
             break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            killed += 1
     else:
-        out = subprocess.run([*command, str(tmp_path / "b")], capture_output=True, text=True, check=True).stdout
-    assert killed
-    assert out == whole
+        found = run(tmp_path / "b")
+    assert found is not None
+    assert found[0] == whole[0]
     assert left_out(tmp_path / "b") == left_out(tmp_path / "a")
     assert len(left_out(tmp_path / "b")) == 2
 

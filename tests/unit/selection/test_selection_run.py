@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from metadata_pool import table_of, uid_hex, write_file, write_metadata
+from waiting import LONG
 
 from harness import Pool, Subset, executor, uid
 from harness.config import MethodConfig, load_scale
@@ -365,5 +366,5 @@ def test_ray_chooses_the_same_from_a_sealed_pool(tmp_path: Path) -> None:
             """
         )
     )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=LONG)
     assert done.stdout.strip().endswith("done"), done.stderr

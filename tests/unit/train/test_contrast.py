@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from open_clip_train.scheduler import cosine_lr
+from waiting import LONG
 
 from harness import model
 from harness.config import RunConfig, load_scale
@@ -173,8 +174,8 @@ def test_two_processes_train_as_one(tmp_path: Path, batch: int, slices: int) -> 
     for process in processes:
         process.start()
     for process in processes:
-        process.join(120)
-    assert sorted(results.get(timeout=1) for _ in processes) == [0, 1]
+        process.join(LONG)
+    assert sorted(results.get(timeout=60) for _ in processes) == [0, 1]
     both = torch.load(tmp_path / "weights.pt", weights_only=True)
     assert difference(both, trained(1, size=batch)) <= 1e-5
 

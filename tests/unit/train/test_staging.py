@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from s3_store import S3Store, store_at_s3
+from waiting import until
 
 from harness import executor, order
 from harness.config import RunConfig
@@ -79,13 +79,6 @@ def feed(
 
         stream = Stream(run, make, world=world, workers=workers, reached=reached)
         return [(batch, each(copies))[0] for batch in stream.batches(first)]
-
-
-def wait_for(done: Callable[[], bool]) -> None:
-    until = time.monotonic() + 30
-    while not done():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def assert_same(found: list[Batch], expected: list[Batch]) -> None:
@@ -209,7 +202,7 @@ def test_a_signal_while_nothing_is_there_yet_ends_the_run_at_once(
     config = make_config(train={"cache_dir": str(tmp_path / "cache")})
 
     def tell() -> None:
-        wait_for(lambda: bool(store.asked))
+        until(lambda: bool(store.asked))
         os.kill(os.getpid(), signal.SIGTERM)
 
     store.delay = 2  # seconds; a shard is a request for its size and one for its content
@@ -332,10 +325,10 @@ def test_other_processes_of_a_node_wait_for_the_one_that_copies(
     with Staging(run, far, rows_of=None, staged=staged, copies=False) as waits:
         with lock(folder), Staging(run, far, rows_of=None, staged=staged, copies=True) as copies:
             assert not waits.reach(0, 16) and store.asked == []
-            wait_for(lambda: copies.reach(0, 8))
-            wait_for(lambda: waits.reach(0, 8))
+            until(lambda: copies.reach(0, 8))
+            until(lambda: waits.reach(0, 8))
             shards, _ = run.block(0)
             assert Path(staged.home(int(shards[0]))).is_dir()
         shutil.rmtree(folder)
         with pytest.raises(InfraError, match="the process that copies for this node ended"):
-            wait_for(lambda: waits.reach(SEEN - 8, SEEN))
+            until(lambda: waits.reach(SEEN - 8, SEEN))

@@ -213,12 +213,13 @@ def test_a_dead_loader_is_an_infra_error(sealed: SealedPool, subset: Subset) -> 
 
 
 class SlowStore(ThreadingHTTPServer):
-    """A loopback server that gives ranges of the files in a folder and takes `delay` seconds for each."""
+    """A loopback server that gives ranges of the files in a folder, the first when it is asked for a second."""
 
     daemon_threads = True
+    request_queue_size = 128
 
-    def __init__(self, folder: Path, *, delay: float) -> None:
-        self.folder, self.delay = folder, delay
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.several = folder, threading.Event()
         self.at_once = self.most_at_once = self.asked = 0
         self.guard = threading.Lock()
         super().__init__(("127.0.0.1", 0), _Ranges)
@@ -235,7 +236,10 @@ class _Ranges(SimpleHTTPRequestHandler):
             self.server.asked += 1
             self.server.at_once += 1
             self.server.most_at_once = max(self.server.most_at_once, self.server.at_once)
-        time.sleep(self.server.delay)
+            if self.server.at_once > 1:
+                self.server.several.set()
+        self.server.several.wait(120)
+        self.server.several.set()  # a reader that asks for one range after the other is not kept waiting again
         first, last = self.headers["Range"].removeprefix("bytes=").split("-")
         part = self._content()[int(first) : int(last) + 1]
         self._answer(len(part), part, 206)
@@ -258,7 +262,7 @@ class _Ranges(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def store(sealed: SealedPool) -> Iterator[SlowStore]:
-    server = SlowStore(Path(sealed.path), delay=0.05)
+    server = SlowStore(Path(sealed.path))
     with serving(server):
         yield server
 
@@ -274,7 +278,7 @@ def test_a_slow_store_is_read_side_by_side_and_ahead(
 
     def decode(content: bytes) -> object:
         # The first picture is not decoded before the second lot has been asked for, if ever it is.
-        patience = time.monotonic() + (10 if not asked_by_then else 0)
+        patience = time.monotonic() + (120 if not asked_by_then else 0)
         while store.asked <= 24 and time.monotonic() < patience:
             time.sleep(0.01)
         asked_by_then.append(store.asked)
