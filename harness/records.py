@@ -141,7 +141,7 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "record"
     said = problem["msg"].removeprefix("Value error, ")
-    said = "required, but not given" if problem["type"] == "missing" else said
+    said = {"missing": "required, but not given", "list_type": "must be a list, as in [a,b]"}.get(problem["type"], said)
     return f"{where}: {said}"
 
 

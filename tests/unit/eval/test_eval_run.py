@@ -290,6 +290,12 @@ def test_a_stranger_s_results_are_not_trusted(tmp_path, line):
         convert.from_reference(place, suite.load("v1"))
 
 
+def test_a_file_without_results_is_none(tmp_path):
+    (tmp_path / "eval_results.jsonl").touch()
+    with pytest.raises(ArtifactError, match="holds no result"):
+        convert.from_reference(tmp_path / "eval_results.jsonl", suite.load("v1"))
+
+
 def test_nan_of_the_reference_reads_as_none(tmp_path):
     place = tmp_path / "eval_results.jsonl"
     place.write_text(
