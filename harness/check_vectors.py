@@ -109,9 +109,11 @@ def compare(folder: Path) -> list[tuple[str, str, float, str]]:
                 ours = metrics.EVALUATORS[kind](KINDS[kind](dict(arrays)))
             # The reference writes NaN, which records refuse and this reader takes.
             theirs = json.loads(path.with_suffix(".json").read_text())
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+            if not theirs:
+                raise ValueError("there are no answers")
+            found.append((path.stem, kind, *difference(ours, theirs)))
+        except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
             raise ArtifactError(f"{path}: not a pair of inputs and answers: {error}") from error
-        found.append((path.stem, kind, *difference(ours, theirs)))
     if not found:
         raise ArtifactError(f"{folder}: no X.npz with an X.json beside it")
     return found

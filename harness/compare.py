@@ -162,7 +162,10 @@ def _bars(
 def classes(chosen: Suite, run: Run, key: str, data_dir: Path | None, most: int = 3) -> str:
     """The worst and best recalls of the classes of a task, by name where the task's data are at hand."""
     (task,) = chosen.select([key])
-    _, columns = predictions.read(results.predictions_place(run.folder, task))
+    place = results.predictions_place(run.folder, task)
+    keys, columns = predictions.read(place)
+    if key not in run.tasks or run.tasks[key]["predictions"] != predictions.digest(keys, columns):
+        raise ArtifactError(f"{place}: not the predictions of a result that {results.EVALUATION} names; evaluate again")
     if task.classes is None or "top" not in columns:
         raise ConfigError(f"task {key} has no single list of classes")
     recalls = class_recalls(columns["top"][:, 0], columns["target"], task.classes)
@@ -185,12 +188,14 @@ def command(argv: list[str]) -> None:
             f"{f'unknown setting {unknown[0]!r}; ' if unknown else ''}usage: python -m harness.compare RUN_A RUN_B … "
             "[out=FILE.png] [task=KEY [eval.data_dir=DIR]]"
         )
+    out = Path(options.get("out", "compare.png"))
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"setting out: the chart is a PNG, and {out.name} is no name of one; give out=FILE.png")
     chosen, runs = load(folders)
     if "task" in options:
         data_dir = Path(options["eval.data_dir"]) if "eval.data_dir" in options else None
         sys.stdout.writelines(classes(chosen, run, options["task"], data_dir) + "\n" for run in runs)
         return
-    out = Path(options.get("out", "compare.png"))
     sys.stdout.write(table(chosen, runs))
     draw(chosen, runs, out)
     sys.stdout.write(f"chart: {out}\n")

@@ -75,6 +75,8 @@ def from_reference(path: str | Path, chosen: Suite) -> dict[str, dict[str, Json]
             raise ArtifactError(f"{where}: task {key} stands twice")
         _check_main(where, key, known, chosen)
         found[key] = known
+    if not found:
+        raise ArtifactError(f"{path}: holds no result of a task")
     return found
 
 

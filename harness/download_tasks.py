@@ -40,7 +40,7 @@ class Settings(StrictModel):
     """Fetch the data of the evaluation tasks."""
 
     out: str = Field(description="folder of the task data")
-    tasks: list[str] | None = Field(default=None, description="only these keys")
+    tasks: list[str] | None = Field(default=None, min_length=1, description="only these keys")
     suite: str = Field(default="v1", description="the suite whose tasks are fetched")
     update: bool = Field(default=False, description="newest revisions instead of the locked ones")
     check: bool = Field(default=False, description="fetch nothing; say which of the locked files have changed")

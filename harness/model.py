@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from harness.config import OTHER_WORDS, model_names
-from harness.errors import ArtifactError, ConfigError, InfraError, unknown_name
+from harness.errors import ArtifactError, ConfigError, InfraError, from_os_error, unknown_name
 from harness.files import atomic_path, data_dir
 
 MEAN: tuple[float, float, float] = open_clip.OPENAI_DATASET_MEAN
@@ -128,10 +128,10 @@ def load(name: str, checkpoint: str | os.PathLike[str]) -> Any:
     trained with another activation than the model's.
     """
     path = Path(checkpoint)
-    own, tag = config(name), _tag(name, checkpoint)
+    architecture, tag = config(name), _tag(name, checkpoint)
     if tag is not None:
         _require_our_pictures(f"{name} {checkpoint}", [tag])
-        if tag.get("quick_gelu") and not own.get("quick_gelu"):
+        if tag.get("quick_gelu") and not architecture.get("quick_gelu"):
             raise ConfigError(f"model {name}: {checkpoint} was trained with QuickGELU; give model={name}-quickgelu")
         return open_clip.create_model(name, pretrained=str(checkpoint), output_dict=True).eval()
     if not path.is_file():
@@ -139,6 +139,9 @@ def load(name: str, checkpoint: str | os.PathLike[str]) -> Any:
         raise ArtifactError(f"{checkpoint}: no such checkpoint file, nor a tag of {name} ({tags or 'none'})")
     model = create(name)
     weights = _read_weights(path)
+    own, real = model.state_dict(), torch.is_floating_point
+    if any(name in own and real(own[name]) != real(found) for name, found in weights.items()):
+        raise ArtifactError(f"{path}: holds whole or complex numbers as weights; save them as float32")
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -155,11 +158,16 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise ArtifactError(
             f"{path}: holds more than tensors, so reading it could run code; save its state dict as safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        raise ArtifactError(f"{path}: not a readable checkpoint: {error}") from error
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        # torch's own words advise to let the file run code.
+        raise ArtifactError(
+            f"{path}: not a readable checkpoint; get it again, or save the model's state_dict() as safetensors"
+        ) from error
     if isinstance(value, dict) and isinstance(value.get("state_dict"), dict):
         value = value["state_dict"]
-    if not isinstance(value, dict) or not all(isinstance(v, torch.Tensor) for v in value.values()):
+    if not isinstance(value, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in value.items()):
         raise ArtifactError(f"{path}: holds no state dict; save the model's state_dict() as safetensors")
     return {key.removeprefix("module."): tensor for key, tensor in value.items()}
 

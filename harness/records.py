@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -141,8 +141,19 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "record"
     said = problem["msg"].removeprefix("Value error, ")
-    said = "required, but not given" if problem["type"] == "missing" else said
+    said = {"missing": "required, but not given", "list_type": "must be a list, as in [a,b]"}.get(problem["type"], said)
     return f"{where}: {said}"
+
+
+Shape = TypeVar("Shape", bound=BaseModel)
+
+
+def fitting(path: str | os.PathLike[str], record: Record, shape: type[Shape]) -> Shape:
+    """The payload of the record that was read from `path` as `shape`; ArtifactError that says what does not fit."""
+    try:
+        return shape.model_validate(record.payload, strict=True)
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: not a valid record: {first_problem(error)}") from error
 
 
 def write_record(path: str | os.PathLike[str], record: Record) -> None:

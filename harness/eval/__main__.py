@@ -31,7 +31,7 @@ class Settings(StrictModel):
     model: str | None = Field(default=None, description="open_clip name, or a file of configs/model/")
     checkpoint: str | None = Field(default=None, description="safetensors, a plain state dict, or an open_clip tag")
     suite: str | None = Field(default=None, description="v1 or tiny")
-    tasks: list[str] | None = Field(default=None, description="only these keys")
+    tasks: list[str] | None = Field(default=None, min_length=1, description="only these keys")
     out: str | None = Field(default=None, description="folder of the results")
     eval: EvalConfig = EvalConfig()
     executor: Literal["local", "ray"] | None = Field(default=None, description="this machine, or a Ray cluster")

@@ -7,17 +7,36 @@ reads. Other files in a task's folder are nobody's concern.
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from pydantic import Field
+
 from harness.eval import data, kinds
 from harness.eval.suite import Task
-from harness.records import Json, read_record
+from harness.records import Json, StrictModel, fitting, read_record
 
 NAME = "tasks.lock.json"
+
+
+class _File(StrictModel):
+    size: int = Field(ge=0)
+    sha256: str
+
+
+class _Source(StrictModel):
+    source: str
+    revision: str
+    files: dict[str, _File]
+
+
+class _Lock(StrictModel):
+    tasks: dict[str, _Source]
 
 
 def read(data_dir: Path) -> dict[str, Json]:
     """What the lock file says of each task, by key; nothing without one."""
     place = data_dir / NAME
-    return dict(read_record(place, "task-data").payload["tasks"]) if place.exists() else {}
+    if not place.exists():
+        return {}
+    return fitting(place, read_record(place, "task-data"), _Lock).model_dump()["tasks"]  # type: ignore[no-any-return]
 
 
 def is_read(task: Task, name: str) -> bool:

@@ -56,6 +56,8 @@ def read(path: Path) -> tuple[list[str], dict[str, Array]]:
     """Keys and columns; ArtifactError if the file is missing or is not such a table."""
     try:
         table = pq.read_table(path)
+        if not pa.types.is_string(table["key"].type) or any(column.null_count for column in table.columns):
+            raise ValueError("its keys are not texts, or values are missing")
         keys = table["key"].to_pylist()
         columns = {name: _array(table[name].combine_chunks()) for name in table.column_names if name != "key"}
     except FileNotFoundError as error:
@@ -66,6 +68,9 @@ def read(path: Path) -> tuple[list[str], dict[str, Array]]:
 
 
 def _array(column: Any) -> Array:
+    values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
+    if values.null_count or not (pa.types.is_int64(values.type) or pa.types.is_boolean(values.type)):
+        raise ValueError(f"a column of {column.type} is none of predictions")
     if not pa.types.is_fixed_size_list(column.type):
         return np.asarray(column.to_numpy(zero_copy_only=False))
     return np.asarray(column.flatten().to_numpy(zero_copy_only=False)).reshape(-1, column.type.list_size)

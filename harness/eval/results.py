@@ -1,17 +1,49 @@
 """The folder of an evaluation: a record and a table of predictions a task, and evaluation.json over them. No torch."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
 
 from harness import bootstrap
 from harness.errors import ArtifactError
 from harness.eval import data, digests, metrics, predictions
 from harness.eval.source import TaskSource
-from harness.eval.suite import Suite, Task, slug
-from harness.records import PROTOCOL, Json, Record, digest_of, read_record, write_record
+from harness.eval.suite import AGGREGATES, Suite, Task, slug
+from harness.records import PROTOCOL, Json, Record, digest_of, fitting, read_record, write_record
 
 EVALUATION = "evaluation.json"
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Task(BaseModel):
+    """What the readers of a task's record rely on."""
+
+    key: str
+    version: int
+    samples: int
+    main_metric: str | None
+    score: Fraction | None
+    interval: Annotated[list[Fraction], Field(min_length=2, max_length=2)] | None
+    metrics: dict[str, Fraction | None]
+    counts: dict[str, int]
+    model: str
+    precision: str
+    predictions: str
+
+
+class _Evaluation(BaseModel):
+    """What the readers of evaluation.json rely on."""
+
+    suite: str
+    model: str
+    precision: str
+    scores: dict[str, Fraction | None]
+    aggregates: dict[str, Fraction | None]
+    missing: list[str]
+    results: dict[str, str]
 
 
 def score(task: Task, columns: metrics.Columns) -> dict[str, Json]:
@@ -39,14 +71,41 @@ def predictions_place(folder: Path, task: Task) -> Path:
 
 def read(folder: Path) -> tuple[Record, dict[str, Record]]:
     """The evaluation's record and those of its tasks by key; ArtifactError if one is not what the evaluation names."""
-    evaluation = read_record(folder / EVALUATION, "evaluation")
+    place = folder / EVALUATION
+    evaluation = read_record(place, "evaluation")
+    stated = fitting(place, evaluation, _Evaluation)
+    if stated.aggregates.keys() != set(AGGREGATES) or "suite" not in evaluation.inputs:
+        raise ArtifactError(f"{place}: has not the aggregates of a suite; run the evaluation again")
     found: dict[str, Record] = {}
-    for key, digest in evaluation.payload["results"].items():
+    for key, digest in stated.results.items():
         place = folder / f"{slug(key)}.json"
-        found[key] = read_record(place, "task")
+        found[key] = _read_task(place, key)
         if found[key].digest != digest:
             raise ArtifactError(f"{place}: not the result that {EVALUATION} names; run the evaluation again")
     return evaluation, found
+
+
+def _read_task(place: Path, key: str) -> Record:
+    record = read_record(place, "task")
+    stated = fitting(place, record, _Task)
+    if stated.key != key or (stated.score is None) != (stated.interval is None):
+        raise ArtifactError(f"{place}: not the result of task {key}; run the evaluation again")
+    return record
+
+
+def _follows(payload: dict[str, Json], task: Task, columns: metrics.Columns) -> bool:
+    """Whether score and metrics are those of the predictions."""
+    found, _ = metrics.evaluate(task.metrics, columns)
+    stated = payload["metrics"]
+    pairs = [(stated[name], value) for name, value in found.items() if name in stated]
+    if task.main_metric is not None:
+        pairs.append((payload["score"], found[task.main_metric]))
+    return stated.keys() == found.keys() and all(_equal(*pair) for pair in pairs)
+
+
+def _equal(one: float | None, other: float | None) -> bool:
+    # Sums in another order differ in the last digits.
+    return one is other if one is None or other is None else math.isclose(one, other, rel_tol=0, abs_tol=1e-9)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +132,7 @@ class Results:
         if not self.exists(source.task):
             return None
         try:
-            record = read_record(record_place(self.folder, source.task), "task")
+            record = _read_task(record_place(self.folder, source.task), source.task.key)
             keys, columns = predictions.read(predictions_place(self.folder, source.task))
         except ArtifactError:
             return None  # broken results are made again
@@ -87,6 +146,7 @@ class Results:
             and record.payload.get("normalisation") == self.pictures.get("normalisation")
             and record.payload["predictions"] == predictions.digest(keys, columns)
             and (record.payload["score"] is not None) == source.task.scored
+            and _follows(record.payload, source.task, columns)
         )
         return record if same else None
 

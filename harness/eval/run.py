@@ -170,13 +170,27 @@ class _Evaluation:
         made_of = [self.results.checkpoint, self.results.model, self.results.precision]
         key = digest_of([*made_of, [[one.classnames, one.templates] for one in flat]])
         place = self.results.folder / f".classifiers-{key[:16]}.npy"
-        if place.exists():
-            rows = np.load(place, allow_pickle=False)
-        else:
+        rows = _kept(place, sum(len(one.classnames) for one in flat))
+        if rows is None:
             rows = np.concatenate(self.texts.classifiers(flat))
             write_bytes(place, _npy(rows))
         split = iter(np.split(rows, np.cumsum([len(one.classnames) for one in flat])[:-1]))
         return {key: [next(split) for _ in several] for key, several in words.items()}
+
+
+def _kept(place: Path, classes: int) -> Floats | None:
+    """The class embeddings that an evaluation which was stopped left; None if there are none, or they are damaged."""
+    try:
+        rows = np.load(place, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    return rows if _are_unit(rows, classes) else None
+
+
+def _are_unit(rows: Any, classes: int) -> bool:
+    if not isinstance(rows, np.ndarray) or rows.dtype != np.float32 or rows.ndim != 2 or len(rows) != classes:
+        return False
+    return bool(np.all(np.abs(np.linalg.norm(rows, axis=1) - 1) < 1e-3))
 
 
 def _npy(rows: Any) -> bytes:

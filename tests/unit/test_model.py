@@ -140,13 +140,19 @@ class Payload:
 def test_bad_checkpoints_are_refused_in_a_sentence(tmp_path: Path) -> None:
     torch.save({"state_dict": Payload()}, tmp_path / "pickle.pt")
     torch.save([1, 2], tmp_path / "list.pt")
+    torch.save({1: torch.zeros(1)}, tmp_path / "number.pt")
+    odd = model.create("clip-tiny").state_dict()
+    torch.save(odd | {"visual.proj": odd["visual.proj"].to(torch.complex64)}, tmp_path / "complex.pt")
+    torch.save(odd | {"visual.proj": odd["visual.proj"].to(torch.int8)}, tmp_path / "whole.pt")
+    (tmp_path / "empty.pt").touch()
     (tmp_path / "garbage.pt").write_bytes(b"garbage")
     (tmp_path / "garbage.safetensors").write_bytes(b"garbage")
     model.save_safetensors(tmp_path / "other.safetensors", {"x": torch.zeros(1)})
     for name, said in [
         ("pickle.pt", "could run code"), ("list.pt", "no state dict"), ("garbage.pt", "garbage.pt"),
         ("garbage.safetensors", "not a readable checkpoint"), ("other.safetensors", "do not fit model clip-tiny"),
-        ("none.pt", "no such checkpoint"),
+        ("none.pt", "no such checkpoint"), ("number.pt", "no state dict"), ("empty.pt", "as safetensors$"),
+        ("complex.pt", "save them as float32"), ("whole.pt", "save them as float32"),
     ]:  # fmt: skip
         with pytest.raises(ArtifactError, match=said):
             model.load("clip-tiny", tmp_path / name)

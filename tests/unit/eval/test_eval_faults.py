@@ -7,7 +7,7 @@ import pytest
 from task_folders import small_suite, write_part, write_task
 
 from harness import model as models
-from harness.errors import ArtifactError, StageError
+from harness.errors import ArtifactError, ConfigError, StageError
 from harness.eval import __main__ as eval_command
 from harness.eval import results, run, suite
 from harness.eval.board import Board
@@ -59,6 +59,12 @@ def test_data_that_are_away_leave_the_evaluation_as_it_was(small, tmp_path):
     with pytest.raises(StageError, match=r"none of 4 tasks.*stays as it was: cifar10: .*no such folder"):
         evaluate(tmp_path, small, data="away")
     assert (tmp_path / "out/evaluation.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("tasks, said", [("cifar10", r"must be a list, as in \[a,b\]"), ("[]", "at least 1 item")])
+def test_tasks_are_a_list_of_some(tasks, said):
+    with pytest.raises(ConfigError, match=f"setting tasks: .*{said}"):
+        eval_command.command([f"tasks={tasks}"])
 
 
 def test_what_failed_is_not_to_come():

@@ -196,9 +196,78 @@ def test_what_an_incomplete_evaluation_lacks_is_said(made, tmp_path, known_suite
     assert keys == [key for key in KEYS if key in there]
 
 
+def drop(name):
+    return lambda payload: payload.pop(name)
+
+
+def put(name, value):
+    return lambda payload: payload.update({name: value})
+
+
+@pytest.mark.parametrize("file, change, said", [
+    ("cifar10", drop("score"), "score"), ("cifar10", put("score", "high"), "score"),
+    ("cifar10", put("score", 7.0), "score"), ("cifar10", put("interval", None), "not the result of task cifar10"),
+    ("cifar10", put("key", "mnist"), "not the result of task cifar10"), ("cifar10", put("metrics", []), "metrics"),
+    ("cifar10", put("counts", "x"), "counts"), ("evaluation", drop("results"), "results"),
+    ("evaluation", put("results", ["cifar10"]), "results"), ("evaluation", put("suite", ["v1"]), "suite"),
+    ("evaluation", put("aggregates", {"average": 0.5}), "aggregates"), ("evaluation", drop("model"), "model"),
+])  # fmt: skip
+def test_records_of_another_shape_are_refused_by_every_reader(made, tmp_path, known_suite, file, change, said):
+    out = shutil.copytree(made[0] / "out", tmp_path / "out")
+    for name in {file, "evaluation"}:
+        record = read_record(out / f"{name}.json")
+        if name == file:
+            change(record.payload)
+        write_record(out / f"{name}.json", record)
+        if name == "cifar10":
+            whole = read_record(out / results.EVALUATION)
+            whole.payload["results"]["cifar10"] = record.digest
+            write_record(out / results.EVALUATION, whole)
+    place = tmp_path / "eval_results.jsonl"
+    for reads in (
+        lambda: rescore.command([f"run_dir={out}"]),
+        lambda: compare.command([str(out), f"out={tmp_path / 'chart.png'}"]),
+        lambda: convert.command([f"run_dir={out}", f"out={place}"]),
+    ):
+        with pytest.raises(ArtifactError, match=rf"{file}\.json: .*{said}"):
+            reads()
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("change", [drop("model"), drop("score"), put("score", 0.99), put("metrics", {"acc1": 0.99})])
+def test_a_result_that_does_not_follow_from_its_predictions_is_made_again(made, tmp_path, change):
+    base, small = made
+    out = shutil.copytree(base / "out", tmp_path / "out")
+    record = read_record(out / "cifar10.json")
+    right = json.loads(json.dumps(record.payload))
+    change(record.payload)
+    write_record(out / "cifar10.json", record)
+    evaluate(base, small, out)
+    assert read_record(out / "cifar10.json").payload == right
+
+
+@pytest.mark.parametrize("damage", [
+    b"", b"hello", lambda kept: kept[:200], lambda kept: kept[:128] + bytes(len(kept) - 128),
+])  # fmt: skip
+def test_class_embeddings_that_a_stopped_evaluation_left_damaged_are_made_again(made, tmp_path, damage):
+    base, small = made
+    out = tmp_path / "out"
+    right = evaluate(base, small, out, tasks=["cifar10"]).payload
+    (kept,) = out.glob(".classifiers-*.npy")
+    content = kept.read_bytes()
+    kept.write_bytes(damage(content) if callable(damage) else damage)
+    (out / "cifar10.json").unlink()
+    assert evaluate(base, small, out, tasks=["cifar10"]).payload == right
+    assert kept.read_bytes() == content
+
+
 def test_held_out_pairs_are_no_results_of_the_reference(tmp_path):
-    payload = {"suite": holdout.KEY, "results": {}}
-    write_record(tmp_path / results.EVALUATION, Record(kind="evaluation", payload=payload))
+    payload = {
+        "suite": holdout.KEY, "results": {}, "model": MODEL, "precision": "fp32", "scores": {}, "missing": [],
+        "aggregates": dict.fromkeys(suite.AGGREGATES),
+    }  # fmt: skip
+    record = Record(kind="evaluation", inputs={"suite": "0" * 64}, payload=payload)
+    write_record(tmp_path / results.EVALUATION, record)
     with pytest.raises(ConfigError, match=r"held-out pairs.*give an evaluation of tasks"):
         convert.command([f"run_dir={tmp_path}", f"out={tmp_path / 'eval_results.jsonl'}"])
     assert not (tmp_path / "eval_results.jsonl").exists()
@@ -221,6 +290,12 @@ def test_a_stranger_s_results_are_not_trusted(tmp_path, line):
         convert.from_reference(place, suite.load("v1"))
 
 
+def test_a_file_without_results_is_none(tmp_path):
+    (tmp_path / "eval_results.jsonl").touch()
+    with pytest.raises(ArtifactError, match="holds no result"):
+        convert.from_reference(tmp_path / "eval_results.jsonl", suite.load("v1"))
+
+
 def test_nan_of_the_reference_reads_as_none(tmp_path):
     place = tmp_path / "eval_results.jsonl"
     place.write_text(
@@ -240,6 +315,12 @@ def test_compare_shows_two_runs(made, tmp_path, known_suite, capsys):
     assert chart.read_bytes().startswith(b"\x89PNG")
     compare.command([str(base / "out"), "task=cifar10", f"eval.data_dir={base / 'data'}"])
     assert "worst" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"setting out: .*chart\.svg.*give out=FILE\.png"):
+        compare.command([str(base / "out"), f"out={tmp_path / 'chart.svg'}"])
+    keys, columns = predictions.read(other / "predictions/cifar10.parquet")
+    predictions.write(other / "predictions/cifar10.parquet", keys, {**columns, "target": columns["target"] + 90})
+    with pytest.raises(ArtifactError, match=r"cifar10\.parquet: not the predictions"):
+        compare.command([str(other), "task=cifar10"])
     half = tmp_path / "half"
     evaluate(base, small, half, precision="amp_bfloat16", tasks=["cifar10"])
     with pytest.raises(ConfigError, match="precision amp_bfloat16, others fp32; not comparable"):

@@ -36,6 +36,24 @@ def test_a_wrong_answer_is_found(tmp_path, capsys, change):
     assert next(iter(change)) in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("answers", ["[]", "{}", '["acc1"]', '{"acc1": "x"}', '{"acc1": [1]}'])
+def test_answers_that_are_none_do_not_agree(tmp_path, answers):
+    shutil.copy(VECTORS / "classification_two.npz", tmp_path)
+    (tmp_path / "classification_two.json").write_text(answers)
+    with pytest.raises(ArtifactError, match="not a pair of inputs and answers"):
+        check_vectors.compare(tmp_path)
+
+
+@pytest.mark.parametrize("inputs", [
+    {"pred": [0.0], "target": [0.0], "metadata": [[0.0, 0.0, 0.0]]}, {"pred": [0], "target": [0], "metadata": [0]},
+])  # fmt: skip
+def test_inputs_of_another_shape_are_refused(tmp_path, inputs):
+    shutil.copy(VECTORS / "wilds_fmow.json", tmp_path)
+    np.savez(tmp_path / "wilds_fmow.npz", **{name: np.array(values) for name, values in inputs.items()})
+    with pytest.raises(ArtifactError, match="not a pair of inputs and answers"):
+        check_vectors.compare(tmp_path)
+
+
 def test_vectors_of_no_kind_or_without_answers_are_refused(tmp_path):
     with pytest.raises(ArtifactError):
         check_vectors.compare(tmp_path)

@@ -4,7 +4,11 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 
+from harness.errors import ArtifactError
 from harness.eval import predictions
 
 KEYS = ["a", "größe", "", "b/0001"]
@@ -24,6 +28,17 @@ def test_what_is_written_is_read_back(tmp_path):
     for name, values in COLUMNS.items():
         np.testing.assert_array_equal(columns[name], values)
     assert predictions.digest(keys, columns) == predictions.digest(KEYS, COLUMNS)
+
+
+@pytest.mark.parametrize("columns", [
+    {"key": ["a"], "target": ["x"]}, {"key": ["a"], "target": [0.5]}, {"key": ["a"], "target": [[[1]]]},
+    {"key": [1], "target": [1]}, {"key": ["a", None], "target": [1, 2]}, {"key": ["a", "b"], "target": [1, None]},
+    {"target": [1]},
+])  # fmt: skip
+def test_another_table_is_refused(tmp_path, columns):
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet")
+    with pytest.raises(ArtifactError, match=r"p\.parquet: not a readable table of predictions"):
+        predictions.read(tmp_path / "p.parquet")
 
 
 def test_writing_does_not_import_pandas(tmp_path):

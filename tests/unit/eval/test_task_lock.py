@@ -11,8 +11,8 @@ from task_folders import small_suite, write_task
 from harness import download_tasks
 from harness import model as models
 from harness.errors import ArtifactError, ConfigError, StageError
-from harness.eval import digests, hubsets, results
-from harness.records import read_record, write_record
+from harness.eval import digests, hubsets, lockfile, results
+from harness.records import Record, read_record, write_record
 
 
 class Shelf:
@@ -160,6 +160,16 @@ def test_an_evaluation_says_which_data_are_not_as_the_lock_says(shelf, cifar, tm
         with pytest.raises(StageError, match=r"1 of 2.*cifar10: .*tasks\.lock\.json says: classnames\.txt, 1"):
             evaluate(tmp_path, small, tmp_path / folder, data_dir=out)
         assert list(results.read(tmp_path / folder)[1]) == ["vtab/pcam"]
+
+
+@pytest.mark.parametrize("payload", [
+    {}, {"tasks": []}, {"tasks": {"cifar10": {}}},
+    {"tasks": {"cifar10": {"source": "a/b", "revision": "c", "files": {"classnames.txt": {}}}}},
+])  # fmt: skip
+def test_a_lock_of_another_shape_is_refused(tmp_path, payload):
+    write_record(tmp_path / "tasks.lock.json", Record(kind="task-data", payload=payload))
+    with pytest.raises(ArtifactError, match=r"tasks\.lock\.json: not a valid record: tasks"):
+        lockfile.read(tmp_path)
 
 
 def test_a_check_needs_a_lock_and_fetches_nothing(tmp_path, cifar):
