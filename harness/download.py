@@ -26,7 +26,7 @@ from harness import cli, hub
 from harness.crawl import BEGUN, BYTES_PER_PAIR, PER_SHARD, CrawlSettings, crawl, read_counts, still_to_come
 from harness.errors import ArtifactError, ConfigError, from_os_error
 from harness.executor import local
-from harness.files import atomic_path, list_files, require_space
+from harness.files import atomic_path, is_remote, list_files, require_space
 from harness.pool import scanning
 from harness.pool.reading import MetadataFile, Stretch, missing_column, open_parquet
 from harness.pool.seal import patient_lock
@@ -90,6 +90,10 @@ def download(settings: Settings) -> Record:
             raise ConfigError(f"setting {name}: it is of a scale on the hub; leave it out with {sources[0]}")
     if settings.url_list is not None and settings.part is not None:
         raise ConfigError("part divides metadata files, and url_list is one: cut it into files, and give metadata_dir")
+    if is_remote(settings.data_dir):
+        raise ConfigError(
+            f"data_dir={settings.data_dir}: the download writes to a disk; copy it to the store afterwards"
+        )
     started = time.monotonic()
     folder = Path(settings.data_dir)
     name = "" if settings.part is None else f"part_{settings.part.replace('/', '_of_')}"
