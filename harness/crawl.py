@@ -27,6 +27,8 @@ BYTES_PER_PAIR = 35_000
 POLL_SECONDS = 2.0
 ROBOTS = "X-Robots-Tag"
 """In the message of a page that asks not to be used; its pictures are never tried again."""
+_SETTINGS = {"number_sample_per_shard": "per_shard", "bbox_col": "blur"}
+"""Settings of ours by the names of img2dataset's."""
 BEGUN = ".begun"
 """In a folder of shards: the links and settings with which they were begun."""
 MOST_MESSAGES = 100_000
@@ -120,7 +122,9 @@ class CrawlCounts:
         for path in list_files(folder, "_stats.json"):
             if path in self.counted:
                 continue
-            with contextlib.suppress(OSError, ValueError, KeyError):  # one that is being written counts the next time
+            with contextlib.suppress(
+                OSError, ValueError, KeyError, TypeError
+            ):  # one that is being written counts the next time
                 stats = json.loads(Path(path).read_text())
                 tried, successes = int(stats["count"]), int(stats["successes"])
                 self.size += os.path.getsize(path.removesuffix("_stats.json") + ".tar")
@@ -153,7 +157,8 @@ def forget_unfinished(folder: Path) -> None:
         path = Path(name)
         try:
             whole = path.with_name(path.name.replace("_stats.json", ".tar")).exists()
-            int(json.loads(path.read_text())["count"])
+            stats = json.loads(path.read_text())
+            int(stats["count"]), int(stats["successes"])
         except (ValueError, KeyError, TypeError):
             whole = False
         if not whole:
@@ -197,6 +202,7 @@ def crawl(urls: Path, out: Path, *, links: dict[str, int], columns: list[str], s
         finally:
             _end(process)
     if counts.tried < rows:
+        require_space(out, (rows - counts.tried) * BYTES_PER_PAIR)  # a disk that another has filled meanwhile
         last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["no message"]
         raise InfraError(
             f"{out}: img2dataset ended after {counts.tried:,} of {rows:,} links (last line of {log}: {last[0]!r}); "
@@ -224,6 +230,8 @@ def begin(out: Path, plan: dict[str, Any]) -> None:
     for name, value in plan.items():
         if begun.get(name) != value:
             what = "other links" if name == "links" else f"{name}={begun.get(name)}, not {value}"
+            if name in _SETTINGS:
+                what += f" (setting {_SETTINGS[name]})"
             raise ConfigError(
                 f"{out}: the shards there were begun with {what}, and would not fit; "
                 "go on as they were begun, or choose another data_dir"

@@ -22,11 +22,11 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from pydantic import ConfigDict, Field
 
-from harness import cli
+from harness import cli, hub
 from harness.crawl import BEGUN, BYTES_PER_PAIR, PER_SHARD, CrawlSettings, crawl, read_counts, still_to_come
-from harness.errors import ArtifactError, ConfigError, InfraError, from_os_error
+from harness.errors import ArtifactError, ConfigError, from_os_error
 from harness.executor import local
-from harness.files import atomic_path, list_files, require_space
+from harness.files import atomic_path, is_remote, list_files, require_space
 from harness.pool import scanning
 from harness.pool.reading import MetadataFile, Stretch, missing_column, open_parquet
 from harness.pool.seal import patient_lock
@@ -90,6 +90,10 @@ def download(settings: Settings) -> Record:
             raise ConfigError(f"setting {name}: it is of a scale on the hub; leave it out with {sources[0]}")
     if settings.url_list is not None and settings.part is not None:
         raise ConfigError("part divides metadata files, and url_list is one: cut it into files, and give metadata_dir")
+    if is_remote(settings.data_dir):
+        raise ConfigError(
+            f"data_dir={settings.data_dir}: the download writes to a disk; copy it to the store afterwards"
+        )
     started = time.monotonic()
     folder = Path(settings.data_dir)
     name = "" if settings.part is None else f"part_{settings.part.replace('/', '_of_')}"
@@ -184,9 +188,9 @@ def _resolved(settings: Settings, path: Path) -> Record:
     try:
         info = HfApi().dataset_info(repository, revision=wanted, files_metadata=True)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise ConfigError(f"the hub has no data set {repository} at revision {wanted}") from error
+        raise ConfigError(f"revision: the hub has no data set {repository} at {wanted}; choose another") from error
     except Exception as error:
-        raise InfraError(f"the hub does not answer for {repository} ({error}); run the same command again") from error
+        raise hub.failure(error, f"the hub does not answer for {repository}") from error
     files = {
         one.rfilename: int(one.size or 0) for one in info.siblings or [] if one.rfilename.endswith((".parquet", ".npz"))
     }
@@ -205,9 +209,7 @@ def _fetch(repository: str, revision: str, folder: str, name: str) -> None:
     try:
         got = hf_hub_download(repository, name, repo_type="dataset", revision=revision, local_dir=incoming)
     except Exception as error:
-        raise InfraError(
-            f"{repository}/{name}: not fetched from the hub ({error}); run the same command again"
-        ) from error
+        raise hub.failure(error, f"{repository}/{name}: not fetched") from error
     target = Path(folder, "metadata", Path(name).name)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(got, target)

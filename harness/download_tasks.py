@@ -20,20 +20,19 @@ from typing import Any
 from pydantic import Field
 
 from harness import cli, files
-from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError, from_os_error
+from harness.errors import ArtifactError, ConfigError, HarnessError, InfraError
 from harness.eval import data, digests, hubsets, kinds, lockfile, suite
 from harness.eval.source import TaskSource
 from harness.eval.suite import Task
+from harness.hub import BusyError, failure
 from harness.progress import Progress, say
 from harness.provenance import provenance
 from harness.records import Json, Record, StrictModel, write_record
 
 AT_ONCE = 8
 TRIES = 3
-BUSY = (408, 429, 500, 502, 503, 504)
-"""Answers of a hub that has too much to do."""
 WAITS = (1, 5)
-"""Seconds before each further try then."""
+"""Seconds before each further try of a hub that has too much to do."""
 
 
 class Settings(StrictModel):
@@ -44,10 +43,6 @@ class Settings(StrictModel):
     suite: str = Field(default="v1", description="the suite whose tasks are fetched")
     update: bool = Field(default=False, description="newest revisions instead of the locked ones")
     check: bool = Field(default=False, description="fetch nothing; say which of the locked files have changed")
-
-
-class _BusyError(InfraError):
-    """The hub may answer a little later."""
 
 
 class Hub:
@@ -65,7 +60,7 @@ class Hub:
         for wait in WAITS:
             try:
                 return self._try(what, work)
-            except _BusyError:
+            except BusyError:
                 time.sleep(wait)
         return self._try(what, work)
 
@@ -78,21 +73,8 @@ class Hub:
             raise ArtifactError(f"{what}: the hub has no such data set, or it needs a login") from error
         except errors.RevisionNotFoundError as error:
             raise ArtifactError(f"{what}: the locked revision is gone; update=true takes the newest") from error
-        except errors.OfflineModeIsEnabled as error:
-            raise InfraError(f"{what}: HF_HUB_OFFLINE is set; unset it to download") from error
         except Exception as error:
-            # What keeps the hub from saying where a file lies is the cause of an error about the cache.
-            reason = error.__cause__ if isinstance(error, errors.LocalEntryNotFoundError) else error
-            if isinstance(reason, errors.HfHubHTTPError) and reason.response is not None:
-                status = reason.response.status_code
-                raise (_BusyError if status in BUSY else InfraError)(
-                    f"{what}: the hub answered {status}; run the same command again"
-                ) from error
-            if isinstance(reason, OSError) and reason.errno:
-                raise from_os_error(reason, what) from error
-            raise InfraError(
-                f"{what}: the transfer failed ({type(reason).__name__}); run the same command again"
-            ) from error
+            raise failure(error, what) from error
 
     def describe(self, source: str, revision: str | None) -> tuple[str, dict[str, Any]]:
         """Revision (commit) and files by name of a data set."""

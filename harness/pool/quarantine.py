@@ -38,7 +38,7 @@ def repair(pool: str, jobs: list[Job], found: list[Sealed], stray: list[str]) ->
             continue
         if set(sealed.reasons) - {FEWER}:
             _rewrite(job, aside)
-        if promised(job) > sealed.samples:
+        if (promised(job) or 0) > sealed.samples:
             _link(stats, stats_aside)
             write_bytes(stats, json.dumps(read_json(stats) | {"successes": sealed.samples}).encode())
     for name in stray:

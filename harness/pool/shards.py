@@ -160,10 +160,11 @@ def _stamp(facts: dict[str, Any]) -> str:
 def seal_shard(job: Job) -> Sealed:
     """Index one tar and decode its pictures; writes `<index>.npy`, then `<index>.json`, which marks it done."""
     samples, faults = index_tar(job.tar, uids=job.uids)
-    if len(samples) + len(faults) < promised(job):
+    told = promised(job)
+    if len(samples) + len(faults) < (told or 0):
         faults.append(Fault("", "", FEWER))
     keep = np.ones(len(samples), dtype=bool)
-    remarks: list[tuple[str, str]] = []
+    remarks = [("", "stats.json cannot be read")] if told is None else []
     with Reader(job.tar, ahead=AHEAD) as reader:
         names = uid.to_hex(samples["uid"])
         wanted = None if job.originals is None else originals.expected(job.originals, samples["uid"])
@@ -180,15 +181,15 @@ def seal_shard(job: Job) -> Sealed:
     return _write_done(job, samples[keep], Findings(sorted(faults), remarks))
 
 
-def promised(job: Job) -> int:
-    """How many samples of the shard its stats.json tells of; 0 where there is none that does."""
+def promised(job: Job) -> int | None:
+    """How many samples of the shard its stats.json tells of; 0 where there is none, None where it cannot be read."""
     if not job.shard.stats:
         return 0
     try:
         successes = read_json(job.stats)["successes"]
     except (ArtifactError, KeyError, TypeError):
-        return 0
-    return successes if isinstance(successes, int) else 0
+        return None
+    return successes if isinstance(successes, int) else None
 
 
 def drop_twice(job: Job, rows: npt.NDArray[np.int64]) -> Sealed:

@@ -3,6 +3,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import typing
@@ -48,6 +49,15 @@ def test_img2dataset_that_ends_early(tmp_path: Path, monkeypatch: pytest.MonkeyP
         crawl.crawl(tmp_path, tmp_path / "out", links={"a.parquet": 7}, columns=[], settings=crawl.CrawlSettings())
 
 
+def test_img2dataset_that_a_full_disk_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = iter([1 << 30, 100])
+    monkeypatch.setattr(files.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1 << 50, 1 << 50, next(free)))
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "1.47.0")
+    monkeypatch.setattr(crawl.sys, "executable", "/bin/false")
+    with pytest.raises(InfraError, match=r"0\.0 GB free; make room or choose another"):
+        crawl.crawl(tmp_path, tmp_path / "out", links={"a.parquet": 7}, columns=[], settings=crawl.CrawlSettings())
+
+
 @needs_img2dataset
 def test_every_distributor_of_img2dataset_can_be_chosen() -> None:
     (package,) = importlib.util.find_spec("img2dataset").submodule_search_locations
@@ -89,11 +99,13 @@ def test_shards_that_only_seem_finished_are_done_again(tmp_path: Path) -> None:
         "2": "",
         "3": '{"count": 3, "successes": 2}',
         "4": "[]",
+        "5": '{"count": 3}',
     }
     for number, content in contents.items():
         (tmp_path / f"0000000{number}_stats.json").write_text(content)
         if number != "3":
             (tmp_path / f"0000000{number}.tar").write_bytes(b"")
+    assert crawl.read_counts(tmp_path).tried == 3
     crawl.forget_unfinished(tmp_path)
     assert [path.name for path in tmp_path.glob("*.json")] == ["00000000_stats.json"]
 
@@ -107,7 +119,7 @@ def test_shards_begun_with_other_links_or_settings(tmp_path: Path) -> None:
         crawl.begin(tmp_path, plan | {"links": {"a.parquet": 9, "b.parquet": 9}})
     with pytest.raises(ConfigError, match="begun with number_sample_per_shard=12, not 24"):
         crawl.begin(tmp_path, plan | {"number_sample_per_shard": 24})
-    with pytest.raises(ConfigError, match="begun with bbox_col=face_bboxes, not None"):
+    with pytest.raises(ConfigError, match=r"begun with bbox_col=face_bboxes, not None \(setting blur\)"):
         crawl.begin(tmp_path, plan | {"bbox_col": None})
 
 

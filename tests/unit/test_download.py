@@ -120,6 +120,13 @@ def test_bad_settings(tmp_path: Path, setting: str, says: str) -> None:
         download.command([f"data_dir={tmp_path}/pool", *scale, "skip_images=true", setting])
 
 
+def test_a_store_is_no_place_to_download_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="data_dir=s3://bucket/small: the download writes to a disk"):
+        download.command(["data_dir=s3://bucket/small", "scale=small"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_help_tells_what_each_setting_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         download.command(["--help"])

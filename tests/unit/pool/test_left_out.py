@@ -155,6 +155,7 @@ def test_remarks(pool_dir: Path) -> None:
     write_tar(shards / "00000005.tar", [sample(0, shard=5, exif="e" * (2 << 20))])
     (shards / "00000000.parquet").write_bytes(b"")
     (shards / "00000007_stats.json").write_text("{}")
+    (shards / "00000001_stats.json").write_text('{"succ')
     sealed = sealed_again(pool_dir)
     assert len(sealed) == 25
     assert left_out(pool_dir) == [["00000007", "", "", "stats.json without its tar"]]
@@ -162,6 +163,7 @@ def test_remarks(pool_dir: Path) -> None:
     assert ("00000005", "json") in said
     assert ("00000005", "tar without stats.json") in said
     assert ("00000001", "tar without parquet") in said
+    assert ("00000001", "stats.json cannot be read") in said
     assert ("00000003", "gap in the numbering: no such shard") in said
     assert ("00000004", "gap in the numbering: no such shard") in said
 
