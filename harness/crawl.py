@@ -122,9 +122,8 @@ class CrawlCounts:
         for path in list_files(folder, "_stats.json"):
             if path in self.counted:
                 continue
-            with contextlib.suppress(
-                OSError, ValueError, KeyError, TypeError
-            ):  # one that is being written counts the next time
+            # One that is being written counts the next time.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 stats = json.loads(Path(path).read_text())
                 tried, successes = int(stats["count"]), int(stats["successes"])
                 self.size += os.path.getsize(path.removesuffix("_stats.json") + ".tar")
