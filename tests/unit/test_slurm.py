@@ -1,6 +1,8 @@
 import os
 import re
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,63 @@ def test_a_submission_without_parts_or_array_says_what_is_missing(tmp_path: Path
     assert "give the number of parts first" in submitted(tmp_path, task="7").stderr
     alone = submitted(tmp_path, "26", "scale=small", "data_dir=x", task=None)
     assert alone.returncode != 0 and "submit it with --array=1-26" in alone.stderr
+
+
+SRUN = """#!/bin/bash
+nodes=$SLURM_NNODES
+while [[ $1 == --* ]]; do [[ $1 == --nodes=* ]] && nodes=${1#--nodes=}; shift; done
+trap 'kill -TERM "${pids[@]}"' TERM
+pids=()
+for ((node = 0; node < nodes; node++)); do "$@" & pids+=($!); done
+for pid in "${pids[@]}"; do while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done; done
+"""
+SCONTROL = """#!/bin/bash
+if [ "$1" = show ]; then printf 'first\\nsecond\\n'; else echo "scontrol $*" >> "$SEEN"; fi
+"""
+PYTHON = """#!/bin/bash
+echo "$*" >> "$SEEN"
+[[ "$*" == *torch.distributed.run* && -n $WAITS ]] || exit 0
+trap 'echo "told to stop" >> "$SEEN"; exit 7' TERM
+for ((i = 0; i < 600; i++)); do sleep 0.05; done
+"""
+"""Of a training process, until it is told to stop if WAITS is set."""
+
+
+def round_of(tmp_path: Path, *, waits: bool) -> tuple["subprocess.Popen[bytes]", Path]:
+    """run.sbatch started in a job of two nodes, both on this machine, and the file of all that it does."""
+    for name, content in (("srun", SRUN), ("scontrol", SCONTROL), ("python", PYTHON)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o755)
+    seen = tmp_path / "seen"
+    job = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_NODELIST": "n[1-2]"}
+    environment = {**os.environ, **job, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": "python",
+                   "SEEN": str(seen), "WAITS": "1" if waits else ""}  # fmt: skip
+    return subprocess.Popen(["bash", SCRIPTS / "run.sbatch", "scale=small", "run_dir=/r"], env=environment), seen
+
+
+TRAINING = (
+    "-m torch.distributed.run --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-endpoint=first:29500 "
+    "--rdzv-id=7 -m harness.train scale=small run_dir=/r train.reading=mask"
+)
+
+
+def test_a_round_on_two_nodes_selects_once_and_trains_on_both(tmp_path: Path) -> None:
+    job, seen = round_of(tmp_path, waits=False)
+    assert job.wait(30) == 0
+    assert seen.read_text().splitlines() == [
+        "-m harness.select scale=small run_dir=/r", TRAINING, TRAINING,
+        "-m harness.run scale=small run_dir=/r train.reading=mask",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_job_that_is_told_to_stop_has_all_nodes_save_and_is_requeued(tmp_path: Path, number: int) -> None:
+    job, seen = round_of(tmp_path, waits=True)
+    until = time.monotonic() + 30
+    while not seen.exists() or seen.read_text().count("torch.distributed.run") < 2:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    time.sleep(0.2)  # the trap stands
+    job.send_signal(number)
+    assert job.wait(30) == 0
+    assert seen.read_text().splitlines()[-3:] == ["told to stop", "told to stop", "scontrol requeue 7"]
