@@ -96,9 +96,12 @@ def put_uids(forger: Forger, uids: Any) -> None:
 def put_column(forger: Forger, name: str, values: Any, *, task: str = "cifar10") -> None:
     """Another column in the predictions of a task, with the digest that they have now."""
     place = forger.folder / f"seed-0/eval/predictions/{task}.parquet"
-    table = pq.read_table(place)
+    table, (keys, columns) = pq.read_table(place), predictions.read(place)
     pq.write_table(table.set_column(table.column_names.index(name), name, values), place, compression="zstd")
-    digest = predictions.digest(*predictions.read(place))
+    if name == "key":
+        digest = predictions.digest(values.to_pylist(), columns)
+    else:
+        digest = predictions.digest(keys, columns | {name: np.array(values.to_pylist())})
     forger.edit(f"seed-0/eval/{task}.json", lambda r: r["payload"].update(predictions=digest))
     forger.mend()
 
