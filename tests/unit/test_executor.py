@@ -153,8 +153,10 @@ def test_ctrl_c_does_not_wait_for_the_files_at_hand(tmp_path: Path, everyone: bo
     script.write_text(
         textwrap.dedent(
             """
-            import time
+            import signal, time
             from harness import cli, executor
+
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background are started without
 
             def work(item):
                 print("at work", flush=True)
