@@ -60,10 +60,10 @@ SCONTROL = """#!/bin/bash
 if [ "$1" = show ]; then printf 'first\\nsecond\\n'; else echo "scontrol $*" >> "$SEEN"; fi
 """
 PYTHON = """#!/bin/bash
+trap 'echo "told to stop" >> "$SEEN"; exit 7' TERM
 echo "$*" >> "$SEEN"
 [[ "$*" == *torch.distributed.run* && -n $WAITS ]] || exit 0
-trap 'echo "told to stop" >> "$SEEN"; exit 7' TERM
-for ((i = 0; i < 600; i++)); do sleep 0.05; done
+for ((i = 0; i < 6000; i++)); do sleep 0.05; done
 """
 """Of a training process, until it is told to stop if WAITS is set."""
 
@@ -88,7 +88,7 @@ TRAINING = (
 
 def test_a_round_on_two_nodes_selects_once_and_trains_on_both(tmp_path: Path) -> None:
     job, seen = round_of(tmp_path, waits=False)
-    assert job.wait(30) == 0
+    assert job.wait(300) == 0
     assert seen.read_text().splitlines() == [
         "-m harness.select scale=small run_dir=/r", TRAINING, TRAINING,
         "-m harness.run scale=small run_dir=/r train.reading=mask",
@@ -98,11 +98,11 @@ def test_a_round_on_two_nodes_selects_once_and_trains_on_both(tmp_path: Path) ->
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_job_that_is_told_to_stop_has_all_nodes_save_and_is_requeued(tmp_path: Path, number: int) -> None:
     job, seen = round_of(tmp_path, waits=True)
-    until = time.monotonic() + 30
+    until = time.monotonic() + 300
     while not seen.exists() or seen.read_text().count("torch.distributed.run") < 2:
         assert time.monotonic() < until
         time.sleep(0.01)
-    time.sleep(0.2)  # the trap stands
+    time.sleep(0.5)  # the stand-in of srun knows both
     job.send_signal(number)
-    assert job.wait(30) == 0
+    assert job.wait(300) == 0
     assert seen.read_text().splitlines()[-3:] == ["told to stop", "told to stop", "scontrol requeue 7"]
