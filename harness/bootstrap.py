@@ -21,8 +21,8 @@ from harness.eval.metrics import Columns, jaccard, retrieval_hits
 from harness.eval.suite import AGGREGATES, Suite, Task
 
 REPLICATES = 1000
-CHUNK = 1 << 24
-"""Weights held at a time."""
+CHUNK = 1 << 20
+"""Weights held at a time: 8 MB, and as much for each of their copies, so that memory does not grow with a task."""
 
 Floats = npt.NDArray[np.float64]
 

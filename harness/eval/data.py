@@ -14,9 +14,12 @@ import io
 import json
 import string
 import tokenize
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -185,29 +188,43 @@ def shards(where: Path) -> list[Path]:
 
 def index_shard(path: Path, part: Part) -> ShardIndex:
     """The samples of a tar and its sha256; ArtifactError if it is cut short or a sample lacks a member."""
-    entries: dict[str, dict[str, tuple[int, int]]] = {}
-    last = ""
+    keys: dict[str, None] = {}
+    places = array("q")  # a sample at a time: the objects of all would weigh a kilobyte each
+    lacking: ArtifactError | None = None
     try:
         with reading(path), tars.Reader(path) as reader:
-            for member in tars.members(reader):
-                key, extension = tars.split_name(member.name)
-                if key.rpartition("/")[2].startswith("__") or not extension:
-                    continue
-                key.encode()
-                if key in entries and key != last:
+            for key, named in groupby(_named(reader), key=itemgetter(0)):
+                if key in keys:
                     raise ArtifactError(f"{path}: key {key!r} stands twice")
-                found, last = entries.setdefault(key, {}), key
-                if extension in found:
-                    raise ArtifactError(f"{path}: member {member.name!r} stands twice")
-                found[extension] = (member.content, member.size)
+                keys[key] = None
+                found: dict[str, tuple[int, int]] = {}
+                for _, extension, member in named:
+                    if extension in found:
+                        raise ArtifactError(f"{path}: member {member.name!r} stands twice")
+                    found[extension] = (member.content, member.size)
+                try:
+                    for place in _needed(path, key, found, part):
+                        places.extend(place)
+                except ArtifactError as error:
+                    lacking = lacking or error  # the rest may tell better what is wrong
     except tars.BrokenTarError as error:
         raise ArtifactError(f"{path}: {error}; download it again") from error
     except UnicodeEncodeError as error:
         raise ArtifactError(f"{path}: key {error.object!r} is not UTF-8") from error
-    places = [_needed(path, key, found, part) for key, found in entries.items()]
-    samples = Samples(list(entries), np.array(places, dtype=np.int64).reshape(-1, len(part.needs), 2))
+    if lacking is not None:
+        raise lacking
+    samples = Samples(list(keys), np.array(places, dtype=np.int64).reshape(-1, len(part.needs), 2))
     with reading(path):
         return ShardIndex(sha256=digests.sha256(path), samples=samples)
+
+
+def _named(reader: tars.Reader) -> Iterator[tuple[str, str, tars.Member]]:
+    """Key, extension and place of each member that belongs to a sample."""
+    for member in tars.members(reader):
+        key, extension = tars.split_name(member.name)
+        if extension and not key.rpartition("/")[2].startswith("__"):
+            key.encode()
+            yield key, extension, member
 
 
 def _needed(path: Path, key: str, found: Mapping[str, tuple[int, int]], part: Part) -> list[tuple[int, int]]:
