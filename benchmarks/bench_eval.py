@@ -2,11 +2,12 @@
 
     python benchmarks/bench_eval.py tiny data=DIR          # clip-tiny on the 40 stand-in sets, scores compared
     python benchmarks/bench_eval.py large                  # ViT-B-32 at 224 pixels against bare decode and forward
+    python benchmarks/bench_eval.py suite [shrink=20] [model=ViT-B-32]   # 40 sets of real proportions, for a GPU
     python benchmarks/bench_eval.py memory [samples=N,M]   # peak memory against the size of a task
 
 The reference's way, re-created: for every task the model is loaded anew; one class a text forward; batches of 64 in
-fp32; tars read by webdataset in a DataLoader of 4 workers, a second time for metadata; WinoGAViL one instance at a
-time, its pictures decoded again for each.
+fp32, on a GPU texts and retrieval under fp16 autocast; tars read by webdataset in a DataLoader of 4 workers, a second
+time for metadata; WinoGAViL one instance at a time, its pictures decoded again for each.
 """
 
 import io
@@ -20,8 +21,10 @@ import tarfile
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
+import made_tasks
 import numpy as np
 import torch
 import webdataset as wds
@@ -30,12 +33,12 @@ from torch.nn.functional import normalize
 
 from harness import model as models
 from harness.eval import data, metrics
-from harness.eval.encoder import Encoder
+from harness.eval.encoder import Encoder, devices
 from harness.eval.kinds.winogavil import prompt
 from harness.eval.metrics import padded
 from harness.eval.run import evaluate
 from harness.eval.source import TaskSource, load_job
-from harness.eval.suite import Suite, Task, load
+from harness.eval.suite import load
 from harness.eval.texts import Texts
 from harness.executor import local
 
@@ -43,10 +46,22 @@ BATCH, WORKERS = 64, 4
 IMAGE = ["webp", "png", "jpg", "jpeg"]
 
 
+def pictures_of(model, batch, *, autocast=False):
+    device = model.logit_scale.device
+    with torch.autocast(device.type, torch.float16, enabled=autocast and device.type == "cuda"):
+        return normalize(model.encode_image(batch.to(device)).float(), dim=-1)
+
+
+def texts_of(model, tokens):
+    device = model.logit_scale.device
+    with torch.autocast(device.type, torch.float16, enabled=device.type == "cuda"):
+        return normalize(model.encode_text(tokens.to(device)).float(), dim=-1)
+
+
 def classifier(model, tokenizer, words):
     rows = []
     for prompts in words.prompts():
-        row = normalize(model.encode_text(tokenizer(prompts)), dim=-1).mean(dim=0)
+        row = texts_of(model, tokenizer(prompts)).mean(dim=0)
         rows.append(row / row.norm())
     return torch.stack(rows, dim=1)
 
@@ -70,9 +85,9 @@ def classification(task, folder, model, transform, tokenizer):
     weights = [classifier(model, tokenizer, words) for words in lists]
     logits, labels = [[] for _ in weights], []
     for pictures, label in batches(loader(shards, IMAGE, "npy" if faces else "cls").map_tuple(transform, None)):
-        features = normalize(model.encode_image(pictures), dim=-1)
+        features = pictures_of(model, pictures)
         for found, weight in zip(logits, weights, strict=True):
-            found.append((100.0 * features @ weight).numpy())
+            found.append((100.0 * features @ weight).cpu().numpy())
         labels.append(np.asarray(label))
     tops = [metrics.best(np.concatenate(found), metrics.TOP_CLASSES) for found in logits]
     if faces:
@@ -99,17 +114,12 @@ def retrieval(task, folder, model, transform, tokenizer):
             captions += texts
         else:
             pictures.append(content)
-    images = [
-        normalize(
-            model.encode_image(torch.stack([transform(Image.open(io.BytesIO(c))) for c in pictures[i : i + BATCH]])),
-            dim=-1,
-        )
-        for i in range(0, len(pictures), BATCH)
-    ]
+    images = []
+    for i in range(0, len(pictures), BATCH):
+        batch = torch.stack([transform(Image.open(io.BytesIO(content))) for content in pictures[i : i + BATCH]])
+        images.append(pictures_of(model, batch, autocast=True).cpu())
     step = BATCH * 5
-    texts = [
-        normalize(model.encode_text(tokenizer(captions[i : i + step])), dim=-1) for i in range(0, len(captions), step)
-    ]
+    texts = [texts_of(model, tokenizer(captions[i : i + step])).cpu() for i in range(0, len(captions), step)]
     return metrics.retrieval_columns(torch.cat(images).numpy(), torch.cat(texts).numpy(), np.array(index))
 
 
@@ -119,8 +129,7 @@ def winogavil(task, folder, model, transform, tokenizer):
     for _, content in members(folder / "test"):
         one = json.loads(content)
         shown = torch.stack([transform(Image.open(io.BytesIO(pictures[name]))) for name in one["candidates"]])
-        scores = (normalize(model.encode_text(tokenizer([prompt(one["cue"])])), dim=-1)
-                  @ normalize(model.encode_image(shown), dim=-1).T)[0].numpy()  # fmt: skip
+        scores = (texts_of(model, tokenizer([prompt(one["cue"])])) @ pictures_of(model, shown).T)[0].cpu().numpy()
         wanted.append(np.flatnonzero(np.isin(one["candidates"], one["associations"])))
         chosen.append(metrics.chosen(scores, len(wanted[-1])))
         candidates.append(len(shown))
@@ -132,10 +141,11 @@ def winogavil(task, folder, model, transform, tokenizer):
 def reference(suite, folder, name, checkpoint):
     """Main metric of each task and the seconds each took, the reference's way."""
     scores, seconds = {}, {}
+    device = devices("auto")[0]
     ways = {"retrieval": retrieval, "winogavil": winogavil}
     for key, task in suite.tasks.items():
         started = time.perf_counter()
-        model, tokenizer = models.load(name, checkpoint), models.tokenizer(name)
+        model, tokenizer = models.load(name, checkpoint).to(device), models.tokenizer(name)
         transform = models.eval_transform(name, rgb_first=False)  # pictures of webdataset tasks come as RGB
         columns = ways.get(task.kind, classification)(task, folder / task.folder, model, transform, tokenizer)
         values, _ = metrics.evaluate(task.metrics, columns)
@@ -162,31 +172,6 @@ def tiny(folder, checkpoint=None):
     print(f"scores that differ: {differ or 'none'}")
 
 
-def generated(folder, samples=96, tasks=4, size=(500, 375)):
-    """Classification sets of JPEGs with ImageNet-like prompts: 20 classes, 5 templates, shared words."""
-    rng = np.random.default_rng(0)
-    made = {}
-    for number in range(tasks):
-        task = Task(key=f"generated{number}", name="generated", kind="classification", metrics="classification",
-                    samples=samples, classes=20, main_metric="acc1", chance=0.05, scored=True, version=1)  # fmt: skip
-        place = folder / task.folder / "test"
-        place.mkdir(parents=True)
-        with tarfile.open(place / "0.tar", "w") as tar:
-            for i in range(samples):
-                low = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
-                buffer = io.BytesIO()
-                low.resize(size, Image.Resampling.BICUBIC).save(buffer, "jpeg", quality=90)
-                for extension, content in (("jpg", buffer.getvalue()), ("cls", str(i % 20).encode())):
-                    member = tarfile.TarInfo(f"{i:05d}.{extension}")
-                    member.size = len(content)
-                    tar.addfile(member, io.BytesIO(content))
-        (place / "nshards.txt").write_text("1")
-        (place.parent / data.CLASSNAMES).write_text("".join(f"kind of thing {i}\n" for i in range(20)))
-        (place.parent / data.TEMPLATES).write_text("".join(f"a photo number {i} of a {{c}}.\n" for i in range(5)))
-        made[task.key] = task
-    return Suite(name="generated", tasks=made)
-
-
 def processor():
     """Processor seconds of this process and its ended children: on a busy machine, wall time says little."""
     spent = os.times()
@@ -196,7 +181,8 @@ def processor():
 def large():
     """ViT-B-32: our whole evaluation against bare decode and forward of what must be computed once."""
     name, scratch = "ViT-B-32", Path(tempfile.mkdtemp())
-    suite = generated(scratch / "data")
+    suite = made_tasks.classification(samples=96, tasks=4)
+    made_tasks.make(scratch / "data", suite)
     checkpoint = scratch / "checkpoint.safetensors"
     models.save_safetensors(checkpoint, models.create(name).state_dict())
     encoder = Encoder(name, checkpoint, device="cpu", precision="fp32")
@@ -240,22 +226,59 @@ def large():
     )
 
 
-def peak(samples):
-    """Peak memory in MB of a process that evaluates one task of so many small pictures with the tiny model."""
-    scratch = Path(tempfile.mkdtemp())
-    suite = generated(scratch / "data", samples, 1, (64, 48))
-    models.save_safetensors(scratch / "checkpoint.safetensors", models.create("clip-tiny").state_dict())
-    evaluate(model="clip-tiny", checkpoint=scratch / "checkpoint.safetensors", suite=suite, data_dir=scratch / "data",
-             out=scratch / "out")  # fmt: skip
+def real_proportions(shrink, name):
+    """Sets with the proportions of the real ones: both ways, and how fast the workers alone would decode.
+
+    Ours three times: in the first, a GPU still meets every shape of batch for the first time.
+    """
+    suite, scratch = made_tasks.shrunk(shrink), Path(tempfile.mkdtemp())
+    made_tasks.make(scratch / "data", suite)
+    checkpoint = scratch / "checkpoint.safetensors"
+    models.save_safetensors(checkpoint, models.create(name).state_dict())
+    sources = [TaskSource.open(task, scratch / "data") for task in suite.tasks.values()]
+    for source in sources:
+        source.take([data.index_shard(path, source.parts[part]) for part, path in source.shards])
+    work = [(source, job) for source in sources for job in source.jobs(models.image_size(name), 96)]
+    pictures = sum(job.samples for source, job in work if "image" in source.parts[job.part].needs)
+    with closing(local()) as executor:
+        executor.map(len, [[], []], name="start")
+        started = time.perf_counter()
+        for _ in executor.stream(load_job, [job for _, job in work], name="decode", quiet=True):
+            pass
+        limit = pictures / (time.perf_counter() - started)
+    ours = []
+    for number in range(3):
+        started = time.perf_counter()
+        record = evaluate(model=name, checkpoint=checkpoint, suite=suite, data_dir=scratch / "data",
+                          out=scratch / f"out{number}")  # fmt: skip
+        ours.append(time.perf_counter() - started)
+    scores, seconds = reference(suite, scratch / "data", name, checkpoint)
     shutil.rmtree(scratch)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    fastest, theirs = min(ours), sum(seconds.values())
+    largest = max(abs(score - record.payload["scores"][key]) for key, score in scores.items() if score is not None)
+    print(f"{pictures:,} pictures, {devices('auto')[0]}: ours {', '.join(f'{one:.1f}' for one in ours)} s, "
+          f"reference's way {theirs:.1f} s: {theirs / fastest:.1f} times")  # fmt: skip
+    print(f"{pictures / fastest:,.0f} pictures/s, {pictures / fastest / limit:.0%} of the {limit:,.0f} that workers "
+          f"decode alone; largest difference of a score {largest:.1e}")  # fmt: skip
+
+
+def peak(suite, folder):
+    """Peak memory in MB of a process that evaluates `suite`, and of the largest of its workers."""
+    evaluate(model="clip-tiny", checkpoint=folder / "checkpoint.safetensors", suite=suite, data_dir=folder / "data",
+             out=folder / "out")  # fmt: skip
+    return [resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
 
 
 def memory(sizes=(2_000, 20_000)):
-    """Peak memory against the size of a task, each in a process of its own."""
+    """Peak memory against the size of a task of small pictures, each in a process of its own."""
     for samples in sizes:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
-            print(f"{samples:,} samples: {alone.submit(peak, samples).result():.0f} MB")
+        with tempfile.TemporaryDirectory() as scratch:
+            suite = made_tasks.classification(samples=samples, tasks=1)
+            made_tasks.make(Path(scratch) / "data", suite, (64, 48))
+            models.save_safetensors(Path(scratch) / "checkpoint.safetensors", models.create("clip-tiny").state_dict())
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as alone:
+                found, worker = alone.submit(peak, suite, Path(scratch)).result()
+        print(f"{samples:,} samples: {found:.0f} MB, a worker {worker:.0f} MB")
 
 
 if __name__ == "__main__":
@@ -264,6 +287,8 @@ if __name__ == "__main__":
         tiny(Path(options["data"]), options.get("checkpoint"))
     elif sys.argv[1:2] == ["large"]:
         large()
+    elif sys.argv[1:2] == ["suite"]:
+        real_proportions(int(options.get("shrink", 20)), options.get("model", "ViT-B-32"))
     elif sys.argv[1:2] == ["memory"]:
         memory(*([map(int, options["samples"].split(","))] if "samples" in options else []))
     else:
