@@ -116,6 +116,8 @@ def download(settings: Settings) -> Record:
             return before  # what it says about the pictures still holds
         if not settings.skip_images:
             payload |= _images(settings, folder, urls, shards, files)
+        else:
+            say(f"{len(files):,} metadata files in {folder / 'metadata'}; without skip_images the pictures come, too")
         record = Record(
             kind="download", inputs={"source": source.digest}, payload=payload,
             provenance=provenance(seconds=time.monotonic() - started, settings=settings.model_dump()),
@@ -234,7 +236,8 @@ def _require_same_parts(shards: Path, part: str | None) -> None:
     others = begun - {"" if part is None else part.partition("/")[2]}
     if others:
         how = " and ".join(f"in {n} parts" if n else "as a whole" for n in sorted(others))
-        raise ConfigError(f"part={part}: {shards} was begun {how}; go on so, or choose another data_dir")
+        asked = "no part given" if part is None else f"part={part}"
+        raise ConfigError(f"{asked}: {shards} was begun {how}; go on so, or choose another data_dir")
 
 
 def _parquets(folder: str) -> list[str]:
@@ -285,6 +288,8 @@ def _from_list(path: Path, folder: Path) -> Path:
     for column in ("url", "text"):
         if column not in table.column_names:
             raise ArtifactError(f"{path}: has no column {column!r}, only {', '.join(table.column_names)}")
+    if not table.num_rows:
+        raise ArtifactError(f"{path}: holds no link; a list has one row a pair")
     if "uid" not in table.column_names:
         pairs = zip(table["url"].to_pylist(), table["text"].to_pylist(), strict=True)
         uids = [hashlib.sha256(f"{url}\n{text or ''}".encode()).hexdigest()[:32] for url, text in pairs]

@@ -56,11 +56,13 @@ def launch(
 ) -> None:
     """Train in config.train.gpus processes on this node through torchrun; raises the error of the first that failed.
 
-    ConfigError if there are not so many GPUs; on a CPU the processes share the cores.
+    ConfigError if there are not so many GPUs, or cores where the processes share those.
     """
-    cards = torch.cuda.device_count()
-    if pick_device(config.train.device).type == "cuda" and config.train.gpus > cards:
-        raise ConfigError(f"setting train.gpus={config.train.gpus}: this machine has {cards}; take no more than that")
+    cuda, cores = pick_device(config.train.device).type == "cuda", len(os.sched_getaffinity(0))
+    most = torch.cuda.device_count() if cuda else cores
+    if config.train.gpus > most:
+        there = f"{most} GPUs" if cuda else f"no GPU to train on, and {most} cores"
+        raise ConfigError(f"setting train.gpus={config.train.gpus}: this machine has {there}; take no more than that")
     uids = out / "uids.npy"
     uid.save(uids, subset.uids)
     job = Job(
@@ -75,7 +77,7 @@ def launch(
         sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
         "-m", "harness.train.worker", str(out / "job.json"),
     ]  # fmt: skip
-    threads = str(max(1, len(os.sched_getaffinity(0)) // processes))
+    threads = str(cores // processes)
     environment = {"OMP_NUM_THREADS": threads, **PATIENCE, **os.environ, PARENT: str(os.getpid())}
     child = subprocess.Popen(command, env=environment)
     with when_told_to_stop(child.terminate):

@@ -197,7 +197,7 @@ def test_parts_of_another_number_in_the_same_folder(tmp_path: Path, monkeypatch:
 
     download.download(settings(None, skip_images=True))
     crawl.begin(tmp_path / "pool" / "shards" / "part_2_of_2", {})
-    with pytest.raises(ConfigError, match=r"part=None: .*shards was begun in 2 parts; go on so"):
+    with pytest.raises(ConfigError, match=r"^no part given: .*shards was begun in 2 parts; go on so"):
         download.download(settings(None))
     shutil.rmtree(tmp_path / "pool" / "shards")
     crawl.begin(tmp_path / "pool" / "shards", {})
@@ -278,6 +278,9 @@ def test_settings_that_do_not_fit(tmp_path: Path) -> None:
         download.download(settings(metadata_dir=str(tmp_path)))
     (tmp_path / "list.csv").write_text("url,caption\nhttp://x/1.jpg,one\n")
     with pytest.raises(ArtifactError, match=r"list\.csv: has no column 'text', only url, caption"):
+        download.download(settings(url_list=str(tmp_path / "list.csv")))
+    (tmp_path / "list.csv").write_text("url,text\n")
+    with pytest.raises(ArtifactError, match=r"list\.csv: holds no link"):
         download.download(settings(url_list=str(tmp_path / "list.csv")))
     (tmp_path / "list.parquet").write_bytes(b"PAR1 no parquet")
     with pytest.raises(ArtifactError, match=r"list\.parquet: neither a parquet nor a csv file"):

@@ -390,10 +390,14 @@ def test_what_wandb_is_told(
     assert machine == {"train/gpu_memory": 3.0, "train/mfu": pytest.approx(flops / (2 * 989e12))}
 
 
-def test_more_processes_than_cards_are_refused_before_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+@pytest.mark.parametrize(("cards", "there"), [(1, "1 GPUs"), (0, "no GPU to train on, and 2 cores")])
+def test_more_processes_than_cards_or_cores_are_refused_before_anything(
+    cards: int, there: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     values = {"scale": load_scale("small"), "method": {"name": "no_filter"}, "train": {"gpus": 8}}
-    with pytest.raises(ConfigError, match=r"train.gpus=8: this machine has 1"):
+    with pytest.raises(ConfigError, match=f"train.gpus=8: this machine has {there}; take no more than that"):
         worker.launch(RunConfig.model_validate(values), sealed=None, subset=None, resharded=None, out=tmp_path)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
