@@ -8,10 +8,7 @@ loader needs `pip install "open_clip_torch[training]"`.
 """
 
 import argparse
-import io
-import json
 import os
-import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -22,8 +19,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import open_clip
 import torch
+from made_pool import make_photographs
 from open_clip_train.data import get_wds_dataset
-from PIL import Image
 
 from harness import executor, model
 from harness.pool.seal import seal
@@ -31,33 +28,6 @@ from harness.pool.sealed import SealedPool
 from harness.train.stream import PIECE, Preparer
 
 MODEL = "ViT-B-32"
-
-
-def write_tars(root: Path, samples: int, per_tar: int = 500) -> None:
-    rng = np.random.default_rng(0)
-    words = [f"word{i}" for i in range(3000)]
-    (root / "shards").mkdir(parents=True)
-    for first in range(0, samples, per_tar):
-        with tarfile.open(root / "shards" / f"{first // per_tar:08d}.tar", "w") as tar:
-            for row in range(first, min(first + per_tar, samples)):
-                size = (512, 341) if row % 3 else (384, 512)
-                # Smooth shapes with some noise: about the bytes and the decoding time of a photograph.
-                coarse = Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).resize(size, Image.BICUBIC)
-                pixels = np.asarray(coarse).astype(np.int16) + rng.integers(
-                    -8, 9, (size[1], size[0], 3), dtype=np.int16
-                )
-                buffer = io.BytesIO()
-                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=95)
-                text = " ".join(rng.choice(words, 9)) + (" café" if row % 7 == 0 else "")
-                members = {
-                    "jpg": buffer.getvalue(),
-                    "txt": text.encode(),
-                    "json": json.dumps({"uid": rng.bytes(16).hex()}).encode(),
-                }
-                for extension, content in members.items():
-                    info = tarfile.TarInfo(f"{first // per_tar:08d}{row - first:04d}.{extension}")
-                    info.size = len(content)
-                    tar.addfile(info, io.BytesIO(content))
 
 
 def ours(sealed: SealedPool) -> float:
@@ -97,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        write_tars(root, chosen.samples)
+        make_photographs(root, chosen.samples)
         sealed = seal(str(root), executor=executor.local(1))
         rates: dict[str, list[float]] = {"ours": [], "open_clip_train": []}
         for _ in range(chosen.rounds):
