@@ -5,8 +5,8 @@
 
 Trains on the whole pool in `pool` (make one with `python -m harness.make_pool out=DIR`), or on one of so many 512-pixel
 JPEGs made for the purpose, and prints samples a second and the share of the time outside forward, backward and
-optimizer; then the same batches with all data at hand, which is what the machine can do. `model=`, `batch=` and settings
-such as `train.compile=true` change the recipe's.
+optimizer; then the same batches with all data at hand, which is what the machine can do. `model=`, `batch=` and what
+starts with `train.` change the recipe.
 """
 
 import sys
