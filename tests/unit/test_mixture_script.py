@@ -1,0 +1,57 @@
+"""The search that cluster_mixture chooses by, with made-up scores in place of training."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from baselines import _given
+from baselines._mixtures import Runs
+from harness.errors import ConfigError, StageError
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+@pytest.fixture
+def mixture(monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import mixture
+
+    monkeypatch.setattr(mixture.board, "ready", lambda *_: None)
+    scores = {"payload": {"aggregates": {"average": 0.25}}}
+    monkeypatch.setattr(mixture, "read_run", lambda folder: SimpleNamespace(evaluation=SimpleNamespace(**scores)))
+    return mixture
+
+
+def test_later_rounds_choose_by_the_runs_of_those_before(mixture, monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(mixture.rounds, "run", lambda jobs, **_: trained.append(jobs) or {})
+    out = tmp_path / "told.json"
+    mixture.command([f"out={out}", f"runs={tmp_path}", "candidates=4,3"])
+    first, second = trained
+    assert [len(first), len(second)] == [4, 3]
+    assert first[2].settings()["method"]["params"] == {"candidate": 2}
+    assert second[0].settings()["method"]["params"] == {"candidate": 0, "runs": f"{tmp_path}/cluster_mixture-0.json"}
+    assert second[0].settings()["unofficial"] == ["scale.samples_seen"]
+    assert len({job.folder for job in first + second}) == 7
+    found = _given.read(Runs, str(out)).rounds
+    assert [[(run.candidate, run.score) for run in runs] for runs in found] == [
+        [(number, 0.25) for number in range(4)], [(number, 0.25) for number in range(3)],
+    ]  # fmt: skip
+    assert len(_given.read(Runs, f"{tmp_path}/cluster_mixture-0.json").rounds) == 1
+
+
+def test_a_run_that_failed_leaves_nothing_to_choose_by(mixture, monkeypatch, tmp_path):
+    monkeypatch.setattr(mixture.rounds, "run", lambda jobs, **_: {jobs[1]: "no room"})
+    out = tmp_path / "told.json"
+    with pytest.raises(StageError, match=r"1 runs of round 0 failed:\n  no room"):
+        mixture.command([f"out={out}", f"runs={tmp_path}", "candidates=3"])
+    assert not out.exists()
+
+
+def test_what_is_missing_is_said_and_a_round_is_no_word(mixture, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(mixture.rounds, "run", None)
+    mixture.command([f"runs={tmp_path}", "dry_run=true", "candidates=3,5"])
+    assert capsys.readouterr().out == "round 0: 3 rounds missing\n"
+    with pytest.raises(ConfigError, match="candidates"):
+        mixture.command(["candidates=many"])
