@@ -29,7 +29,9 @@ class Settings(StrictModel):
 
     jobs: int = Field(default=1, ge=1, description="rounds at a time; each gets an equal share of the cores")
     candidates: Annotated[str, BeforeValidator(str)] = Field(
-        default="24,8", pattern=r"^\d+(,\d+)*$", description="how many runs each round of the search has, three or more"
+        default="24,8",
+        pattern=r"^([3-9]|[1-9]\d+)(,([3-9]|[1-9]\d+))*$",
+        description="how many runs each round of the search has, three or more",
     )
     dry_run: bool = Field(default=False, description="say what is missing of the round that is to be done, and stop")
     runs: Path = Field(default=rounds.RUNS, description="folder of the run folders")

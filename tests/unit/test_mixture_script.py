@@ -25,7 +25,7 @@ def mixture(monkeypatch):
 
 def test_later_rounds_choose_by_the_runs_of_those_before(mixture, monkeypatch, tmp_path):
     trained = []
-    monkeypatch.setattr(mixture.rounds, "run", lambda jobs, **_: trained.append(jobs) or {})
+    monkeypatch.setattr(mixture.rounds, "run", lambda wanted, *, jobs: trained.append(wanted) or {})
     out = tmp_path / "told.json"
     mixture.command([f"out={out}", f"runs={tmp_path}", "candidates=4,3"])
     first, second = trained
@@ -42,7 +42,7 @@ def test_later_rounds_choose_by_the_runs_of_those_before(mixture, monkeypatch, t
 
 
 def test_a_run_that_failed_leaves_nothing_to_choose_by(mixture, monkeypatch, tmp_path):
-    monkeypatch.setattr(mixture.rounds, "run", lambda jobs, **_: {jobs[1]: "no room"})
+    monkeypatch.setattr(mixture.rounds, "run", lambda wanted, *, jobs: {wanted[1]: "no room"})
     out = tmp_path / "told.json"
     with pytest.raises(StageError, match=r"1 runs of round 0 failed:\n  no room"):
         mixture.command([f"out={out}", f"runs={tmp_path}", "candidates=3"])
@@ -53,5 +53,6 @@ def test_what_is_missing_is_said_and_a_round_is_no_word(mixture, monkeypatch, tm
     monkeypatch.setattr(mixture.rounds, "run", None)
     mixture.command([f"runs={tmp_path}", "dry_run=true", "candidates=3,5"])
     assert capsys.readouterr().out == "round 0: 3 rounds missing\n"
-    with pytest.raises(ConfigError, match="candidates"):
-        mixture.command(["candidates=many"])
+    for wrong in ("many", "24,2", ""):
+        with pytest.raises(ConfigError, match="candidates"):
+            mixture.command([f"candidates={wrong}"])
