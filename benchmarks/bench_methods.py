@@ -1,0 +1,90 @@
+"""Whole selections on a pool as large as `small`: wall and processor time and memory of each method.
+
+    python benchmarks/bench_methods.py folder=DIR [rows=12800000] [width=768] [methods=metaclip,dsir] [executor=ray]
+
+With width=768 the pool has embeddings of pictures, too (20 GB at 12.8 million rows, around 1,000 centres), and the
+methods that cluster and compare them take part. Each is one `python -m harness.select`, start-up included.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from pools import WORDS, make_pool
+
+CENTRES, TARGETS, TEXTS = 1_000, 2_048, 20_000
+NOISE = 1 << 16
+"""Rows of noise that all embeddings share."""
+CAPTIONS = {
+    "random_subset": [], "metaclip": [], "metaclip, all nouns": ["method.concepts=wordnet"], "concept_balance": [],
+    "dsir": ["method.texts={texts}"], "perplexity": ["method.texts={texts}"], "caption_dedup": [], "score_sampling": [],
+    "compute_aware": [], "fusion": ["method.of=[clip_score,{{column: clip_b32_similarity_score}}]"],
+}  # fmt: skip
+"""Method, and what it is told."""
+PICTURES = {
+    "prototypes": ["method.clusters=1000"], "density_pruning": ["method.clusters=1000"], "normsim": [], "simcore": [],
+    "semdedup": ["method.clusters=1000"],
+}  # fmt: skip
+
+
+def embed(folder: Path, *, width: int) -> None:
+    """An npz beside each metadata file, and embeddings of a target."""
+    rng = np.random.default_rng(2)
+    centres = rng.normal(size=(CENTRES, width)).astype(np.float32)
+    noise = rng.normal(size=(NOISE, width)).astype(np.float32)
+
+    def rows(count: int) -> np.ndarray:
+        found = centres[rng.integers(0, CENTRES, count)] + noise[rng.integers(0, NOISE, count)]
+        return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
+
+    (folder / "targets").mkdir(exist_ok=True)
+    np.savez(folder / "targets" / "train.npz", l14_img=rows(TARGETS))
+    for path in sorted((folder / "metadata").glob("*.parquet")):
+        if not path.with_suffix(".npz").exists():
+            count = pq.read_metadata(path).num_rows
+            held = [rows(min(NOISE, count - start)) for start in range(0, count, NOISE)]
+            np.savez(path.with_suffix(".tmp.npz"), l14_img=np.concatenate(held))
+            os.replace(path.with_suffix(".tmp.npz"), path.with_suffix(".npz"))
+
+
+def main() -> None:
+    given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    rows, width = int(given.get("rows", 12_800_000)), int(given.get("width", 0))
+    pool = make_pool(Path(given["folder"]), rows=rows)
+    if width:
+        embed(pool, width=width)
+    wanted = CAPTIONS | (PICTURES if width else {})
+    names = given["methods"].split(",") if "methods" in given else list(wanted)
+    with tempfile.TemporaryDirectory() as scratch:
+        texts = Path(scratch) / "texts.txt"
+        rng = np.random.default_rng(3)
+        texts.write_text("".join(" ".join(rng.choice(WORDS, 9)) + "\n" for _ in range(TEXTS)))
+        for name in names:
+            measure(name, [part.format(texts=texts) for part in wanted[name]], pool, given.get("executor", "local"))
+
+
+def measure(name: str, told: list[str], pool: Path, executor: str) -> None:
+    """Print what one selection took."""
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-m", "harness.select", f"pool.path={pool}", f"method={name.partition(',')[0]}",
+                   *told, f"executor={executor}", f"out={out}/uids.npy"]  # fmt: skip
+        with open(f"{out}/log", "w") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        _, code, spent = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        if code:
+            print(f"{name}: {Path(out, 'log').read_text().strip().splitlines()[-1]}", flush=True)
+            return
+        kept = len(np.load(f"{out}/uids.npy", mmap_mode="r"))
+    print(f"{name}: {wall:.0f} s, {spent.ru_utime + spent.ru_stime:.0f} s of processor, {kept:,} kept, largest process "
+          f"{spent.ru_maxrss / 1e6:.2f} GB", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
