@@ -56,13 +56,14 @@ def main() -> None:
     images = torch.randn((batch, 3, size, size), device=device)
     tokens = torch.randint(1, 40_000, (batch, model.context_length(scale.model)), device=device)
     tokens[:, 0], tokens[:, 12], tokens[:, 13:] = 49406, 49407, 0
+    slices = list(zip(images.chunk(config.train.accumulate), tokens.chunk(config.train.accumulate), strict=True))
     steps = max(samples // batch // 2, 4)
     for k in range(2):
-        learner.step(k, [(images, tokens)])
+        learner.step(k, slices)
     wait(device)
     started = time.perf_counter()
     for k in range(steps):
-        learner.step(k, [(images, tokens)])
+        learner.step(k, slices)
     wait(device)
     print(f"step alone: {batch * steps / (time.perf_counter() - started):,.0f} samples/s")
 

@@ -34,7 +34,10 @@ def audit(run_dir: str | os.PathLike[str], *, pool: str | None = None) -> list[s
     """
     folder = Path(run_dir)
     record = read_record(folder / "train" / "train.json", "train")
-    if lacks := [*({"pool", "subset"} - record.inputs.keys()), *({"ledger", "checkpoints"} - record.payload.keys())]:
+    if lacks := [
+        *({"pool", "subset"} - record.inputs.keys()),
+        *({"ledger", "checkpoints", "seed", "samples_seen"} - record.payload.keys()),
+    ]:
         raise ArtifactError(f"{folder / 'train' / 'train.json'}: lacks {', '.join(lacks)}; take it from the run again")
     payload = ledger.read(folder / "train" / ledger.FILE)
     sealed = _sealed(record.provenance, pool)
@@ -46,19 +49,28 @@ def audit(run_dir: str | os.PathLike[str], *, pool: str | None = None) -> list[s
     ]
     if record.payload["ledger"] != payload["digest"]:
         findings.append("ledger.json is not the ledger that train.json names")
+    findings += [
+        f"ledger.json states {name} {payload[name]}, train.json {record.payload[name]}"
+        for name in ("seed", "samples_seen")
+        if payload[name] != record.payload[name]
+    ]
     if findings:
         return findings
     order = Order(
         sealed.uids, sealed.borders, subset.uids, seed=payload["seed"], batch_size=payload["batch_size"],
         samples_seen=payload["samples_seen"], order=payload["order"], exclude=sealed.holdout(payload["holdout"]),
     )  # fmt: skip
+    if order.batches != len(payload["batches"]):  # which may be more than anyone would wait for
+        return [f"the ledger holds {len(payload['batches']):,} batches, the uid file gives {order.batches:,}"]
     computed = list(order.ledger())
     findings = list(ledger.differences(payload, computed))
     for kept in record.payload["checkpoints"][:-1]:  # the last one's is that of the run
         path = folder / "train" / ledger.beside(kept["file"])
-        if path.exists():  # not of a run before each checkpoint had one
-            differences = ledger.differences(ledger.read(path), computed[: kept["step"]])
-            findings += [f"{path.relative_to(folder)}: {difference}" for difference in differences]
+        if path.exists():
+            differences = list(ledger.differences(ledger.read(path), computed[: kept["step"]]))
+        else:
+            differences = ["no such file"]
+        findings += [f"{path.relative_to(folder)}: {difference}" for difference in differences]
     return findings
 
 

@@ -46,11 +46,12 @@ from harness.entry_schema import (
 from harness.errors import ArtifactError, ConfigError
 from harness.eval import predictions
 from harness.eval import suite as suites
-from harness.finished import WEIGHTS, Run, check_files, check_siblings, read_run
+from harness.finished import Run, check_files, check_siblings, read_run
 from harness.pool import union
 from harness.pool.sealed import SealedPool, read_pool_record
 from harness.provenance import provenance
 from harness.records import Record, read_record, write_record
+from harness.weights import WEIGHTS
 
 __all__ = ["load_entry", "read_run", "sources_of", "write_entry"]
 

@@ -9,8 +9,7 @@ from harness import uid
 from harness.errors import ArtifactError, ConfigError
 from harness.eval import suite as suites
 from harness.records import Record, read_record
-
-WEIGHTS = "checkpoint.safetensors"
+from harness.weights import WEIGHTS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ Names are open_clip's own (`ViT-B-32`) or those of the JSON files in configs/mod
 """
 
 import contextlib
+import hashlib
 import html
 import logging
 import os
@@ -170,6 +171,15 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(value, dict) or not all(isinstance(k, str) and torch.is_tensor(v) for k, v in value.items()):
         raise ArtifactError(f"{path}: holds no state dict; save the model's state_dict() as safetensors")
     return {key.removeprefix("module."): tensor for key, tensor in value.items()}
+
+
+def digest_of(weights: Mapping[str, torch.Tensor]) -> str:
+    """sha256 (hex) of tensors by name, whatever file holds them and in what order."""
+    state = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
 
 
 def save_safetensors(

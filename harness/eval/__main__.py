@@ -22,6 +22,7 @@ from harness.errors import ArtifactError, ConfigError, StageError
 from harness.eval import report, suite
 from harness.records import StrictModel, read_record
 from harness.tiny import cache as tiny
+from harness.weights import WEIGHTS, weights_of
 
 
 class Settings(StrictModel):
@@ -88,9 +89,12 @@ def _of_run(settings: Settings, run_dir: Path) -> Settings:
     others = sorted(set(how.tasks or ()) - set(run.eval.tasks or how.tasks or ()))
     compared = how if others else how.model_copy(update={"tasks": run.eval.tasks})
     settled.require_settings(run_dir, run.model_copy(update={"eval": compared}))
-    read_record(run_dir / "train" / "train.json", "train")  # ArtifactError if training has not ended
+    trained = run_dir / "train"
+    weights = weights_of(trained, read_record(trained / "train.json", "train"))
+    if weights is None:
+        raise ArtifactError(f"{trained / WEIGHTS}: no such file; bring it back, or train the run again")
     return settings.model_copy(update={
-        "model": run.scale.model, "checkpoint": str(run_dir / "train" / "checkpoint.safetensors"),
+        "model": run.scale.model, "checkpoint": str(weights),
         "suite": how.suite or run.scale.suite, "tasks": how.tasks, "out": str(run_dir / "eval"),
         "executor": settings.executor or run.executor, "eval": how,
     })  # fmt: skip

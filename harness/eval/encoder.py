@@ -1,7 +1,6 @@
 """Pictures and tokens to unit embeddings, with one CLIP model on one device."""
 
 import copy
-import hashlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +41,9 @@ class Encoder:
         self.name, self.device = name, torch.device(device)
         self._label = f"{checkpoint}: model {name} at precision {precision}"
         if self.device.type == "cuda":
-            # Process-wide, and training in this process turns it on: fp32 here means fp32, convolutions too.
+            # Process-wide, and training in this process turns them on: fp32 here means fp32, convolutions too, and what
+            # makes a CPU's runs equal is refused by matrix products of a GPU.
+            torch.use_deterministic_algorithms(False)
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
         self.model: Any = models.load(name, checkpoint).to(self.device).eval()
         if self.device.type == "cpu" and precision == "fp32" and onednn.available():
@@ -67,11 +68,7 @@ class Encoder:
     @property
     def digest(self) -> str:
         """sha256 (hex) of the weights, for a model that comes from a tag and not from a file."""
-        state = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            state.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            state.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        return state.hexdigest()
+        return models.digest_of(self.model.state_dict())
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision == "fp32":

@@ -120,8 +120,8 @@ class Results:
     pictures: dict[str, Json] = field(default_factory=dict)
     """How a tag's pictures are normalised, see model.recorded."""
 
-    def _inputs(self, source: TaskSource) -> dict[str, str]:
-        return {"checkpoint": self.checkpoint, "data": source.digest, "task": source.task.digest}
+    def _inputs(self, task: Task, data_digest: str) -> dict[str, str]:
+        return {"checkpoint": self.checkpoint, "data": data_digest, "task": task.digest}
 
     def exists(self, task: Task) -> bool:
         """Whether there is a result of the task, of whatever."""
@@ -129,24 +129,42 @@ class Results:
 
     def known(self, source: TaskSource) -> Record | None:
         """The record in the folder if everything it was made from is the same today, and its predictions are whole."""
-        if not self.exists(source.task):
+        record = self._whole(source.task)
+        if record is None:
             return None
-        try:
-            record = _read_task(record_place(self.folder, source.task), source.task.key)
-            keys, columns = predictions.read(predictions_place(self.folder, source.task))
-        except ArtifactError:
-            return None  # broken results are made again
         with data.reading(source.folder):
             source.digest = source.data_digest([digests.sha256(path) for _, path in source.shards])
+        return record if record.inputs == self._inputs(source.task, source.digest) else None
+
+    def stated(self, task: Task) -> Record | None:
+        """The record in the folder if it is whole and the evaluation.json there names it; its data may be away."""
+        record = self._whole(task)
+        if record is None or record.inputs != self._inputs(task, record.inputs.get("data", "")):
+            return None
+        try:
+            place = self.folder / EVALUATION
+            named = fitting(place, read_record(place, "evaluation"), _Evaluation).results
+        except ArtifactError:
+            return None
+        return record if named.get(task.key) == record.digest else None
+
+    def _whole(self, task: Task) -> Record | None:
+        """The record in the folder if it is of this model and follows from its predictions."""
+        if not self.exists(task):
+            return None
+        try:
+            record = _read_task(record_place(self.folder, task), task.key)
+            keys, columns = predictions.read(predictions_place(self.folder, task))
+        except ArtifactError:
+            return None  # broken results are made again
         same = (
             record.protocol == PROTOCOL
-            and record.inputs == self._inputs(source)
             and record.payload["model"] == self.model
             and record.payload["precision"] == self.precision
             and record.payload.get("normalisation") == self.pictures.get("normalisation")
             and record.payload["predictions"] == predictions.digest(keys, columns)
-            and (record.payload["score"] is not None) == source.task.scored
-            and _follows(record.payload, source.task, columns)
+            and (record.payload["score"] is not None) == task.scored
+            and _follows(record.payload, task, columns)
         )
         return record if same else None
 
@@ -169,7 +187,7 @@ class Results:
             "templates": digest_of(words.templates) if words else None,
             "predictions": predictions.digest(keys, columns),
         }
-        record = Record(kind="task", inputs=self._inputs(source), payload=payload, provenance=provenance)
+        record = Record(kind="task", inputs=self._inputs(task, source.digest), payload=payload, provenance=provenance)
         write_record(record_place(self.folder, task), record)
         return record
 

@@ -84,7 +84,8 @@ def evaluate(
             except ArtifactError as error:
                 if task.key in chosen:
                     failed[task.key] = str(error)
-                continue
+                    continue
+                known = results.stated(task)  # data that are away say nothing against it
             if known is not None:
                 records[task.key] = known
             if task.key in chosen:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from harness.errors import ArtifactError, StageError
-from harness.model import save_safetensors
+from harness.model import digest_of, save_safetensors
 from harness.train.learner import Learner
 
 SNAPSHOT = "snapshot.safetensors"
@@ -41,7 +41,8 @@ def save(path: Path, learner: Learner, position: Position, *, run: str) -> None:
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     digests = b"".join(bytes.fromhex(digest) for digest in position.ledger)
     tensors["ledger"] = torch.frombuffer(bytearray(digests), dtype=torch.uint8).reshape(-1, 32)
-    header = {"run": run, "steps": position.steps, "scaler": learner.scaler and learner.scaler.state_dict()}
+    header = {"run": run, "steps": position.steps, "scaler": learner.scaler and learner.scaler.state_dict(),
+              "content": digest_of(tensors)}  # fmt: skip
     save_safetensors(path, tensors, header={"snapshot": json.dumps(header)})
 
 
@@ -54,6 +55,8 @@ def restore(path: Path, learner: Learner, *, run: str) -> Position:
         with safe_open(path, framework="pt") as file:
             header: dict[str, Any] = json.loads(file.metadata()["snapshot"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if digest_of(tensors) != header["content"]:
+            raise ValueError("its content is not what was saved")
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path}: not a readable snapshot ({error}); delete it to train from the start") from error
     if header["run"] != run:

@@ -83,10 +83,11 @@ def autocast_for(scale: Scale, device: torch.device) -> Callable[[], AbstractCon
 
 def settle_torch(device: torch.device) -> None:
     """Set what the recipe fixes of torch's numerics, and what makes equal runs equal."""
+    # Matrix products of a GPU refuse it, and an earlier training on the CPU may have set it for the process.
+    torch.use_deterministic_algorithms(device.type == "cpu")
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
         return
-    torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

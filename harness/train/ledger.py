@@ -15,7 +15,7 @@ from harness.config import RunConfig
 from harness.errors import ArtifactError
 from harness.order import OrderName, chain, protocol
 from harness.records import Record, StrictModel, first_problem, read_record, write_record
-from harness.train.recipe import WEIGHTS
+from harness.weights import WEIGHTS
 
 FILE = "ledger.json"
 SHORT = 8

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -68,6 +68,28 @@ def fit(
     return trainer.fitted
 
 
+Mark = Any
+"""A time, or an event of a GPU."""
+
+
+class _Clock:
+    """When a device has come to what it was told to do: a GPU works on while its host is elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+
+    def mark(self) -> Mark:
+        if not self._cuda:
+            return time.monotonic()
+        event: Mark = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def seconds(self, start: Mark, end: Mark) -> float:
+        """Between two marks that the device has come to."""
+        return float(start.elapsed_time(end)) / 1000 if self._cuda else float(end - start)
+
+
 class Seen(NamedTuple):
     """A step whose loss nobody has looked at yet."""
 
@@ -75,6 +97,8 @@ class Seen(NamedTuple):
     logit_scale: torch.Tensor
     waited: float
     """Seconds without a batch."""
+    span: tuple[Mark, Mark]
+    """When the device began and ended it."""
 
 
 class _Trainer:
@@ -88,6 +112,7 @@ class _Trainer:
         """Optimizer steps done, and the digest of each batch that they were fed."""
         self.fitted = Fitted(steps=self.steps, resumed=self.steps)
         self.watch = Watch(config, out=out, world=world, done=self.steps)
+        self.clock = _Clock(world.device)
         self._uids: list[torch.Tensor] = []
         self._seen: list[Seen] = []
 
@@ -110,7 +135,6 @@ class _Trainer:
         for batch in batches:
             ready = time.monotonic()
             self._step(batch, ready - waiting)
-            self.fitted.busy += time.monotonic() - ready
             self.steps += 1
             last = self.steps == self.scale.steps
             # All processes must do the same, so they agree on the most urgent wish of any.
@@ -141,9 +165,10 @@ class _Trainer:
         return InfraError(f"stopped at step {self.steps:,} as asked; the same command goes on from there")
 
     def _step(self, batch: Batch, waited: float) -> None:
+        began = self.clock.mark()
         slices = batch.on(self.world.device, slices=self.config.train.accumulate)
         loss = self.learner.step(batch.k, slices)
-        self._seen.append(Seen(loss, self.learner.logit_scale, waited))
+        self._seen.append(Seen(loss, self.learner.logit_scale, waited, (began, self.clock.mark())))
         self._uids.append(batch.uids)
 
     def _report(self) -> None:
@@ -153,6 +178,7 @@ class _Trainer:
         for step, loss in enumerate(losses, first + 1):
             if not math.isfinite(loss):
                 raise _diverged(f"the loss is {loss} at step {step:,}")
+        self.fitted.busy += sum(self.clock.seconds(*seen.span) for seen in self._seen)
         scales = torch.stack([seen.logit_scale for seen in self._seen]).tolist()
         parts = self.world.gather(torch.cat(self._uids))
         self.fed += self._digests(parts, range(first, self.steps))

@@ -5,9 +5,7 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 from harness.config import Scale
-
-WEIGHTS = "checkpoint.safetensors"
-"""The weights at the end of training."""
+from harness.weights import WEIGHTS
 
 LOGIT_SCALE_MAX = math.log(100)
 """The learned temperature is kept in [0, ln 100] after each step."""

@@ -18,10 +18,11 @@ from harness.records import Record, digest_of, read_record, write_record
 from harness.train import checkpoint, ledger
 from harness.train.ahead import ReadAhead
 from harness.train.loop import Fitted, fit
-from harness.train.recipe import WEIGHTS, checkpoint_file, checkpoint_steps
+from harness.train.recipe import checkpoint_file, checkpoint_steps
 from harness.train.staging import staging
 from harness.train.stream import Preparer, Staged, Stream
 from harness.train.world import World, join, under_torchrun
+from harness.weights import weights_of
 
 if TYPE_CHECKING:
     from harness.reshard import ReshardedPool
@@ -107,7 +108,7 @@ def _facts(config: RunConfig) -> dict[str, Any]:
 
 
 def _finished(out: Path, identity: str) -> Record | None:
-    """The record in `out` if its weights are there; StageError if it is of another run."""
+    """The record in `out` if its weights are there; StageError if it is of another run, ArtifactError if they are."""
     if not (out / RECORD).exists():
         return None
     record = read_record(out / RECORD, "train")
@@ -115,7 +116,7 @@ def _finished(out: Path, identity: str) -> Record | None:
         raise StageError(
             f"{out}: holds a finished training with other settings or inputs; delete it or choose another folder"
         )
-    return record if (out / WEIGHTS).exists() else None
+    return None if weights_of(out, record) is None else record
 
 
 def _require_work_for_all(config: RunConfig, world: World) -> None:

@@ -74,7 +74,7 @@ def launch(
         old.unlink()
     processes = config.train.gpus
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+        sys.executable, "-m", "harness.train.torchrun", "--standalone", f"--nproc-per-node={processes}",
         "-m", "harness.train.worker", str(out / "job.json"),
     ]  # fmt: skip
     threads = str(cores // processes)

@@ -108,7 +108,7 @@ def ranks(out: Path) -> list[int]:
             words = place.read_bytes().split(b"\0")
         except OSError:
             continue
-        if os.fsencode(out / "job.json") in words and b"torch.distributed.run" not in words:
+        if os.fsencode(out / "job.json") in words and b"harness.train.torchrun" not in words:
             found.append(int(place.parent.name))
     return sorted(found)
 
@@ -123,6 +123,7 @@ def test_processes_that_are_told_to_stop_save_first(root: Path, undisturbed: Rec
     child.send_signal(number)
     _, said = child.communicate(timeout=LONG)
     assert child.returncode == 7, said
+    assert "Traceback" not in said
     stopped = re.fullmatch(r"error: stopped at step (\d+) as asked; .*", said.splitlines()[-1])
     assert stopped, said
     assert not (out / "train.json").exists()

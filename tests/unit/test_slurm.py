@@ -51,16 +51,21 @@ def test_a_submission_without_parts_or_array_says_what_is_missing(tmp_path: Path
 SRUN = """#!/bin/bash
 nodes=$SLURM_NNODES
 while [[ $1 == --* ]]; do [[ $1 == --nodes=* ]] && nodes=${1#--nodes=}; shift; done
-trap 'kill -TERM "${pids[@]}"' TERM
+trap 'kill -KILL "${pids[@]}"' TERM
 pids=()
 for ((node = 0; node < nodes; node++)); do "$@" & pids+=($!); done
 for pid in "${pids[@]}"; do while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done; done
+"""
+"""It kills its tasks when it is told to end, as the real one does."""
+SCANCEL = """#!/bin/bash
+[ "$*" = "--signal=TERM 7" ] && kill -TERM $(cat "$TASKS")
 """
 SCONTROL = """#!/bin/bash
 if [ "$1" = show ]; then printf 'first\\nsecond\\n'; else echo "scontrol $*" >> "$SEEN"; fi
 """
 PYTHON = """#!/bin/bash
 trap 'echo "told to stop" >> "$SEEN"; exit 7' TERM
+[[ "$*" == *torch.distributed.run* ]] && echo $$ >> "$TASKS"
 echo "$*" >> "$SEEN"
 [[ "$*" == *torch.distributed.run* && -n $WAITS ]] || exit 0
 for ((i = 0; i < 6000; i++)); do sleep 0.05; done
@@ -70,13 +75,13 @@ for ((i = 0; i < 6000; i++)); do sleep 0.05; done
 
 def round_of(tmp_path: Path, *, waits: bool) -> tuple["subprocess.Popen[bytes]", Path]:
     """run.sbatch started in a job of two nodes, both on this machine, and the file of all that it does."""
-    for name, content in (("srun", SRUN), ("scontrol", SCONTROL), ("python", PYTHON)):
+    for name, content in (("srun", SRUN), ("scancel", SCANCEL), ("scontrol", SCONTROL), ("python", PYTHON)):
         (tmp_path / name).write_text(content)
         (tmp_path / name).chmod(0o755)
     seen = tmp_path / "seen"
     job = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4", "SLURM_JOB_NODELIST": "n[1-2]"}
     environment = {**os.environ, **job, "PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": "python",
-                   "SEEN": str(seen), "WAITS": "1" if waits else ""}  # fmt: skip
+                   "SEEN": str(seen), "TASKS": str(tmp_path / "tasks"), "WAITS": "1" if waits else ""}  # fmt: skip
     return subprocess.Popen(["bash", SCRIPTS / "run.sbatch", "scale=small", "run_dir=/r"], env=environment), seen
 
 
@@ -102,7 +107,6 @@ def test_a_job_that_is_told_to_stop_has_all_nodes_save_and_is_requeued(tmp_path:
     while not seen.exists() or seen.read_text().count("torch.distributed.run") < 2:
         assert time.monotonic() < until
         time.sleep(0.01)
-    time.sleep(0.5)  # the stand-in of srun knows both
     job.send_signal(number)
     assert job.wait(300) == 0
     assert seen.read_text().splitlines()[-3:] == ["told to stop", "told to stop", "scontrol requeue 7"]

@@ -98,6 +98,23 @@ def test_changed_data_or_task_are_evaluated_anew(made, tmp_path):
     assert record.payload["results"]["cifar10"] == after.digest
 
 
+def test_results_whose_data_are_away_stay_when_others_are_evaluated(made, tmp_path):
+    base, small = made
+    out, data = shutil.copytree(base / "out", tmp_path / "out"), tmp_path / "data"
+    folder = small.tasks["cifar10"].folder
+    shutil.copytree(base / "data" / folder, data / folder)
+    before = read_record(out / results.EVALUATION, "evaluation")
+    assert evaluate(base, small, out, data_dir=data, tasks=["cifar10"]).digest == before.digest
+    # Not what is broken, of another checkpoint, or unknown to evaluation.json.
+    (out / "predictions/vtab-pcam.parquet").write_bytes(b"PAR1")
+    record = evaluate(base, small, out, data_dir=data, tasks=["cifar10"])
+    assert record.payload["missing"] == ["vtab/pcam"]
+    shutil.copy(base / "out/predictions/vtab-pcam.parquet", out / "predictions")
+    assert evaluate(base, small, out, data_dir=data, tasks=["cifar10"]).payload["missing"] == ["vtab/pcam"]
+    other = evaluate(base, small, out, data_dir=data, tasks=["cifar10"], checkpoint=base / "1.safetensors")
+    assert list(other.payload["scores"]) == ["cifar10"]
+
+
 def test_one_bad_task_fails_alone(made, tmp_path, capfd):
     base, small = made
     data = shutil.copytree(base / "data", tmp_path / "data")

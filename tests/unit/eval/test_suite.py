@@ -9,9 +9,10 @@ import yaml
 from harness import cli
 from harness import tasks as tasks_command
 from harness.compose import compose
-from harness.errors import ConfigError
+from harness.errors import ArtifactError, ConfigError
 from harness.eval import __main__ as command
 from harness.eval import suite
+from harness.files import sha256_file
 from harness.records import Record, write_record
 
 
@@ -89,7 +90,10 @@ def test_a_run_says_what_is_not_given_and_stays_what_it_is(tmp_path):
     payload = {**run.identity, "unofficial": run.unofficial}
     settings = {"settings": run.model_dump(mode="json")}
     write_record(tmp_path / "config.json", Record(kind="config", payload=payload, provenance=settings))
-    write_record(tmp_path / "train/train.json", Record(kind="train", payload={}))
+    weights = tmp_path / "train" / "checkpoint.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights")
+    write_record(tmp_path / "train/train.json", Record(kind="train", payload={"checkpoint": sha256_file(weights)}))
 
     def found(*more):
         return command._of_run(cli.settings([f"run_dir={tmp_path}", *more], command.Settings), tmp_path)
@@ -105,3 +109,9 @@ def test_a_run_says_what_is_not_given_and_stays_what_it_is(tmp_path):
     ]:
         with pytest.raises(ConfigError, match=says):
             found(more)
+    weights.write_bytes(b"others")
+    with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors: not the checkpoint that train\.json names"):
+        found()
+    weights.unlink()
+    with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors: no such file"):
+        found()

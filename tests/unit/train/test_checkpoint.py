@@ -8,6 +8,7 @@ import torch
 
 from harness import model
 from harness.config import RunConfig
+from harness.errors import ArtifactError
 from harness.train import checkpoint
 from harness.train.learner import Learner
 from harness.train.world import World
@@ -26,6 +27,16 @@ def fresh(config: RunConfig, *, channels_last: bool) -> Learner:
     if channels_last:  # as on a GPU
         learner.bare.to(memory_format=torch.channels_last)
     return learner
+
+
+def test_a_snapshot_whose_content_changed_is_refused(make_config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    learner, path = Learner(make_config(), ALONE), tmp_path / checkpoint.SNAPSHOT
+    checkpoint.save(path, learner, checkpoint.Position(steps=1, ledger=["ab" * 32]), run="r")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"its content is not what was saved.*delete it to train from the start"):
+        checkpoint.restore(path, learner, run="r")
 
 
 @pytest.mark.parametrize(("precision", "channels_last"), [("fp32", True), ("amp", False)])

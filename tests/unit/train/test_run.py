@@ -68,6 +68,20 @@ def test_a_run_leaves_its_records(make_config: Config, sealed: SealedPool, subse
     assert audit(run_dir) == []
 
 
+def test_other_weights_in_place_of_the_final_ones_are_refused(
+    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path
+) -> None:
+    record = train(make_config(), sealed=sealed, subset=subset, out=tmp_path)
+    weights = tmp_path / "checkpoint.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"checkpoint\.safetensors: not the checkpoint that train\.json names"):
+        train(make_config(), sealed=sealed, subset=subset, out=tmp_path)
+    weights.unlink()
+    assert train(make_config(), sealed=sealed, subset=subset, out=tmp_path).digest == record.digest
+
+
 def test_seed_and_order_change_the_run(make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path) -> None:
     digests = {
         train(config, sealed=sealed, subset=subset, out=tmp_path / str(i)).payload["ledger"]
@@ -298,7 +312,14 @@ def test_the_audit_finds_other_batches(make_config: Config, sealed: SealedPool, 
         "train/checkpoints/step_0000004.json: batch 3 differs from what the uid file gives (1 of 4)",
     ]
     (run_dir / "train" / "checkpoints" / "step_0000004.json").unlink()
-    assert len(audit(run_dir)) == 1
+    assert audit(run_dir)[1:] == ["train/checkpoints/step_0000004.json: no such file"]
+    ledger = run_dir / "train" / "ledger.json"
+    before = ledger.read_text()
+    # Batches without end are not waited for.
+    ledger.write_text(before.replace('"samples_seen": 72', '"samples_seen": 72000000000000'))
+    assert audit(run_dir) == ["ledger.json states samples_seen 72000000000000, train.json 72"]
+    ledger.write_text(before.replace('"batch_size": 16', '"batch_size": 1'))
+    assert audit(run_dir) == ["the ledger holds 5 batches, the uid file gives 72"]
     other = Subset.of(np.asarray(sealed.uids[:50]))
     other.save(run_dir / "uids.npy")
     assert "subset is not the one of the run" in audit(run_dir)[0]
