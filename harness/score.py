@@ -40,6 +40,7 @@ from harness import executor as executors
 from harness import model as models
 from harness.config import PoolAt
 from harness.errors import ArtifactError, ConfigError
+from harness.eval.encoder import one_device
 from harness.executor import Executor
 from harness.files import atomic_path
 from harness.pool.reading import MetadataFile
@@ -88,7 +89,7 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
     pool = Pool.open(sealed.path, sealed=sealed)
     pool.count()  # an error where the metadata are of other pairs
     # Resolved where the work is done: a cluster's driver may have no GPU.
-    device = next(executor.stream(_device, [settings.device], name="device", quiet=True))
+    device = next(executor.stream(one_device, [settings.device], name="device", quiet=True))
     precision = settings.precision or ("fp32" if device == "cpu" else "amp_bfloat16")
     settings = settings.model_copy(update={"device": device, "precision": precision})
     mark = _mark(sealed, settings)
@@ -98,9 +99,8 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
     folder = Path(sealed.path) / "scored" / settings.name / hashlib.sha256(mark).hexdigest()[:16]
     if not folder.exists() and not settings.overwrite:
         _require_own(left, settings.name)
-    if not os.path.exists(settings.checkpoint):
-        models.load(settings.model, settings.checkpoint)  # a tag: fetched once, before the workers need it
-    folder.mkdir(parents=True, exist_ok=True)
+    # A tag is fetched once, before all workers need it, and what does not load is told before anything is written.
+    executor.map(partial(_load_once, settings.model, settings.checkpoint), [device], name="model")
     sizes = {shard: size for shard, size in enumerate(np.diff(sealed.borders).tolist()) if size}
     work = partial(_score_shard, sealed.path, sealed.seal_dir, settings, str(folder))
     executor.map(work, list(sizes), name="score", unit="pairs", weights=list(sizes.values()))
@@ -159,6 +159,11 @@ def _require_own(paths: list[str], name: str) -> None:
             )
 
 
+def _load_once(model: str, checkpoint: str, device: str) -> None:
+    """Load the model where the work is done, which stays there for the shards that come to the same process."""
+    _loaded(model, checkpoint, device)
+
+
 def _loaded(model: str, checkpoint: str, device: str) -> tuple[Any, Any, Any]:
     return _load(model, checkpoint, device, files.stamp(checkpoint) if os.path.exists(checkpoint) else "")
 
@@ -179,7 +184,7 @@ def embed_pictures(
     batch_size: int = 256,
 ) -> Half:
     """Normalised embeddings (N, width) of pictures, as `score` stores them."""
-    device = _device(device)
+    device = one_device(device)
     loaded = _loaded(model, checkpoint, device)
     left, parts = iter(pictures), []
     with ThreadPoolExecutor(4) as threads, torch.inference_mode():
@@ -188,11 +193,6 @@ def embed_pictures(
                 parts.append(_half(_encode_pictures(loaded, batch, device, threads)))
     width = loaded[0].visual.output_dim
     return np.concatenate(parts) if parts else np.empty((0, width), np.float16)
-
-
-def _device(name: str) -> str:
-    wanted = "cuda" if name == "auto" and torch.cuda.is_available() else name
-    return "cpu" if wanted == "auto" else wanted
 
 
 def _autocast(device: str, precision: str | None) -> torch.autocast:
@@ -218,7 +218,7 @@ def _score_shard(path: str, seal_dir: str, settings: Settings, folder: str, shar
     if out.exists():
         return
     sealed = SealedPool.open(path, seal_dir)
-    parts = list(_embedded(sealed, shard, settings, _device(settings.device)))
+    parts = list(_embedded(sealed, shard, settings))
     content = io.BytesIO()
     arrays: dict[str, Any] = {
         part: np.concatenate([found[place] for found in parts]) for place, part in enumerate(PARTS)
@@ -227,8 +227,9 @@ def _score_shard(path: str, seal_dir: str, settings: Settings, folder: str, shar
     files.write_bytes(out, content.getvalue())
 
 
-def _embedded(sealed: SealedPool, shard: int, settings: Settings, device: str) -> Iterator[tuple[Half, Half]]:
+def _embedded(sealed: SealedPool, shard: int, settings: Settings) -> Iterator[tuple[Half, Half]]:
     """Normalised embeddings of pictures and captions (n, width) of the shard's pairs, batch by batch."""
+    device = settings.device
     loaded = _loaded(settings.model, settings.checkpoint, device)
     model, _, tokenize = loaded
     index = sealed.index(shard)

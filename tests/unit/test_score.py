@@ -42,9 +42,9 @@ def pool(tmp_path: Path) -> Path:
     return folder
 
 
-def arguments(pool: Path) -> list[str]:
+def arguments(pool: Path, device: str = "cpu") -> list[str]:
     files = [f"pool.path={pool}", f"checkpoint={pool / 'weights.safetensors'}"]
-    return [*files, f"model={MODEL}", "name=mine", "device=cpu", "batch_size=4"]
+    return [*files, f"model={MODEL}", "name=mine", f"device={device}", "batch_size=4"]
 
 
 def test_scores_are_those_of_the_model_and_every_method_can_use_them(pool: Path) -> None:
@@ -102,6 +102,26 @@ def test_metadata_that_do_not_fit_are_told_before_any_work(pool: Path, monkeypat
     shutil.rmtree(pool / "metadata")
     with pytest.raises(ArtifactError, match="no parquet file"):
         score.command(arguments(pool))
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("foo", "'foo' is no device"), ("cuda", "this machine has no cuda; use device=cpu"), ("meta", "runs on meta")],
+)
+def test_a_device_that_is_not_there_leaves_nothing_behind(
+    pool: Path, monkeypatch: pytest.MonkeyPatch, device: str, said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=f"setting device: .*{said}"):
+        score.command(arguments(pool, device))
+    assert not (pool / "scored").exists()
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(pool: Path) -> None:
+    models.save_safetensors(pool / "weights.safetensors", {"other": torch.ones(1)})
+    with pytest.raises(ArtifactError, match="do not fit model"):
+        score.command(arguments(pool))
+    assert not (pool / "scored").exists()
 
 
 def test_shards_that_are_done_are_not_done_again(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
