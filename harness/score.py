@@ -39,7 +39,7 @@ from harness import cli, files, images, uid
 from harness import executor as executors
 from harness import model as models
 from harness.config import PoolAt
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError, ConfigError, StageError
 from harness.eval.encoder import one_device
 from harness.executor import Executor
 from harness.files import atomic_path
@@ -190,7 +190,7 @@ def embed_pictures(
     with ThreadPoolExecutor(4) as threads, torch.inference_mode():
         while batch := list(itertools.islice(left, batch_size)):
             with _autocast(device, precision):
-                parts.append(_half(_encode_pictures(loaded, batch, device, threads)))
+                parts.append(_half(_encode_pictures(loaded, batch, device, threads), checkpoint))
     width = loaded[0].visual.output_dim
     return np.concatenate(parts) if parts else np.empty((0, width), np.float16)
 
@@ -208,8 +208,11 @@ def _encode_pictures(loaded: Any, batch: list[Image.Image], device: str, threads
     return found
 
 
-def _half(embeddings: torch.Tensor) -> Half:
+def _half(embeddings: torch.Tensor, checkpoint: str) -> Half:
     found: Half = embeddings.float().cpu().numpy().astype(np.float16)
+    # What is no number would pass for the score of a pair that could not be downloaded.
+    if not np.isfinite(found).all():
+        raise StageError(f"{checkpoint}: gives embeddings that are not finite; its weights are broken or overflow")
     return found
 
 
@@ -243,7 +246,7 @@ def _embedded(sealed: SealedPool, shard: int, settings: Settings) -> Iterator[tu
                     _encode_pictures(loaded, pictures, device, threads),
                     model.encode_text(tokens.to(device), normalize=True),
                 )
-            yield _half(found[0]), _half(found[1])
+            yield _half(found[0], settings.checkpoint), _half(found[1], settings.checkpoint)
 
 
 class _Scored:

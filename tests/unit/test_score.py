@@ -12,12 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from open_clip.pretrained import _PRETRAINED
+from PIL import Image
 from pool_folders import sample, uid_of, write_pool, write_tar
 from waiting import LONG
 
 from harness import Pool, executor, score
 from harness import model as models
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError, ConfigError, StageError
 from harness.images import decode
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
@@ -122,6 +123,18 @@ def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(pool: Path) -> Non
     with pytest.raises(ArtifactError, match="do not fit model"):
         score.command(arguments(pool))
     assert not (pool / "scored").exists()
+
+
+def test_weights_that_are_no_numbers_give_no_scores(pool: Path) -> None:
+    weights = {name: torch.full_like(tensor, np.nan) for name, tensor in models.create(MODEL).state_dict().items()}
+    models.save_safetensors(pool / "weights.safetensors", weights)
+    with pytest.raises(StageError, match=r"weights\.safetensors: .* not finite"):
+        score.command(arguments(pool))
+    assert COLUMN not in pq.read_schema(pool / "metadata" / "a.parquet").names
+    with pytest.raises(StageError, match=r"weights\.safetensors: .* not finite"):
+        score.embed_pictures(
+            [Image.new("RGB", (8, 8))], model=MODEL, checkpoint=str(pool / "weights.safetensors"), device="cpu"
+        )
 
 
 def test_shards_that_are_done_are_not_done_again(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
