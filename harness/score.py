@@ -43,6 +43,7 @@ from harness.errors import ArtifactError, ConfigError, StageError
 from harness.eval.encoder import one_device
 from harness.executor import Executor
 from harness.files import atomic_path
+from harness.pool import features as npz
 from harness.pool.reading import MetadataFile
 from harness.pool.scanning import uids as uids_of
 from harness.pool.sealed import SealedPool
@@ -137,14 +138,14 @@ def _names(name: str) -> set[str]:
 def _found(path: str, name: str) -> tuple[set[str], bytes | None]:
     """Which of `_names` a metadata file and the npz beside it hold, and the column's mark if it has one."""
     schema = pq.read_schema(path)
-    there, npz = set(schema.names), Path(path).with_suffix(".npz")
+    there, beside = set(schema.names), Path(path).with_suffix(".npz")
     mark = (schema.field(_column(name)).metadata or {}).get(MARK) if _column(name) in there else None
-    if npz.exists():
+    if beside.exists():
         try:
-            with zipfile.ZipFile(npz) as archive:
+            with zipfile.ZipFile(beside) as archive:
                 there.update(name.removesuffix(".npy") for name in archive.namelist())
         except (OSError, zipfile.BadZipFile) as error:
-            raise ArtifactError(f"{npz}: not a readable npz file: {error}") from error
+            raise ArtifactError(f"{beside}: not a readable npz file: {error}") from error
     return there & _names(name), mark
 
 
@@ -282,16 +283,31 @@ class _Scored:
         column = pa.field(_column(name), pa.float32(), metadata={MARK: mark})
         if column.name in table.column_names:
             table = table.drop_columns([column.name])
-        npz = Path(path).with_suffix(".npz")
-        arrays: dict[str, Any] = {f"{name}_{part}": found[part] for part in PARTS}
-        if npz.exists():
-            with np.load(npz, allow_pickle=False) as old:
-                arrays = {key: old[key] for key in old.files if key not in arrays} | arrays
         # The column comes last: its mark means that the arrays are there, too.
-        with atomic_path(npz) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+        _write_arrays(Path(path).with_suffix(".npz"), {f"{name}_{part}": found[part] for part in PARTS})
         with atomic_path(path) as temporary:
             pq.write_table(table.append_column(column, pa.array(scores)), temporary)
+
+
+def _write_arrays(path: Path, arrays: dict[str, Half]) -> None:
+    """Write `arrays` to the npz file `path`, beside what others wrote there, which is copied as it is."""
+    with atomic_path(path) as temporary, npz.reading(str(path)), zipfile.ZipFile(temporary, "w") as new:
+        if path.exists():
+            with zipfile.ZipFile(path) as old:
+                for member in old.infolist():
+                    if member.filename.removesuffix(".npy") not in arrays:
+                        _copy_member(old, member, new)
+        for name, array in arrays.items():
+            with new.open(f"{name}.npy", "w", force_zip64=True) as target:
+                np.lib.format.write_array(target, array, allow_pickle=False)
+
+
+def _copy_member(old: zipfile.ZipFile, member: zipfile.ZipInfo, new: zipfile.ZipFile) -> None:
+    """Never decoded: a member may hold objects, which only a pickle could read."""
+    copied = zipfile.ZipInfo(member.filename, member.date_time)
+    copied.compress_type = member.compress_type
+    with old.open(member) as source, new.open(copied, "w", force_zip64=True) as target:
+        shutil.copyfileobj(source, target, files.CHUNK)
 
 
 def command(argv: list[str]) -> None:

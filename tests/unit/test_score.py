@@ -3,6 +3,8 @@ import json
 import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -233,6 +235,28 @@ def test_what_others_wrote_is_replaced_on_request_only(pool: Path, monkeypatch: 
     score.command([*arguments(pool), "overwrite=true"])
     assert max(pq.read_table(path)[COLUMN].to_pylist()) <= 1
     score.command(arguments(pool))  # now they are its own
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_of_others_are_copied_undecoded(pool: Path, save: Callable[..., None]) -> None:
+    path = pool / "metadata" / "a.npz"
+    save(path, objects=np.array([{"a": 1}, None], dtype=object), half=np.arange(3, dtype=np.float16))
+
+    def foreign() -> dict[str, tuple[bytes, int]]:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                one.filename: (archive.read(one), one.compress_type)
+                for one in archive.infolist()
+                if "mine" not in one.filename
+            }
+
+    before = foreign()
+    score.command(arguments(pool))
+    assert foreign() == before and len(before) == 2
+    models.save_safetensors(pool / "weights.safetensors", models.create(MODEL, seed=2).state_dict())
+    score.command(arguments(pool))
+    with np.load(path) as arrays:
+        assert foreign() == before and arrays.files == ["objects", "half", "mine_img", "mine_txt"]
 
 
 def test_a_broken_npz_is_told_before_any_work(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
