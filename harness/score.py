@@ -46,6 +46,7 @@ from harness.files import atomic_path
 from harness.pool import features as npz
 from harness.pool.reading import MetadataFile
 from harness.pool.scanning import uids as uids_of
+from harness.pool.seal import patient_lock
 from harness.pool.sealed import SealedPool
 from harness.pool.view import Pool
 from harness.progress import say
@@ -81,6 +82,7 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
 
     Does nothing if all metadata files hold them. Raises ArtifactError before any work if there is no metadata, or none
     of its rows is in the sealed pool, ConfigError if something else has written what stands there under this name.
+    Waits for another command that writes into the pool's folder.
     """
     if files.is_remote(sealed.path):
         raise ConfigError(
@@ -94,14 +96,26 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
     precision = settings.precision or ("fp32" if device == "cpu" else "amp_bfloat16")
     settings = settings.model_copy(update={"device": device, "precision": precision})
     mark = _mark(sealed, settings)
-    left = [path for path in pool.files if _found(path, settings.name) != (_names(settings.name), mark)]
-    if not left:
+    if not _left(pool.files, settings.name, mark):
         return
+    # Two at once would each write the metadata as read before, one of them without the other's column.
+    with patient_lock(sealed.path):
+        if left := _left(pool.files, settings.name, mark):
+            _score(sealed, settings, mark, left, executor)
+
+
+def _left(paths: list[str], name: str, mark: bytes) -> list[str]:
+    """The metadata files that do not hold all that this mark stands for."""
+    return [path for path in paths if _found(path, name) != (_names(name), mark)]
+
+
+def _score(sealed: SealedPool, settings: Settings, mark: bytes, left: list[str], executor: Executor) -> None:
+    """Embed what is not embedded yet, and write beside the metadata files `left`; the pool's lock is held."""
     folder = Path(sealed.path) / "scored" / settings.name / hashlib.sha256(mark).hexdigest()[:16]
     if not folder.exists() and not settings.overwrite:
         _require_own(left, settings.name)
     # A tag is fetched once, before all workers need it, and what does not load is told before anything is written.
-    executor.map(partial(_load_once, settings.model, settings.checkpoint), [device], name="model")
+    executor.map(partial(_load_once, settings.model, settings.checkpoint), [settings.device], name="model")
     sizes = {shard: size for shard, size in enumerate(np.diff(sealed.borders).tolist()) if size}
     work = partial(_score_shard, sealed.path, sealed.seal_dir, settings, str(folder))
     executor.map(work, list(sizes), name="score", unit="pairs", weights=list(sizes.values()))

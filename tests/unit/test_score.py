@@ -3,8 +3,10 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +18,13 @@ import torch
 from open_clip.pretrained import _PRETRAINED
 from PIL import Image
 from pool_folders import sample, uid_of, write_pool, write_tar
-from waiting import LONG
+from waiting import LONG, until
 
-from harness import Pool, executor, score
+from harness import Pool, executor, files, score
 from harness import model as models
 from harness.errors import ArtifactError, ConfigError, StageError
 from harness.images import decode
+from harness.pool import seal as seal_module
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
 from harness.tars import Reader, read_sample
@@ -235,6 +238,37 @@ def test_what_others_wrote_is_replaced_on_request_only(pool: Path, monkeypatch: 
     score.command([*arguments(pool), "overwrite=true"])
     assert max(pq.read_table(path)[COLUMN].to_pylist()) <= 1
     score.command(arguments(pool))  # now they are its own
+
+
+def test_a_column_that_another_command_writes_meanwhile_is_kept(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, told = pool / "metadata" / "a.parquet", threading.Event()
+    monkeypatch.setattr(seal_module, "say", lambda text: told.set())
+    with ThreadPoolExecutor(1) as thread:
+        with files.lock(pool):
+            scoring = thread.submit(score.command, arguments(pool))
+            until(lambda: told.is_set() or scoring.done())
+            assert not scoring.done() and COLUMN not in pq.read_schema(path).names
+            table = pq.read_table(path)
+            pq.write_table(table.append_column("theirs", pa.array(range(len(table)))), path)
+        scoring.result()
+    assert {"theirs", COLUMN} <= set(pq.read_schema(path).names)
+
+
+def test_what_another_command_scores_meanwhile_is_not_scored_again(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copytree(pool, tmp_path / "other")
+    score.command(arguments(pool))
+    told = threading.Event()
+    monkeypatch.setattr(seal_module, "say", lambda text: told.set())
+    monkeypatch.setattr(score, "_embedded", None)
+    with ThreadPoolExecutor(1) as thread:
+        with files.lock(other):
+            scoring = thread.submit(score.command, arguments(other))
+            until(lambda: told.is_set() or scoring.done())
+            shutil.copytree(pool / "metadata", other / "metadata", dirs_exist_ok=True)
+        scoring.result()
+    assert COLUMN in pq.read_schema(other / "metadata" / "a.parquet").names
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
