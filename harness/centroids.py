@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from harness import cli, executor, language, npy
+from harness import cli, executor, files, language, npy, uid
 from harness.errors import ArtifactError
+from harness.pool.reading import from_strings
 from harness.pool.view import Pool
 from harness.progress import say
 from harness.records import StrictModel
@@ -91,9 +92,11 @@ def kmeans(rows: Floats, clusters: int, *, seed: int = 0, start: Start = "random
 def _rows(model: str | None, key: str, sample: float, seed: int, table: Any, features: Any) -> Floats:
     drawn = np.ones(table.num_rows, dtype=bool)
     if sample < 1:
-        # A draw that hangs on the rows alone: their first uid seeds it.
-        start = int(table["uid"][0].as_py()[:16], 16)
-        drawn = np.random.default_rng([seed, start]).random(len(drawn)) < sample
+        # A draw that hangs on the rows alone: the first half of their first uid seeds it.
+        first, wrong = from_strings(table["uid"].slice(0, 1))
+        if wrong >= 0:
+            raise uid.NotUidError(f"{table['uid'][0].as_py()!r} is not a uid of 32 lower-case hex characters")
+        drawn = np.random.default_rng([seed, int(first["f0"][0])]).random(len(drawn)) < sample
     chosen = np.flatnonzero(drawn)
     if model is not None:
         chosen = chosen[language.passes_caption_filter(table["text"].take(chosen).to_pylist(), model)]
@@ -126,6 +129,7 @@ class Settings(StrictModel):
 def command(argv: list[str]) -> None:
     """Make and write centroids."""
     settings = cli.settings(argv, Settings)
+    files.require_writable(settings.out)
     pool = Pool.open(settings.pool.path, executor=executor.local())
     found = of_pool(
         pool,

@@ -8,6 +8,7 @@ This is the only module that knows Ray.
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import threading
 import types
@@ -19,6 +20,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import cloudpickle  # type: ignore[import-untyped]
 
@@ -32,6 +34,8 @@ AHEAD = 4
 """Items handed out per worker beyond what is read back: bounds what waits in memory."""
 RETRIES = 2
 """How often an item is tried again whose worker died."""
+ANSWER_SECONDS = 10
+"""How long the host of a Ray cluster may take to accept a connection."""
 
 
 class Executor(ABC):
@@ -233,7 +237,7 @@ class RayExecutor(Executor):
             raise ConfigError("executor=ray needs the extra ray: pip install 'datacomp-harness[ray]'") from error
         self._ray = ray
         if not ray.is_initialized():
-            ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
+            _start_ray(ray, os.environ.get("RAY_ADDRESS"))
         there = ray.cluster_resources()
         self._gpus = gpus if there.get("GPU", 0) >= gpus else 0
         self._cpus = _cpus_beside(ray.nodes(), self._gpus) if self._gpus else 1
@@ -263,6 +267,29 @@ class RayExecutor(Executor):
         finally:
             for reference in waiting:
                 ray.cancel(reference, force=False)
+
+
+def _start_ray(ray: types.ModuleType, address: str | None) -> None:
+    try:
+        _require_answer(address or "")
+        ray.init(address=address, log_to_driver=False, include_dashboard=False)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+        if not address:
+            raise InfraError(
+                f"Ray does not start on this machine ({reason}); mend that, or give executor=local"
+            ) from error
+        raise InfraError(
+            f"RAY_ADDRESS={address}: no Ray cluster answers ({reason}); give the address of one that runs, or unset "
+            "RAY_ADDRESS to start one on this machine"
+        ) from error
+
+
+def _require_answer(address: str) -> None:
+    """OSError if `address` names a host and a port where nothing listens: Ray itself tries for minutes."""
+    place = urlsplit(address if "://" in address else f"//{address}")
+    if place.hostname and place.port:
+        socket.create_connection((place.hostname, place.port), timeout=ANSWER_SECONDS).close()
 
 
 def _cpus_beside(nodes: Sequence[Mapping[str, Any]], gpus: int) -> int:

@@ -1,6 +1,7 @@
 """Files: read anywhere (fsspec), write atomically, hash, lock, and find what ships with the package."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import io
@@ -232,6 +233,19 @@ def lock(folder: str | os.PathLike[str], *, wait: bool = False, shared: bool = F
                 f"{folder}: another command works in this folder; wait for it or choose another"
             ) from error
         yield
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """The error that `atomic_path` would end in where the file `path` cannot be written: asked before long work."""
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder stands where the file is to be; choose another name")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise from_os_error(error, target) from error
 
 
 def require_space(folder: str | os.PathLike[str], needed: int) -> None:

@@ -39,11 +39,14 @@ from harness import cli, files, images, uid
 from harness import executor as executors
 from harness import model as models
 from harness.config import PoolAt
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError, ConfigError, StageError
+from harness.eval.encoder import one_device
 from harness.executor import Executor
 from harness.files import atomic_path
+from harness.pool import features as npz
 from harness.pool.reading import MetadataFile
 from harness.pool.scanning import uids as uids_of
+from harness.pool.seal import patient_lock
 from harness.pool.sealed import SealedPool
 from harness.pool.view import Pool
 from harness.progress import say
@@ -79,6 +82,7 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
 
     Does nothing if all metadata files hold them. Raises ArtifactError before any work if there is no metadata, or none
     of its rows is in the sealed pool, ConfigError if something else has written what stands there under this name.
+    Waits for another command that writes into the pool's folder.
     """
     if files.is_remote(sealed.path):
         raise ConfigError(
@@ -88,19 +92,30 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
     pool = Pool.open(sealed.path, sealed=sealed)
     pool.count()  # an error where the metadata are of other pairs
     # Resolved where the work is done: a cluster's driver may have no GPU.
-    device = next(executor.stream(_device, [settings.device], name="device", quiet=True))
+    device = next(executor.stream(one_device, [settings.device], name="device", quiet=True))
     precision = settings.precision or ("fp32" if device == "cpu" else "amp_bfloat16")
     settings = settings.model_copy(update={"device": device, "precision": precision})
     mark = _mark(sealed, settings)
-    left = [path for path in pool.files if _found(path, settings.name) != (_names(settings.name), mark)]
-    if not left:
+    if not _left(pool.files, settings.name, mark):
         return
+    # Two at once would each write the metadata as read before, one of them without the other's column.
+    with patient_lock(sealed.path):
+        if left := _left(pool.files, settings.name, mark):
+            _score(sealed, settings, mark, left, executor)
+
+
+def _left(paths: list[str], name: str, mark: bytes) -> list[str]:
+    """The metadata files that do not hold all that this mark stands for."""
+    return [path for path in paths if _found(path, name) != (_names(name), mark)]
+
+
+def _score(sealed: SealedPool, settings: Settings, mark: bytes, left: list[str], executor: Executor) -> None:
+    """Embed what is not embedded yet, and write beside the metadata files `left`; the pool's lock is held."""
     folder = Path(sealed.path) / "scored" / settings.name / hashlib.sha256(mark).hexdigest()[:16]
     if not folder.exists() and not settings.overwrite:
         _require_own(left, settings.name)
-    if not os.path.exists(settings.checkpoint):
-        models.load(settings.model, settings.checkpoint)  # a tag: fetched once, before the workers need it
-    folder.mkdir(parents=True, exist_ok=True)
+    # A tag is fetched once, before all workers need it, and what does not load is told before anything is written.
+    executor.map(partial(_load_once, settings.model, settings.checkpoint), [settings.device], name="model")
     sizes = {shard: size for shard, size in enumerate(np.diff(sealed.borders).tolist()) if size}
     work = partial(_score_shard, sealed.path, sealed.seal_dir, settings, str(folder))
     executor.map(work, list(sizes), name="score", unit="pairs", weights=list(sizes.values()))
@@ -137,14 +152,14 @@ def _names(name: str) -> set[str]:
 def _found(path: str, name: str) -> tuple[set[str], bytes | None]:
     """Which of `_names` a metadata file and the npz beside it hold, and the column's mark if it has one."""
     schema = pq.read_schema(path)
-    there, npz = set(schema.names), Path(path).with_suffix(".npz")
+    there, beside = set(schema.names), Path(path).with_suffix(".npz")
     mark = (schema.field(_column(name)).metadata or {}).get(MARK) if _column(name) in there else None
-    if npz.exists():
+    if beside.exists():
         try:
-            with zipfile.ZipFile(npz) as archive:
+            with zipfile.ZipFile(beside) as archive:
                 there.update(name.removesuffix(".npy") for name in archive.namelist())
         except (OSError, zipfile.BadZipFile) as error:
-            raise ArtifactError(f"{npz}: not a readable npz file: {error}") from error
+            raise ArtifactError(f"{beside}: not a readable npz file: {error}") from error
     return there & _names(name), mark
 
 
@@ -157,6 +172,11 @@ def _require_own(paths: list[str], name: str) -> None:
                 f"setting name: {path} holds {', '.join(sorted(there))} that harness.score has not written; give "
                 "another name=NAME, or overwrite=true to replace them"
             )
+
+
+def _load_once(model: str, checkpoint: str, device: str) -> None:
+    """Load the model where the work is done, which stays there for the shards that come to the same process."""
+    _loaded(model, checkpoint, device)
 
 
 def _loaded(model: str, checkpoint: str, device: str) -> tuple[Any, Any, Any]:
@@ -179,20 +199,15 @@ def embed_pictures(
     batch_size: int = 256,
 ) -> Half:
     """Normalised embeddings (N, width) of pictures, as `score` stores them."""
-    device = _device(device)
+    device = one_device(device)
     loaded = _loaded(model, checkpoint, device)
     left, parts = iter(pictures), []
     with ThreadPoolExecutor(4) as threads, torch.inference_mode():
         while batch := list(itertools.islice(left, batch_size)):
             with _autocast(device, precision):
-                parts.append(_half(_encode_pictures(loaded, batch, device, threads)))
+                parts.append(_half(_encode_pictures(loaded, batch, device, threads), checkpoint))
     width = loaded[0].visual.output_dim
     return np.concatenate(parts) if parts else np.empty((0, width), np.float16)
-
-
-def _device(name: str) -> str:
-    wanted = "cuda" if name == "auto" and torch.cuda.is_available() else name
-    return "cpu" if wanted == "auto" else wanted
 
 
 def _autocast(device: str, precision: str | None) -> torch.autocast:
@@ -208,8 +223,11 @@ def _encode_pictures(loaded: Any, batch: list[Image.Image], device: str, threads
     return found
 
 
-def _half(embeddings: torch.Tensor) -> Half:
+def _half(embeddings: torch.Tensor, checkpoint: str) -> Half:
     found: Half = embeddings.float().cpu().numpy().astype(np.float16)
+    # What is no number would pass for the score of a pair that could not be downloaded.
+    if not np.isfinite(found).all():
+        raise StageError(f"{checkpoint}: gives embeddings that are not finite; its weights are broken or overflow")
     return found
 
 
@@ -218,7 +236,7 @@ def _score_shard(path: str, seal_dir: str, settings: Settings, folder: str, shar
     if out.exists():
         return
     sealed = SealedPool.open(path, seal_dir)
-    parts = list(_embedded(sealed, shard, settings, _device(settings.device)))
+    parts = list(_embedded(sealed, shard, settings))
     content = io.BytesIO()
     arrays: dict[str, Any] = {
         part: np.concatenate([found[place] for found in parts]) for place, part in enumerate(PARTS)
@@ -227,8 +245,9 @@ def _score_shard(path: str, seal_dir: str, settings: Settings, folder: str, shar
     files.write_bytes(out, content.getvalue())
 
 
-def _embedded(sealed: SealedPool, shard: int, settings: Settings, device: str) -> Iterator[tuple[Half, Half]]:
+def _embedded(sealed: SealedPool, shard: int, settings: Settings) -> Iterator[tuple[Half, Half]]:
     """Normalised embeddings of pictures and captions (n, width) of the shard's pairs, batch by batch."""
+    device = settings.device
     loaded = _loaded(settings.model, settings.checkpoint, device)
     model, _, tokenize = loaded
     index = sealed.index(shard)
@@ -242,7 +261,7 @@ def _embedded(sealed: SealedPool, shard: int, settings: Settings, device: str) -
                     _encode_pictures(loaded, pictures, device, threads),
                     model.encode_text(tokens.to(device), normalize=True),
                 )
-            yield _half(found[0]), _half(found[1])
+            yield _half(found[0], settings.checkpoint), _half(found[1], settings.checkpoint)
 
 
 class _Scored:
@@ -278,16 +297,31 @@ class _Scored:
         column = pa.field(_column(name), pa.float32(), metadata={MARK: mark})
         if column.name in table.column_names:
             table = table.drop_columns([column.name])
-        npz = Path(path).with_suffix(".npz")
-        arrays: dict[str, Any] = {f"{name}_{part}": found[part] for part in PARTS}
-        if npz.exists():
-            with np.load(npz, allow_pickle=False) as old:
-                arrays = {key: old[key] for key in old.files if key not in arrays} | arrays
         # The column comes last: its mark means that the arrays are there, too.
-        with atomic_path(npz) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **arrays)
+        _write_arrays(Path(path).with_suffix(".npz"), {f"{name}_{part}": found[part] for part in PARTS})
         with atomic_path(path) as temporary:
             pq.write_table(table.append_column(column, pa.array(scores)), temporary)
+
+
+def _write_arrays(path: Path, arrays: dict[str, Half]) -> None:
+    """Write `arrays` to the npz file `path`, beside what others wrote there, which is copied as it is."""
+    with atomic_path(path) as temporary, npz.reading(str(path)), zipfile.ZipFile(temporary, "w") as new:
+        if path.exists():
+            with zipfile.ZipFile(path) as old:
+                for member in old.infolist():
+                    if member.filename.removesuffix(".npy") not in arrays:
+                        _copy_member(old, member, new)
+        for name, array in arrays.items():
+            with new.open(f"{name}.npy", "w", force_zip64=True) as target:
+                np.lib.format.write_array(target, array, allow_pickle=False)
+
+
+def _copy_member(old: zipfile.ZipFile, member: zipfile.ZipInfo, new: zipfile.ZipFile) -> None:
+    """Never decoded: a member may hold objects, which only a pickle could read."""
+    copied = zipfile.ZipInfo(member.filename, member.date_time)
+    copied.compress_type = member.compress_type
+    with old.open(member) as source, new.open(copied, "w", force_zip64=True) as target:
+        shutil.copyfileobj(source, target, files.CHUNK)
 
 
 def command(argv: list[str]) -> None:

@@ -38,10 +38,14 @@ MERGE_BLOCK = 1 << 19
 """Rows merged at once: they still fit a cache."""
 
 
+class NotUidError(ArtifactError):
+    """A value is not a uid. Raised by a function on a pool's rows, it comes out with the file and the row."""
+
+
 def from_hex(values: Sequence[str]) -> Uids:
     """Array (N,) of uids from N strings of 32 lower-case hex characters.
 
-    Raises ArtifactError naming the first string that is not one.
+    Raises NotUidError naming the first string that is not one.
     """
     joined = "".join(values)
     if joined.isascii() and all(len(value) == 32 for value in values):
@@ -52,7 +56,7 @@ def from_hex(values: Sequence[str]) -> Uids:
             next(i for i, value in enumerate(values) if len(value) != 32 or not value.isascii()),
         )
     if wrong >= 0:
-        raise ArtifactError(f"row {wrong}: {values[wrong]!r} is not a uid of 32 lower-case hex characters")
+        raise NotUidError(f"row {wrong}: {values[wrong]!r} is not a uid of 32 lower-case hex characters")
     return uids
 
 

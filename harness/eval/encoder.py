@@ -121,18 +121,22 @@ def devices(name: str) -> list[str]:
 
     ConfigError for a device that there is not.
     """
-    if name in ("auto", "all") and not torch.cuda.is_available():
-        return ["cpu"]
-    if name == "all":
+    if name == "all" and torch.cuda.is_available():
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    found = ["cuda"] if name == "auto" else [one.strip() for one in name.split(",")]
-    for one in found:
-        try:
-            device = torch.device(one)
-        except RuntimeError as error:
-            raise ConfigError(f"setting eval.device: {one!r} is no device; use auto, all, cpu or cuda:N") from error
-        if device.type not in ("cpu", "cuda"):
-            raise ConfigError(f"setting eval.device: nothing evaluates on {one}; use auto, all, cpu or cuda:N")
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise ConfigError(f"setting eval.device: this machine has no {one}; use eval.device=cpu")
-    return found
+    names = ["auto"] if name == "all" else [one.strip() for one in name.split(",")]
+    return [one_device(one, setting="eval.device", choices="auto, all, cpu or cuda:N") for one in names]
+
+
+def one_device(name: str, *, setting: str = "device", choices: str = "auto, cpu or cuda:N") -> str:
+    """The device that a setting means: `auto` a GPU where there is one. ConfigError for a device that there is not."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"setting {setting}: {name!r} is no device; use {choices}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"setting {setting}: no model runs on {name}; use {choices}")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"setting {setting}: this machine has no {name}; use {setting}=cpu")
+    return name

@@ -74,17 +74,17 @@ class Stretch:
         column = self.table.column("uid")
         if keep is not None:
             column = column.filter(pa.array(keep))
-        found, wrong = _from_strings(column)
+        found, wrong = from_strings(column)
         if wrong >= 0:
             place = wrong if keep is None else int(np.flatnonzero(keep)[wrong])
-            raise ArtifactError(
+            raise uid.NotUidError(
                 f"{self.file.path}: row {self.row(place)}: {column[wrong].as_py()!r} is not a uid of 32 lower-case "
                 "hex characters"
             )
         return found
 
 
-def _from_strings(column: pa.ChunkedArray) -> tuple[Uids, int]:
+def from_strings(column: pa.ChunkedArray) -> tuple[Uids, int]:
     """The uids of a column of strings, and the place of the first that is none, or -1."""
     column = _plain(column)
     parts, done = [np.empty(0, uid.UID_DTYPE)], 0

@@ -373,6 +373,10 @@ def _pick_rows(item: tuple[MetadataFile, npt.NDArray[np.int64]]) -> Uids:
 def _apply(fn: Callable[..., Any], stretch: Stretch, with_features: bool) -> Any:
     try:
         return fn(stretch.table, stretch.features) if with_features else fn(stretch.table)
+    except uid.NotUidError:
+        if "uid" in stretch.table.column_names:
+            stretch.uids()  # which knows the file and the row
+        raise
     except HarnessError:
         raise
     except (Exception, SystemExit) as error:

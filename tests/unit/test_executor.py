@@ -1,10 +1,12 @@
 import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from waiting import LONG, running, until
@@ -194,6 +196,48 @@ def test_the_cores_of_every_node_are_shared_by_its_gpus() -> None:
     assert executor._cpus_beside(nodes, 1) == 6
     assert executor._cpus_beside(nodes[:1], 2) == 16
     assert executor._cpus_beside([], 1) == 1
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What stands in for Ray: its own start takes long, and fails as `init` is told to."""
+    module = SimpleNamespace(is_initialized=lambda: False, init=None, cluster_resources=lambda: {"CPU": 3})
+    module.exceptions = SimpleNamespace(RayError=LookupError)
+    monkeypatch.setitem(sys.modules, "ray", module)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return module
+
+
+@pytest.mark.parametrize("form", ["127.0.0.1:{}", "ray://127.0.0.1:{}"])
+def test_a_ray_cluster_that_is_not_there_is_told_without_waiting_for_ray(
+    ray: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    with socket.socket() as bound:  # a port that is taken, where nobody listens
+        bound.bind(("127.0.0.1", 0))
+        address = form.format(bound.getsockname()[1])
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        with pytest.raises(InfraError, match=f"RAY_ADDRESS={address}: no Ray cluster answers .*refused"):
+            executor.get("ray")
+
+
+@pytest.mark.parametrize("error", [ConnectionError, LookupError])
+def test_what_ray_fails_to_start_with_is_told(
+    ray: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def failing(address: str | None, **settings: object) -> None:
+        raise error("no node\nat all.")
+
+    ray.init = failing
+    with pytest.raises(InfraError, match=r"Ray does not start on this machine \(no node at all\)"):
+        executor.get("ray")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        for address in ("auto", f"127.0.0.1:{listening.getsockname()[1]}"):
+            monkeypatch.setenv("RAY_ADDRESS", address)
+            with pytest.raises(InfraError, match=rf"RAY_ADDRESS={address}: no Ray cluster answers \(no node at all\)"):
+                executor.get("ray")
+        given: list[str | None] = []
+        ray.init = lambda address, **settings: given.append(address)
+        assert executor.get("ray").workers == 3 and given == [address]
 
 
 @pytest.mark.slow

@@ -3,6 +3,10 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +16,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from open_clip.pretrained import _PRETRAINED
+from PIL import Image
 from pool_folders import sample, uid_of, write_pool, write_tar
-from waiting import LONG
+from waiting import LONG, until
 
-from harness import Pool, executor, score
+from harness import Pool, executor, files, score
 from harness import model as models
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError, ConfigError, StageError
 from harness.images import decode
+from harness.pool import seal as seal_module
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool
 from harness.tars import Reader, read_sample
@@ -42,9 +48,9 @@ def pool(tmp_path: Path) -> Path:
     return folder
 
 
-def arguments(pool: Path) -> list[str]:
+def arguments(pool: Path, device: str = "cpu") -> list[str]:
     files = [f"pool.path={pool}", f"checkpoint={pool / 'weights.safetensors'}"]
-    return [*files, f"model={MODEL}", "name=mine", "device=cpu", "batch_size=4"]
+    return [*files, f"model={MODEL}", "name=mine", f"device={device}", "batch_size=4"]
 
 
 def test_scores_are_those_of_the_model_and_every_method_can_use_them(pool: Path) -> None:
@@ -102,6 +108,38 @@ def test_metadata_that_do_not_fit_are_told_before_any_work(pool: Path, monkeypat
     shutil.rmtree(pool / "metadata")
     with pytest.raises(ArtifactError, match="no parquet file"):
         score.command(arguments(pool))
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [("foo", "'foo' is no device"), ("cuda", "this machine has no cuda; use device=cpu"), ("meta", "runs on meta")],
+)
+def test_a_device_that_is_not_there_leaves_nothing_behind(
+    pool: Path, monkeypatch: pytest.MonkeyPatch, device: str, said: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ConfigError, match=f"setting device: .*{said}"):
+        score.command(arguments(pool, device))
+    assert not (pool / "scored").exists()
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(pool: Path) -> None:
+    models.save_safetensors(pool / "weights.safetensors", {"other": torch.ones(1)})
+    with pytest.raises(ArtifactError, match="do not fit model"):
+        score.command(arguments(pool))
+    assert not (pool / "scored").exists()
+
+
+def test_weights_that_are_no_numbers_give_no_scores(pool: Path) -> None:
+    weights = {name: torch.full_like(tensor, np.nan) for name, tensor in models.create(MODEL).state_dict().items()}
+    models.save_safetensors(pool / "weights.safetensors", weights)
+    with pytest.raises(StageError, match=r"weights\.safetensors: .* not finite"):
+        score.command(arguments(pool))
+    assert COLUMN not in pq.read_schema(pool / "metadata" / "a.parquet").names
+    with pytest.raises(StageError, match=r"weights\.safetensors: .* not finite"):
+        score.embed_pictures(
+            [Image.new("RGB", (8, 8))], model=MODEL, checkpoint=str(pool / "weights.safetensors"), device="cpu"
+        )
 
 
 def test_shards_that_are_done_are_not_done_again(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +238,59 @@ def test_what_others_wrote_is_replaced_on_request_only(pool: Path, monkeypatch: 
     score.command([*arguments(pool), "overwrite=true"])
     assert max(pq.read_table(path)[COLUMN].to_pylist()) <= 1
     score.command(arguments(pool))  # now they are its own
+
+
+def test_a_column_that_another_command_writes_meanwhile_is_kept(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, told = pool / "metadata" / "a.parquet", threading.Event()
+    monkeypatch.setattr(seal_module, "say", lambda text: told.set())
+    with ThreadPoolExecutor(1) as thread:
+        with files.lock(pool):
+            scoring = thread.submit(score.command, arguments(pool))
+            until(lambda: told.is_set() or scoring.done())
+            assert not scoring.done() and COLUMN not in pq.read_schema(path).names
+            table = pq.read_table(path)
+            pq.write_table(table.append_column("theirs", pa.array(range(len(table)))), path)
+        scoring.result()
+    assert {"theirs", COLUMN} <= set(pq.read_schema(path).names)
+
+
+def test_what_another_command_scores_meanwhile_is_not_scored_again(
+    pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = shutil.copytree(pool, tmp_path / "other")
+    score.command(arguments(pool))
+    told = threading.Event()
+    monkeypatch.setattr(seal_module, "say", lambda text: told.set())
+    monkeypatch.setattr(score, "_embedded", None)
+    with ThreadPoolExecutor(1) as thread:
+        with files.lock(other):
+            scoring = thread.submit(score.command, arguments(other))
+            until(lambda: told.is_set() or scoring.done())
+            shutil.copytree(pool / "metadata", other / "metadata", dirs_exist_ok=True)
+        scoring.result()
+    assert COLUMN in pq.read_schema(other / "metadata" / "a.parquet").names
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_arrays_of_others_are_copied_undecoded(pool: Path, save: Callable[..., None]) -> None:
+    path = pool / "metadata" / "a.npz"
+    save(path, objects=np.array([{"a": 1}, None], dtype=object), half=np.arange(3, dtype=np.float16))
+
+    def foreign() -> dict[str, tuple[bytes, int]]:
+        with zipfile.ZipFile(path) as archive:
+            return {
+                one.filename: (archive.read(one), one.compress_type)
+                for one in archive.infolist()
+                if "mine" not in one.filename
+            }
+
+    before = foreign()
+    score.command(arguments(pool))
+    assert foreign() == before and len(before) == 2
+    models.save_safetensors(pool / "weights.safetensors", models.create(MODEL, seed=2).state_dict())
+    score.command(arguments(pool))
+    with np.load(path) as arrays:
+        assert foreign() == before and arrays.files == ["objects", "half", "mine_img", "mine_txt"]
 
 
 def test_a_broken_npz_is_told_before_any_work(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:

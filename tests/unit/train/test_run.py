@@ -386,7 +386,7 @@ def test_wandb_online_without_a_key_is_one_sentence(
 def test_a_device_on_which_nothing_runs_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"train.device='{name}'"):
         pick_device(name)
-    with pytest.raises(ConfigError, match=f"setting eval.device: nothing evaluates on {name}"):
+    with pytest.raises(ConfigError, match=f"setting eval.device: no model runs on {name}"):
         devices(name)
 
 
