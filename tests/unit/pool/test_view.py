@@ -358,6 +358,39 @@ def test_rows_that_are_no_choice_are_refused(pool: Pool, rows: list[int]) -> Non
         pool.take(np.array(rows))
 
 
+@pytest.mark.parametrize("rows", [[0, 1, 2], np.array([0.5]), np.array([[0, 1]]), np.array([True]), 3, None])
+def test_rows_that_are_no_array_of_whole_numbers_are_refused(pool: Pool, rows: Any) -> None:
+    with pytest.raises(MethodError, match=r"^pool\.take: rows must be a one-dimensional array of whole numbers"):
+        pool.take(rows)
+    assert hexes(pool.take(np.array([1, 41], np.uint64))) == sorted([every()[1], every()[41]])
+    assert len(pool.take(np.array([]))) == 0
+
+
+def use(*tables: Any) -> Any:
+    return np.ones(tables[0].num_rows, bool)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda pool: pool.filter(use, columns="text"), "filter: columns='text' is not a list of names, such as"),
+        (lambda pool: pool.filter(use, features="l14_img"), "filter: features='l14_img' is not a list of names"),
+        (lambda pool: pool.filter(use, columns=[1]), r"filter: columns=\[1\] is not a list of names"),
+        (lambda pool: pool.map(use, columns="text"), "map: columns='text' is not a list of names"),
+        (lambda pool: pool.map(use, features=None), "map: features=None is not a list of names"),
+        (lambda pool: pool.filter(within={SCORE: 0.3}), "filter: within=.*: 0.3} does not give each column a pair"),
+        (lambda pool: pool.filter(use, within={SCORE: ("a", None)}), r"filter: within=.* does not give each column"),
+        (lambda pool: pool.filter(within={SCORE: (1, 2, 3)}), "filter: within=.* does not give each column a pair"),
+        (lambda pool: pool.filter(within=[SCORE]), "filter: within=.* does not give each column a pair"),
+        (lambda pool: pool.threshold(SCORE, keep="0.3"), "threshold: keep='0.3' is not a fraction"),
+        (lambda pool: pool.threshold(SCORE, keep=None), "threshold: keep=None is not a fraction"),
+    ],
+)
+def test_arguments_of_another_type_are_named(pool: Pool, ask: Callable[[Pool], Any], said: str) -> None:
+    with pytest.raises(MethodError, match=rf"^pool\.{said}"):
+        ask(pool)
+
+
 def test_a_range_of_what_is_no_number_is_refused(pool: Pool) -> None:
     for keep in (None, lambda table: np.ones(table.num_rows, dtype=bool)):
         with pytest.raises(ArtifactError, match=r"0\.parquet: column 'text' has type .*expected numbers"):
@@ -405,6 +438,14 @@ def test_targets(folder: Path, pool: Pool) -> None:
     assert pool.targets("train")["l14_img"].shape == (2, 12)
     assert pool.target_texts() == ["a dog", "a cat"]
     assert len(pool.trusted()) == 5
+
+
+def test_targets_in_another_format_are_named(folder: Path, pool: Pool) -> None:
+    (folder / "targets").mkdir(exist_ok=True)
+    with open(folder / "targets" / "train.npz", "wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(ArtifactError, match=r"targets/train\.npz: not a readable npz file: "):
+        pool.targets("train")
 
 
 def test_target_texts_of_any_bytes_are_read(folder: Path, pool: Pool) -> None:
