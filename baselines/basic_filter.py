@@ -9,13 +9,19 @@ import pyarrow as pa
 from harness import Pool, SelectionContext, language
 from harness.uid import Uids
 
+SHORTEST = 200
+"""Pixels of a side."""
+
 
 def select(pool: Pool, /, *, ctx: SelectionContext) -> Uids:
     """English captions of more than 2 words and 5 characters; sides of at least 200, at most 3 to 1."""
     identifier = language.fasttext()
     ctx.remark(identifier.remark)
     return pool.filter(
-        partial(_keep, identifier.model), columns=["text", "original_width", "original_height"], name="basic_filter"
+        partial(_keep, identifier.model),
+        columns=["text", "original_width", "original_height"],
+        within={"original_width": (SHORTEST, None), "original_height": (SHORTEST, None)},
+        name="basic_filter",
     )
 
 
@@ -36,5 +42,5 @@ def sizes_fit(table: pa.Table) -> npt.NDArray[np.bool_]:
     height = table["original_height"].to_numpy().astype(np.float64)
     shorter, longer = np.minimum(width, height), np.maximum(width, height)
     with np.errstate(divide="ignore", invalid="ignore"):
-        fits: npt.NDArray[np.bool_] = (shorter >= 200) & (longer / shorter <= 3.0)
+        fits: npt.NDArray[np.bool_] = (shorter >= SHORTEST) & (longer / shorter <= 3.0)
     return fits

@@ -2,9 +2,13 @@
 
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -17,26 +21,64 @@ from harness.records import StrictModel
 
 Model = TypeVar("Model", bound=StrictModel)
 
+AGAIN = 5.0
+"""Seconds in which a second SIGTERM does not break off the tidying up: `timeout` sends two at once."""
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came; it ends a command as Ctrl-C does."""
+
 
 def main(command: Callable[[list[str]], int | None]) -> NoReturn:
     """Run `command` on the arguments and exit: 0 or what it returns, or the code of the error it raises.
 
-    The user sees one sentence; with HARNESS_TRACEBACK=1 the whole chain follows.
+    The user sees one sentence; with HARNESS_TRACEBACK=1 the whole chain follows. SIGTERM ends it as Ctrl-C does, so
+    that temporary files go.
     """
     logging.captureWarnings(True)
     try:
-        code = command(sys.argv[1:]) or 0
+        with _unwinding():
+            code = command(sys.argv[1:]) or 0
     except HarnessError as error:
         code = _report(error)
     except OSError as error:
         code = _report(from_os_error(error, error.filename or "the file system"))
     except MemoryError:
         code = _report(InfraError("the memory of this machine is used up; use fewer workers or a larger machine"))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         say("stopped; the same command goes on from here")
-        code = 130
+        code = 143 if isinstance(stop, _Terminated) else 130
     sys.stdout.flush()
     sys.exit(code)
+
+
+@contextmanager
+def _unwinding() -> Iterator[None]:
+    """Raises _Terminated on SIGTERM meanwhile, where nothing else handles it."""
+    # What torchrun starts is told by torchrun to end, and must not wait for the others then.
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+        or "TORCHELASTIC_RUN_ID" in os.environ
+    ):
+        yield
+        return
+    here, last = os.getpid(), -AGAIN
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal last
+        if os.getpid() != here:  # a forked process, which ends as it always did
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif time.monotonic() - last > AGAIN:
+            last = time.monotonic()
+            raise _Terminated
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _report(error: HarnessError) -> int:

@@ -68,6 +68,12 @@ def unknown_name(noun: str, name: str, known: Iterable[str]) -> str:
     return f"unknown {noun} {name!r}{hint}; known: {', '.join(names) or 'none'}"
 
 
+def shortened(value: object, most: int = 60) -> str:
+    """repr(value), cut where it is longer than `most` characters."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
 _INFRA_ERRNO = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the disk quota is used up",

@@ -131,6 +131,13 @@ def require_rows(pool: str, files: Sequence[MetadataFile], pairs: int) -> None:
         say(f"warning: {metadata}: no row for {pairs - rows:,} of {pairs:,} pairs in the tars; they cannot be chosen")
 
 
+def require_once(path: str, columns: Iterable[str], there: Sequence[str]) -> None:
+    """ArtifactError if several of the columns that are `there` have the name of one of `columns`."""
+    for name in columns:
+        if there.count(name) > 1:
+            raise ArtifactError(f"{path}: {there.count(name)} columns are called {name!r}; keep one of them")
+
+
 def missing_column(path: str, name: str, there: Sequence[str]) -> ArtifactError:
     """The error for a column that something needs and `path` has not."""
     remedies = {"similar": "`python -m harness.duplicates` with features=l14_img makes it"}
@@ -191,6 +198,7 @@ Sources = list[tuple[pq.ParquetFile, list[str]]]
 
 def _sources(file: MetadataFile, parquet: pq.ParquetFile, wanted: Sequence[str]) -> Sources:
     own = parquet.schema_arrow.names
+    require_once(file.path, wanted, own)
     more = [name for name in wanted if name not in own]
     sources = [(parquet, [name for name in wanted if name in own])]
     if more and file.beside is not None:
@@ -257,7 +265,14 @@ def _joined(tables: list[pa.Table], wanted: Sequence[str], rows: int) -> pa.Tabl
     if not wanted:
         return pa.table({"row": pa.nulls(rows)})
     columns = {name: table.column(name) for table in tables for name in table.column_names}
-    return pa.table({name: columns[name] for name in wanted})
+    return pa.table({name: _without_view(columns[name]) for name in wanted})
+
+
+def _without_view(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A column of views as one of plain strings or bytes: pyarrow cannot filter views."""
+    if pa.types.is_string_view(column.type):
+        return column.cast(pa.large_string())
+    return column.cast(pa.large_binary()) if pa.types.is_binary_view(column.type) else column
 
 
 def _may_match(group: pq.RowGroupMetaData, within: Ranges) -> bool:
@@ -313,8 +328,7 @@ def require_strings(file: MetadataFile, schema: pa.Schema, columns: Iterable[str
     for name in {"uid", "text"}.intersection(columns, schema.names):
         kind = schema.field(name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        # What else a uid may be is told with its row.
-        if pa.types.is_nested(kind) or (name == "text" and not any(fits(kind) for fits in fitting)):
+        if not any(fits(kind) for fits in fitting):
             raise ArtifactError(f"{file.path}: column {name!r} has type {kind}, expected strings")
 
 

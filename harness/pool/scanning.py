@@ -85,11 +85,13 @@ def _schema(file: MetadataFile, columns: list[str], *, numbers: Iterable[str]) -
     try:
         schema = pl.read_parquet_schema(file.path)
     except (pl.exceptions.PolarsError, OSError) as error:
+        names = reading.columns_of(file.path)
+        reading.require_once(file.path, names, names)
         raise ArtifactError(f"{file.path}: not a readable parquet file: {error}") from error
     for name in columns:
         if name not in schema:
             raise reading.missing_column(file.path, name, list(schema))
-    if "uid" in columns and schema["uid"].is_nested():
+    if "uid" in columns and schema["uid"] not in (pl.String, pl.Categorical, pl.Enum, pl.Null):
         raise ArtifactError(f"{file.path}: column 'uid' has type {schema['uid']}, expected strings")
     for name in numbers:
         if not (schema[name].is_integer() or schema[name].is_float() or schema[name] == pl.Null):

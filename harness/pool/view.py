@@ -18,8 +18,8 @@ from harness import uid
 from harness.errors import ArtifactError, HarnessError, MethodError, machines_fault
 from harness.executor import Executor, LocalExecutor
 from harness.files import join, list_files, open_file, stamp
+from harness.pool import asked, reading, scanning
 from harness.pool import features as npz
-from harness.pool import reading, scanning
 from harness.pool.keeping import gathered, identity, resumable
 from harness.pool.masks import Masks
 from harness.pool.ranking import nth_largest
@@ -139,12 +139,13 @@ class Pool:
         row order. With `rows`, files are cut into stretches of at most that many rows, one result each. Stretches
         without a visible row are left out.
 
-        Raises ArtifactError naming the file where a column or an embedding is missing, MethodError where `fn` raises
-        or `rows` is not a whole number from 1.
+        Raises ArtifactError naming the file where a column or an embedding is missing, MethodError where `fn` raises,
+        an argument is of another type, or `rows` is not a whole number from 1.
         """
         if rows is not None:
-            rows = _whole("map", "rows", rows, least=1)
-        work = partial(_map_file, fn, {"columns": columns, "features": features, "rows": rows})
+            rows = asked.whole("map", "rows", rows, least=1)
+        what = {"columns": asked.names("map", "columns", columns), "features": asked.names("map", "features", features)}
+        work = partial(_map_file, fn, what | {"rows": rows})
         return [result for part in self._pass(work, name=name) for result in part]
 
     def filter(
@@ -163,8 +164,10 @@ class Pool:
         reach `fn`, and row groups that cannot hold one inside are not read. Limits are rounded to the column's own
         precision; NaN and null are outside. One of `fn` and `within` may be left out.
         """
+        columns, features = asked.names("filter", "columns", columns), asked.names("filter", "features", features)
+        within = asked.ranges("filter", "within", within)
         what = {"columns": ["uid", *columns], "features": features, "within": within, "rows": CHUNK}
-        work = partial(_filter_file, fn, what) if fn else partial(_scan_uids, within or {})
+        work = partial(_filter_file, fn, what) if fn else partial(_scan_uids, within)
         parts = (part[0] for part in self._pass(work, name=name, threads=fn is None))
         return self._gathered(parts)
 
@@ -178,8 +181,7 @@ class Pool:
         It is the element at 0-based index int(n * keep) of the n values in descending order, NaN and null last; so
         more than int(n * keep) rows pass, with all ties. keep=1 gives -inf. (DataComp, baselines/apply_filter.py)
         """
-        if not 0 <= keep <= 1:
-            raise MethodError(f"pool.threshold: keep={keep} is not a fraction between 0 and 1")
+        asked.fraction("threshold", "keep", keep)
         if keep == 1:
             return -np.inf
         return nth_largest(partial(self._visit, column), int(len(self) * keep))
@@ -194,7 +196,7 @@ class Pool:
 
         Raises MethodError if `n` is not a whole number from 0.
         """
-        n, total = _whole("sample", "n", n, least=0), len(self)
+        n, total = asked.whole("sample", "n", n, least=0), len(self)
         return self.take(_choose(total, min(n, total), rng))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Uids:
@@ -202,6 +204,7 @@ class Pool:
 
         Raises MethodError if `rows` are not that: all different, each above the one before it, none beyond the pool.
         """
+        rows = asked.rows("take", "rows", rows)
         counts = [file.count for file in self._files]
         borders = np.concatenate([[0], np.cumsum(counts)])
         if len(rows) and (rows[0] < 0 or rows[-1] >= borders[-1] or (rows[1:] <= rows[:-1]).any()):
@@ -225,7 +228,8 @@ class Pool:
         `train` holds b32_img and l14_img (rows, width) and label (rows,) where the pool's maker offers them.
         """
         path = join(self.path, "targets", f"{name}.npz")
-        with open_file(path) as file, npz.reading(path), np.load(file, allow_pickle=False) as arrays:
+        # np.load would take an npy file, too.
+        with open_file(path) as file, npz.reading(path), np.lib.npyio.NpzFile(file, allow_pickle=False) as arrays:
             return {key: arrays[key] for key in arrays.files}
 
     def target_texts(self) -> list[str]:
@@ -331,12 +335,6 @@ class Pool:
 def _opened(beside: dict[str, str], path: str) -> MetadataFile:
     with reading.open_parquet(path) as parquet:
         return MetadataFile(path, parquet.metadata.num_rows, beside=beside.get(path.rsplit("/", 1)[-1]))
-
-
-def _whole(method: str, name: str, value: object, *, least: int) -> int:
-    if not isinstance(value, int | np.integer) or value < least:
-        raise MethodError(f"pool.{method}: {name}={value!r} is not a whole number from {least}")
-    return int(value)
 
 
 def _map_file(fn: Callable[..., Any], what: dict[str, Any], file: MetadataFile) -> list[Any]:

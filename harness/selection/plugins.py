@@ -106,6 +106,10 @@ def resolve(config: MethodConfig) -> Method:
             raise ConfigError(f"setting method.target: {config.target!r} is not of the form package.module:function")
         if module == "__main__":
             raise ConfigError("setting method.target: a method's source is recorded; write it into a module of its own")
+        if "/" in module or not all(module.split(".")):
+            raise ConfigError(
+                f"setting method.target: {module!r} is not the name of a module (package.module, no path)"
+            )
         return _load(str(config.target), module, function)
     known = sources()
     if config.name not in known:
@@ -133,7 +137,8 @@ def _load(name: str, module_name: str, function_name: str) -> Method:
         raise wrapped from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        near = difflib.get_close_matches(function_name, [n for n in dir(module) if not n.startswith("_")], n=1)
+        there = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
+        near = difflib.get_close_matches(function_name, there, n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         raise PluginError(
             f"method {name}: module {module_name} ({module.__file__}) has no function {function_name!r}{hint}"

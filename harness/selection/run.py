@@ -4,6 +4,8 @@ import os
 import shutil
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -54,7 +56,7 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     if done is not None:
         return done
     started = time.monotonic()
-    with lock(place.scratch):
+    with lock(place.scratch), _unless_empty(place.scratch):
         scratch = scratch_of(place.scratch, work)
         ctx = SelectionContext(
             rng=np.random.default_rng(config.seed),
@@ -72,6 +74,17 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
         write_record(place.record, record_of(subset, inputs, more, work=work, seconds=time.monotonic() - started))
         shutil.rmtree(place.scratch, ignore_errors=True)
     return Subset.load(place.uids)
+
+
+@contextmanager
+def _unless_empty(folder: Path) -> Iterator[None]:
+    """Removes `folder` after an error if nothing lies in it that a later run could go on from."""
+    try:
+        yield
+    except BaseException:
+        if not any(path.is_file() and path.name != ".lock" for path in folder.rglob("*")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _state(value: Any) -> Any:

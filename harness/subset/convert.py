@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from harness import npy, uid
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError, ConfigError, shortened
 from harness.files import open_file
 from harness.uid import Uids
 
@@ -148,7 +148,7 @@ def _from_hex(path: str, pieces: Iterator[list[str]]) -> Iterator[Uids]:
         except ArtifactError as error:
             row = next(i for i, text in enumerate(texts) if not _is_uid(text))
             raise ArtifactError(
-                f"{path}: row {done + row}: {piece[row]!r} is not a uid of 32 lower-case hex characters"
+                f"{path}: row {done + row}: {shortened(piece[row])} is not a uid of 32 lower-case hex characters"
             ) from error
         done += len(texts)
 

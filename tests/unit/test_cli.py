@@ -1,6 +1,8 @@
 """key=value settings, and errors as one sentence with the exit code of their kind."""
 
 import importlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +95,62 @@ def test_exit_codes(error: type[BaseException], code: int, capsys: pytest.Captur
     assert caught.value.code == code
     if issubclass(error, HarnessError):
         assert capsys.readouterr().err == "error: the sentence\n"
+
+
+STOPPED = """
+import os, signal, sys, time
+from harness import cli
+from harness.files import atomic_path
+
+def command(argv):
+    with atomic_path(argv[0]) as path:
+        path.write_text("half")
+        try:
+            if argv[1] == "forked":
+                told, tell = os.pipe()
+                if not (child := os.fork()):
+                    os.write(tell, b"x")
+                    time.sleep(60)
+                os.read(told, 1)  # Python forgets a signal that comes while it forks
+                os.kill(child, signal.SIGTERM)
+                return os.WTERMSIG(os.waitpid(child, 0)[1])
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            if argv[1] == "twice":
+                os.kill(os.getpid(), signal.SIGTERM)
+
+if sys.argv[2] == "ignored":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+cli.main(command)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "left"),
+    [("once", 143, 0), ("twice", 143, 0), ("ignored", 0, 1), ("forked", signal.SIGTERM, 1),
+     ("under torchrun", -signal.SIGTERM, 1)],
+)  # fmt: skip
+def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path, how: str, code: int, left: int) -> None:
+    environment = os.environ | ({"TORCHELASTIC_RUN_ID": "1"} if how == "under torchrun" else {})
+    command = [sys.executable, "-c", STOPPED, str(tmp_path / "out"), how]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, len(list(tmp_path.iterdir()))) == (code, left), done.stderr
+    assert ("stopped" in done.stderr) == (code == 143) and "Traceback" not in done.stderr
+
+
+def test_a_handler_of_sigterm_stays_and_none_is_left_behind(capsys: pytest.CaptureFixture[str]) -> None:
+    def handle(number: int, frame: object) -> None: ...
+
+    for before in (signal.SIG_DFL, handle):
+        old = signal.signal(signal.SIGTERM, before)
+        try:
+            with pytest.raises(SystemExit):
+                cli.main(
+                    lambda argv, before=before: int((signal.getsignal(signal.SIGTERM) is before) != (before is handle))
+                )
+            assert signal.getsignal(signal.SIGTERM) is before
+        finally:
+            signal.signal(signal.SIGTERM, old)
 
 
 def test_a_file_in_the_place_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

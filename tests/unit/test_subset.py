@@ -107,6 +107,12 @@ def test_convert_names_the_wrong_row(tmp_path: Path, text: str) -> None:
     assert not (tmp_path / "out.npy").exists()
 
 
+def test_convert_shows_the_beginning_of_a_long_wrong_row(tmp_path: Path) -> None:
+    (tmp_path / "uids.txt").write_bytes(bytes(range(11, 256)) * 100)
+    with pytest.raises(ArtifactError, match=r"uids\.txt: row 0: .{60}… is not a uid of 32"):
+        command(["convert", f"path={tmp_path / 'uids.txt'}", f"out={tmp_path / 'out.npy'}"])
+
+
 def test_convert_reads_beyond_one_piece(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert, "ROWS", 2)
     path = tmp_path / "uids.txt"

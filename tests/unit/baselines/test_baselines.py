@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from metadata_pool import WIDTHS, write_metadata
+from metadata_pool import WIDTHS, table_of, write_file, write_metadata
 from threadpoolctl import threadpool_limits
 
 from baselines import _targets, _wordnet, image_based
@@ -75,6 +75,12 @@ def test_basic_filter(folder: Path, tmp_path: Path, rows: list[dict[str, Any]], 
 
     found = chosen(folder, tmp_path, "basic_filter")
     assert found == wanted(rows, keep) and 0 < len(found) < len(rows) / 2
+
+
+def test_basic_filter_names_sizes_that_are_no_numbers(tmp_path: Path) -> None:
+    write_file(tmp_path / "metadata" / "a.parquet", table_of(0, 40) | {"original_width": ["wide"] * 40})
+    with pytest.raises(ArtifactError, match=r"a\.parquet: column 'original_width' has type string, expected numbers"):
+        chosen(tmp_path, tmp_path, "basic_filter")
 
 
 @pytest.mark.parametrize("arch", ["b32", "l14"])

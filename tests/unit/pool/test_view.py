@@ -196,8 +196,16 @@ def test_an_open_range_leaves_out_nan_with_and_without_a_function(pool: Pool) ->
 
 @pytest.mark.parametrize(
     ("name", "values"),
-    [("uid", [["x"]]), ("text", [["x"]]), ("text", [1]), ("text", [b"x"])],
-    ids=["uids of lists", "lists", "numbers", "bytes"],
+    [
+        ("uid", [["x"]]),
+        ("uid", [1]),
+        ("uid", [bytes(16)]),
+        ("uid", [b"\xff" * 16]),
+        ("text", [["x"]]),
+        ("text", [1]),
+        ("text", [b"x"]),
+    ],
+    ids=["uids of lists", "uids of numbers", "uids of bytes", "uids of bytes beyond text", "lists", "numbers", "bytes"],
 )
 def test_what_is_no_string_is_named_with_file_and_column(tmp_path: Path, name: str, values: list[Any]) -> None:
     write_file(tmp_path / "metadata" / "a.parquet", table_of(0, 40) | {name: pa.array(values * 40)})
@@ -207,6 +215,46 @@ def test_what_is_no_string_is_named_with_file_and_column(tmp_path: Path, name: s
     if name == "uid":
         with pytest.raises(ArtifactError, match=r"a\.parquet: column 'uid' has type .*expected strings"):
             pool.uids()
+
+
+def test_uids_of_sixteen_bytes_are_no_strings(tmp_path: Path) -> None:
+    uids = pa.array([bytes.fromhex(text) for text in table_of(0, 40)["uid"]], pa.binary(16))
+    write_file(tmp_path / "metadata" / "a.parquet", table_of(0, 40) | {"uid": uids})
+    for ask in (Pool.uids, lambda pool: pool.take(np.arange(3))):
+        with pytest.raises(ArtifactError, match=r"a\.parquet: column 'uid' has type .*expected strings$"):
+            ask(Pool.open(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["uid", "text", SCORE])
+def test_two_columns_of_one_name_are_refused(tmp_path: Path, name: str) -> None:
+    table = pa.table(table_of(0, 40))
+    (tmp_path / "metadata").mkdir()
+    pq.write_table(table.append_column(name, table.column(name)), tmp_path / "metadata" / "a.parquet")
+    for ask in (
+        lambda pool: pool.map(len, columns=[name]),
+        lambda pool: pool.filter(lambda table: np.ones(table.num_rows, bool), columns=["text"], within={SCORE: (0, 1)}),
+        lambda pool: pool.filter(within={SCORE: (0, 1)}),
+        lambda pool: pool.threshold(SCORE, keep=0.3),
+    ):
+        with pytest.raises(ArtifactError, match=rf"a\.parquet: 2 columns are called '{name}'; keep one of them$"):
+            ask(Pool.open(tmp_path))
+
+
+def test_columns_of_views_are_read_as_strings(tmp_path: Path) -> None:
+    columns, kinds = table_of(0, 40), {"uid": pa.string_view(), "text": pa.string_view(), "extra": pa.binary_view()}
+    answers = []
+    for place in ("plain", "views"):
+        write_file(tmp_path / place / "metadata" / "a.parquet", columns)
+        pool = Pool.open(tmp_path / place)
+        chosen = pool.filter(
+            lambda table: np.array([len(text) > 10 for text in table["text"].to_pylist()]),
+            columns=["text", "extra"],
+            within={SCORE: (0.2, None)},
+        )
+        texts = pool.map(lambda table: table["text"].to_pylist(), columns=["text"])
+        answers.append((hexes(chosen), hexes(pool.take(np.arange(0, 40, 3))), hexes(pool.uids()), texts))
+        columns = columns | {name: pa.array(columns[name], kind) for name, kind in kinds.items()}
+    assert answers[0] == answers[1] and answers[0][0]
 
 
 def test_decimals_are_no_scores_with_or_without_a_function(tmp_path: Path) -> None:
@@ -310,6 +358,39 @@ def test_rows_that_are_no_choice_are_refused(pool: Pool, rows: list[int]) -> Non
         pool.take(np.array(rows))
 
 
+@pytest.mark.parametrize("rows", [[0, 1, 2], np.array([0.5]), np.array([[0, 1]]), np.array([True]), 3, None])
+def test_rows_that_are_no_array_of_whole_numbers_are_refused(pool: Pool, rows: Any) -> None:
+    with pytest.raises(MethodError, match=r"^pool\.take: rows must be a one-dimensional array of whole numbers"):
+        pool.take(rows)
+    assert hexes(pool.take(np.array([1, 41], np.uint64))) == sorted([every()[1], every()[41]])
+    assert len(pool.take(np.array([]))) == 0
+
+
+def use(*tables: Any) -> Any:
+    return np.ones(tables[0].num_rows, bool)
+
+
+@pytest.mark.parametrize(
+    ("ask", "said"),
+    [
+        (lambda pool: pool.filter(use, columns="text"), "filter: columns='text' is not a list of names, such as"),
+        (lambda pool: pool.filter(use, features="l14_img"), "filter: features='l14_img' is not a list of names"),
+        (lambda pool: pool.filter(use, columns=[1]), r"filter: columns=\[1\] is not a list of names"),
+        (lambda pool: pool.map(use, columns="text"), "map: columns='text' is not a list of names"),
+        (lambda pool: pool.map(use, features=None), "map: features=None is not a list of names"),
+        (lambda pool: pool.filter(within={SCORE: 0.3}), "filter: within=.*: 0.3} does not give each column a pair"),
+        (lambda pool: pool.filter(use, within={SCORE: ("a", None)}), r"filter: within=.* does not give each column"),
+        (lambda pool: pool.filter(within={SCORE: (1, 2, 3)}), "filter: within=.* does not give each column a pair"),
+        (lambda pool: pool.filter(within=[SCORE]), "filter: within=.* does not give each column a pair"),
+        (lambda pool: pool.threshold(SCORE, keep="0.3"), "threshold: keep='0.3' is not a fraction"),
+        (lambda pool: pool.threshold(SCORE, keep=None), "threshold: keep=None is not a fraction"),
+    ],
+)
+def test_arguments_of_another_type_are_named(pool: Pool, ask: Callable[[Pool], Any], said: str) -> None:
+    with pytest.raises(MethodError, match=rf"^pool\.{said}"):
+        ask(pool)
+
+
 def test_a_range_of_what_is_no_number_is_refused(pool: Pool) -> None:
     for keep in (None, lambda table: np.ones(table.num_rows, dtype=bool)):
         with pytest.raises(ArtifactError, match=r"0\.parquet: column 'text' has type .*expected numbers"):
@@ -357,6 +438,14 @@ def test_targets(folder: Path, pool: Pool) -> None:
     assert pool.targets("train")["l14_img"].shape == (2, 12)
     assert pool.target_texts() == ["a dog", "a cat"]
     assert len(pool.trusted()) == 5
+
+
+def test_targets_in_another_format_are_named(folder: Path, pool: Pool) -> None:
+    (folder / "targets").mkdir(exist_ok=True)
+    with open(folder / "targets" / "train.npz", "wb") as file:
+        np.save(file, np.ones(3))
+    with pytest.raises(ArtifactError, match=r"targets/train\.npz: not a readable npz file: "):
+        pool.targets("train")
 
 
 def test_target_texts_of_any_bytes_are_read(folder: Path, pool: Pool) -> None:

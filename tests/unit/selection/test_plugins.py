@@ -1,4 +1,5 @@
 import importlib
+import re
 import subprocess
 import sys
 import textwrap
@@ -112,7 +113,7 @@ def test_parameters_that_do_not_fit_are_named(module: str, params: dict[str, obj
             r"nowhere_at_all does not import: ModuleNotFoundError: .*; run the command in the module's folder",
         ),
         ("my_filter_of_test:selekt", r"has no function 'selekt' \(did you mean 'select'\?\)"),
-        ("my_filter_of_test:np", "has no function"),
+        ("my_filter_of_test:np", r"has no function 'np'$"),
     ],
 )
 def test_what_is_no_method_is_named(module: str, target: str, said: str) -> None:
@@ -124,6 +125,12 @@ def test_what_is_no_method_is_named(module: str, target: str, said: str) -> None
 def test_targets_have_a_form(target: str) -> None:
     with pytest.raises(ConfigError, match=r"package\.module:function"):
         custom(target)
+
+
+@pytest.mark.parametrize("name", ["./my_filter", "../m/my_filter", ".my_filter", "m/my_filter", "m..my_filter", "m."])
+def test_a_path_is_no_module(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"method\.target: '{re.escape(name)}' is not the name of a module"):
+        custom(f"{name}:select")
 
 
 @pytest.mark.parametrize(

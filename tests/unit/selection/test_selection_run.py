@@ -197,6 +197,20 @@ def test_an_exception_of_the_method_keeps_its_traceback(pool: Pool, tmp_path: Pa
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+@pytest.mark.parametrize("name", ["out", "mine.npy"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_failed_leaves_its_scratch_folder_only_with_something_in_it(
+    pool: Pool, tmp_path: Path, name: str, begun: bool
+) -> None:
+    def broken(pool: Pool, /, *, ctx: Any) -> Any:
+        (ctx.scratch / "half").touch() if begun else None
+        raise KeyError("x")
+
+    with pytest.raises(MethodError, match="raised KeyError"):
+        select(broken, pool, tmp_path / name)
+    assert len(list(tmp_path.rglob("*scratch"))) == begun == len(list(tmp_path.rglob("half")))
+
+
 @pytest.mark.parametrize("on_a_file", [False, True])
 def test_a_method_that_exits_does_not_end_the_command(pool: Pool, tmp_path: Path, on_a_file: bool) -> None:
     def leaving(pool: Pool, /, *, ctx: Any) -> Any:
