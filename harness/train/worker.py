@@ -77,7 +77,7 @@ def launch(
         sys.executable, "-m", "harness.train.torchrun", "--standalone", f"--nproc-per-node={processes}",
         "-m", "harness.train.worker", str(out / "job.json"),
     ]  # fmt: skip
-    threads = str(cores // processes)
+    threads = str(max(1, cores // processes))
     environment = {"OMP_NUM_THREADS": threads, **PATIENCE, **os.environ, PARENT: str(os.getpid())}
     child = subprocess.Popen(command, env=environment)
     with when_told_to_stop(child.terminate):
