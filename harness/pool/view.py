@@ -403,8 +403,15 @@ def _choose(total: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int6
         return np.delete(np.arange(total, dtype=np.int64), left_out)
     chosen = np.empty(0, dtype=np.int64)
     while len(chosen) < n:
-        more = rng.integers(0, total, size=int((n - len(chosen)) * 1.1) + 16)
-        new = np.setdiff1d(more, chosen)
+        more = _distinct(rng.integers(0, total, size=int((n - len(chosen)) * 1.1) + 16))
+        new = more[~np.isin(more, chosen, assume_unique=True)] if len(chosen) else more
         # What is too many is dropped at random, never from one end.
-        chosen = np.union1d(chosen, new[rng.permutation(len(new))[: n - len(chosen)]])
+        chosen = np.sort(np.concatenate([chosen, new[rng.permutation(len(new))[: n - len(chosen)]]]))
     return chosen
+
+
+def _distinct(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """The numbers, sorted, each once: np.unique hashes them, which takes a minute for some millions."""
+    ordered = np.sort(numbers)
+    found: npt.NDArray[np.int64] = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
+    return found
