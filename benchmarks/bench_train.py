@@ -21,11 +21,12 @@ from made_pool import make_photographs
 
 from harness import executor, model
 from harness.config import RunConfig, load_scale
+from harness.device import pick
 from harness.pool.seal import seal
 from harness.subset import Subset
 from harness.train.learner import Learner
 from harness.train.run import train
-from harness.train.world import World, pick_device
+from harness.train.world import World
 
 
 def main() -> None:
@@ -50,7 +51,7 @@ def main() -> None:
     made = record.provenance
     print(f"training:   {made['samples_per_second']:,.0f} samples/s, {1 - made['busy']:.1%} outside the step")
 
-    device = pick_device(config.train.device)
+    device = pick(config.train.device, setting="train.device")
     learner = Learner(config, World(rank=0, size=1, device=device))
     size, batch = model.image_size(scale.model), scale.batch_size
     images = torch.randn((batch, 3, size, size), device=device)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import open_clip
@@ -21,10 +22,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from harness import model
 from harness.config import RunConfig, Scale, load_scale
-from harness.train.learner import Learner, autocast_for
+from harness.device import autocast, pick, settle
+from harness.train.learner import Learner
 from harness.train.recipe import decayed, forward_macs, learning_rate
 from harness.train.watch import PEAK_FLOPS
-from harness.train.world import World, pick_device
+from harness.train.world import World
 
 Slices = list[tuple[torch.Tensor, torch.Tensor]]
 Step = Callable[[int, Slices], torch.Tensor]
@@ -60,7 +62,10 @@ def reference(scale: Scale, device: torch.device) -> Step:
     plain, heavy = decayed((p, p.ndim) for p in clip.parameters())
     groups = [{"params": plain, "weight_decay": 0.0}, {"params": heavy, "weight_decay": scale.weight_decay}]
     optimizer = torch.optim.AdamW(groups, lr=scale.lr, betas=(scale.beta1, scale.beta2), eps=scale.eps)
-    loss_of, autocast = open_clip.ClipLoss(local_loss=True, gather_with_grad=True), autocast_for(scale, device)
+    loss_of, forward = (
+        open_clip.ClipLoss(local_loss=True, gather_with_grad=True),
+        partial(autocast, scale.precision, device),
+    )
     settle(device, tf32=True)
 
     def step(number: int, slices: Slices) -> torch.Tensor:
@@ -68,7 +73,7 @@ def reference(scale: Scale, device: torch.device) -> Step:
             group["lr"] = learning_rate(scale, number)
         optimizer.zero_grad()
         images, tokens = (torch.cat(parts) for parts in zip(*slices, strict=True))
-        with autocast():
+        with forward():
             loss: torch.Tensor = loss_of(**clip(images, tokens))
         loss.backward()
         optimizer.step()
@@ -99,12 +104,6 @@ def ours(variant: Variant, scale: Scale, device: torch.device) -> Step:
     return step
 
 
-def settle(device: torch.device, *, tf32: bool) -> None:
-    if device.type == "cuda":
-        torch.backends.cudnn.benchmark = True
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-
-
 def measure(step: Step, batches: list[Slices], steps: int, device: torch.device) -> tuple[float, list[float]]:
     """Seconds a step, and the loss of every step, those of the warm-up too."""
     warm = max(3, steps // 5)
@@ -131,7 +130,7 @@ def main() -> None:
     parser.add_argument("--precision", default="amp_bfloat16")
     parser.add_argument("--device", default="auto")
     chosen = parser.parse_args()
-    device = pick_device(chosen.device)
+    device = pick(chosen.device, setting="--device")
     cuda = device.type == "cuda"
     name = torch.cuda.get_device_name(device) if cuda else "cpu"
     peak = next((value for part, value in PEAK_FLOPS.items() if part in name), None)

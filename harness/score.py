@@ -38,9 +38,9 @@ from pydantic import Field
 from harness import cli, files, images, uid
 from harness import executor as executors
 from harness import model as models
-from harness.config import PoolAt
+from harness.config import PoolAt, Precision
+from harness.device import autocast, pick, settle
 from harness.errors import ArtifactError, ConfigError, StageError
-from harness.eval.encoder import one_device
 from harness.executor import Executor
 from harness.files import atomic_path
 from harness.pool import features as npz
@@ -92,9 +92,10 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
     pool = Pool.open(sealed.path, sealed=sealed)
     pool.count()  # an error where the metadata are of other pairs
     # Resolved where the work is done: a cluster's driver may have no GPU.
-    device = next(executor.stream(one_device, [settings.device], name="device", quiet=True))
-    precision = settings.precision or ("fp32" if device == "cpu" else "amp_bfloat16")
-    settings = settings.model_copy(update={"device": device, "precision": precision})
+    pick_here = partial(pick, setting="device")
+    device = next(executor.stream(pick_here, [settings.device], name="device", quiet=True))
+    precision = settings.precision or _usual_precision(device)
+    settings = settings.model_copy(update={"device": str(device), "precision": precision})
     mark = _mark(sealed, settings)
     if not _left(pool.files, settings.name, mark):
         return
@@ -186,6 +187,7 @@ def _loaded(model: str, checkpoint: str, device: str) -> tuple[Any, Any, Any]:
 @lru_cache(maxsize=1)
 def _load(model: str, checkpoint: str, device: str, stamp: str) -> tuple[Any, Any, Any]:
     """The model, its transform and its tokenizer; `stamp` changes with the checkpoint's file."""
+    settle(torch.device(device), tf32=False)
     return models.load(model, checkpoint).to(device), models.eval_transform(model, checkpoint), models.tokenizer(model)
 
 
@@ -195,27 +197,28 @@ def embed_pictures(
     model: str,
     checkpoint: str,
     device: str = "auto",
-    precision: str | None = None,
+    precision: Precision | None = None,
     batch_size: int = 256,
 ) -> Half:
     """Normalised embeddings (N, width) of pictures, as `score` stores them."""
-    device = one_device(device)
-    loaded = _loaded(model, checkpoint, device)
+    picked = pick(device, setting="device")
+    loaded = _loaded(model, checkpoint, str(picked))
     left, parts = iter(pictures), []
     with ThreadPoolExecutor(4) as threads, torch.inference_mode():
         while batch := list(itertools.islice(left, batch_size)):
-            with _autocast(device, precision):
-                parts.append(_half(_encode_pictures(loaded, batch, device, threads), checkpoint))
+            with autocast(precision or _usual_precision(picked), picked):
+                parts.append(_half(_encode_pictures(loaded, batch, picked, threads), checkpoint))
     width = loaded[0].visual.output_dim
     return np.concatenate(parts) if parts else np.empty((0, width), np.float16)
 
 
-def _autocast(device: str, precision: str | None) -> torch.autocast:
-    half = precision == "amp_bfloat16" or (precision is None and device != "cpu")
-    return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half)
+def _usual_precision(device: torch.device) -> Precision:
+    return "fp32" if device.type == "cpu" else "amp_bfloat16"
 
 
-def _encode_pictures(loaded: Any, batch: list[Image.Image], device: str, threads: ThreadPoolExecutor) -> torch.Tensor:
+def _encode_pictures(
+    loaded: Any, batch: list[Image.Image], device: torch.device, threads: ThreadPoolExecutor
+) -> torch.Tensor:
     model, transform, _ = loaded
     found: torch.Tensor = model.encode_image(
         torch.stack(list(threads.map(transform, batch))).to(device), normalize=True
@@ -247,8 +250,9 @@ def _score_shard(path: str, seal_dir: str, settings: Settings, folder: str, shar
 
 def _embedded(sealed: SealedPool, shard: int, settings: Settings) -> Iterator[tuple[Half, Half]]:
     """Normalised embeddings of pictures and captions (n, width) of the shard's pairs, batch by batch."""
-    device = settings.device
-    loaded = _loaded(settings.model, settings.checkpoint, device)
+    device = torch.device(settings.device)
+    precision = settings.precision or _usual_precision(device)
+    loaded = _loaded(settings.model, settings.checkpoint, settings.device)
     model, _, tokenize = loaded
     index = sealed.index(shard)
     with Reader(sealed.shards[shard]) as reader, ThreadPoolExecutor(4) as threads, torch.inference_mode():
@@ -256,7 +260,7 @@ def _embedded(sealed: SealedPool, shard: int, settings: Settings) -> Iterator[tu
             pairs = [read_sample(reader, entry) for entry in index[start : start + settings.batch_size]]
             pictures = list(threads.map(lambda pair: images.decode(pair[0]), pairs))
             tokens = tokenize([caption for _, caption in pairs])
-            with _autocast(device, settings.precision):
+            with autocast(precision, device):
                 found = (
                     _encode_pictures(loaded, pictures, device, threads),
                     model.encode_text(tokens.to(device), normalize=True),

@@ -149,9 +149,9 @@ def bind(config: RunConfig) -> tuple[RunConfig, plugins.Method | None]:
 def _require_devices(config: RunConfig) -> None:
     """ConfigError for a device that is not there; torch, which takes seconds, is asked about named ones only."""
     if config.train.device not in ("auto", "cpu"):
-        from harness.train.world import pick_device
+        from harness.device import pick
 
-        pick_device(config.train.device)
+        pick(config.train.device, setting="train.device")
     if config.eval.device not in ("auto", "cpu", "all") and config.executor == "local":
         from harness.eval.encoder import devices
 

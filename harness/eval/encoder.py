@@ -1,7 +1,6 @@
 """Pictures and tokens to unit embeddings, with one CLIP model on one device."""
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from torch.nn import functional
 
 from harness import model as models
 from harness.config import Precision
-from harness.errors import ConfigError, StageError
+from harness.device import autocast, pick, settle
+from harness.errors import StageError
 from harness.eval import onednn
 from harness.eval.metrics import Floats
 
@@ -35,16 +35,12 @@ class ModelAt:
 
 
 class Encoder:
-    """A model in evaluation mode on a device."""
+    """A model in evaluation mode on a device, where float32 means float32: see `harness.device.settle`."""
 
     def __init__(self, name: str, checkpoint: str | Path, *, device: str, precision: Precision) -> None:
         self.name, self.device = name, torch.device(device)
         self._label = f"{checkpoint}: model {name} at precision {precision}"
-        if self.device.type == "cuda":
-            # Process-wide, and training in this process turns them on: fp32 here means fp32, convolutions too, and what
-            # makes a CPU's runs equal is refused by matrix products of a GPU.
-            torch.use_deterministic_algorithms(False)
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+        settle(self.device, tf32=False)
         self.model: Any = models.load(name, checkpoint).to(self.device).eval()
         if self.device.type == "cpu" and precision == "fp32" and onednn.available():
             onednn.through_onednn(self.model)
@@ -70,12 +66,6 @@ class Encoder:
         """sha256 (hex) of the weights, for a model that comes from a tag and not from a file."""
         return models.digest_of(self.model.state_dict())
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self.precision == "fp32":
-            return nullcontext()
-        kind = torch.bfloat16 if self.precision == "amp_bfloat16" else torch.float16
-        return torch.autocast(self.device.type, dtype=kind)
-
     @torch.inference_mode()
     def images(self, pictures: npt.NDArray[np.uint8]) -> Floats:
         """Unit embeddings (N, D), float32, of pictures (N, S, S, 3)."""
@@ -88,7 +78,7 @@ class Encoder:
     def _images(self, pictures: npt.NDArray[np.uint8]) -> Floats:
         batch = torch.from_numpy(pictures).to(self.device).permute(0, 3, 1, 2).contiguous()
         batch = batch.float().div_(255).sub_(self.mean).div_(self.std)
-        with self._autocast():
+        with autocast(self.precision, self.device):
             embeddings = self.model.encode_image(batch)
         return self._unit(embeddings)
 
@@ -97,7 +87,7 @@ class Encoder:
         """Unit embeddings (N, D), float32, of tokens (N, L), L as long as the longest text or longer."""
         tokens = tokens.to(self.device)
         length = tokens.shape[1]
-        with self._autocast():
+        with autocast(self.precision, self.device):
             if not self._causal:
                 whole = functional.pad(tokens, (0, models.context_length(self.name) - length))
                 return self._unit(self.model.encode_text(whole))
@@ -124,19 +114,5 @@ def devices(name: str) -> list[str]:
     if name == "all" and torch.cuda.is_available():
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     names = ["auto"] if name == "all" else [one.strip() for one in name.split(",")]
-    return [one_device(one, setting="eval.device", choices="auto, all, cpu or cuda:N") for one in names]
-
-
-def one_device(name: str, *, setting: str = "device", choices: str = "auto, cpu or cuda:N") -> str:
-    """The device that a setting means: `auto` a GPU where there is one. ConfigError for a device that there is not."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"setting {setting}: {name!r} is no device; use {choices}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"setting {setting}: no model runs on {name}; use {choices}")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(f"setting {setting}: this machine has no {name}; use {setting}=cpu")
-    return name
+    picked = [pick(one, setting="eval.device", choices="auto, all, cpu or cuda:N") for one in names]
+    return [str(device) for device in picked]

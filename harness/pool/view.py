@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,15 +14,16 @@ import numpy.typing as npt
 
 from harness import executor as executors
 from harness import uid
-from harness.errors import ArtifactError, HarnessError, MethodError, machines_fault
+from harness.errors import ArtifactError, MethodError
 from harness.executor import Executor, LocalExecutor
 from harness.files import join, list_files, open_file, stamp
-from harness.pool import asked, reading, scanning
+from harness.pool import asked, per_file, reading, scanning
 from harness.pool import features as npz
+from harness.pool.drawing import draw
 from harness.pool.keeping import gathered, identity, resumable
 from harness.pool.masks import Masks
 from harness.pool.ranking import nth_largest
-from harness.pool.reading import MetadataFile, Ranges, Stretch, stretches
+from harness.pool.reading import MetadataFile, Ranges, stretches
 from harness.pool.sealed import SealedPool
 from harness.uid import Uids
 
@@ -145,7 +145,7 @@ class Pool:
         if rows is not None:
             rows = asked.whole("map", "rows", rows, least=1)
         what = {"columns": asked.names("map", "columns", columns), "features": asked.names("map", "features", features)}
-        work = partial(_map_file, fn, what | {"rows": rows})
+        work = partial(per_file.map_file, fn, what | {"rows": rows})
         return [result for part in self._pass(work, name=name) for result in part]
 
     def filter(
@@ -167,7 +167,7 @@ class Pool:
         columns, features = asked.names("filter", "columns", columns), asked.names("filter", "features", features)
         within = asked.ranges("filter", "within", within)
         what = {"columns": ["uid", *columns], "features": features, "within": within, "rows": CHUNK}
-        work = partial(_filter_file, fn, what) if fn else partial(_scan_uids, within)
+        work = partial(per_file.filter_file, fn, what) if fn else partial(per_file.scan_uids, within)
         parts = (part[0] for part in self._pass(work, name=name, threads=fn is None))
         return self._gathered(parts)
 
@@ -188,7 +188,7 @@ class Pool:
 
     def _visit(self, column: str, fn: Callable[[Array], Any]) -> list[Any]:
         """fn(values) of every file's `column`."""
-        work = partial(_visit_file, column, fn)
+        work = partial(per_file.visit_file, column, fn)
         return [result for part in self._pass(work, name=column, threads=True) for result in part]
 
     def sample(self, n: int, *, rng: np.random.Generator) -> Uids:
@@ -197,7 +197,7 @@ class Pool:
         Raises MethodError if `n` is not a whole number from 0.
         """
         n, total = asked.whole("sample", "n", n, least=0), len(self)
-        return self.take(_choose(total, min(n, total), rng))
+        return self.take(draw(total, min(n, total), rng))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Uids:
         """Sorted uids of the visible rows at the places `rows` (n,), 0-based and ascending in the order of `map`.
@@ -213,7 +213,9 @@ class Pool:
         picks = [rows[cuts[i] : cuts[i + 1]] - borders[i] for i in range(len(counts))]
         items = list(zip(self._files, picks, strict=True))
         return self._gathered(
-            self.executor.stream(_pick_rows, items, name="uids", unit="rows", weights=counts, threads=True)
+            self.executor.stream(
+                partial(per_file.pick_rows, CHUNK), items, name="uids", unit="rows", weights=counts, threads=True
+            )
         )
 
     def features(self, name: str) -> Iterator[Array]:
@@ -335,83 +337,3 @@ class Pool:
 def _opened(beside: dict[str, str], path: str) -> MetadataFile:
     with reading.open_parquet(path) as parquet:
         return MetadataFile(path, parquet.metadata.num_rows, beside=beside.get(path.rsplit("/", 1)[-1]))
-
-
-def _map_file(fn: Callable[..., Any], what: dict[str, Any], file: MetadataFile) -> list[Any]:
-    return [_apply(fn, stretch, bool(what["features"])) for stretch in stretches(file, **what)]
-
-
-def _scan_uids(within: Ranges, file: MetadataFile) -> list[Uids]:
-    return [uid.sort(scanning.uids(file, within))]
-
-
-def _filter_file(fn: Callable[..., Any], what: dict[str, Any], file: MetadataFile) -> list[Uids]:
-    given = bool(what["features"])
-    kept = [stretch.uids(_as_mask(_apply(fn, stretch, given), stretch)) for stretch in stretches(file, **what)]
-    return [uid.sort(np.concatenate([np.empty(0, uid.UID_DTYPE), *kept]))]
-
-
-def _visit_file(column: str, fn: Callable[[Array], Any], file: MetadataFile) -> list[Any]:
-    return [fn(scanning.values(file, column))]
-
-
-def _pick_rows(item: tuple[MetadataFile, npt.NDArray[np.int64]]) -> Uids:
-    file, rows = item
-    kept = [np.empty(0, uid.UID_DTYPE)]
-    done = 0
-    for stretch in stretches(file, columns=("uid",), rows=CHUNK) if len(rows) else ():
-        here = rows[np.searchsorted(rows, done) : np.searchsorted(rows, done + stretch.table.num_rows)] - done
-        keep = np.zeros(stretch.table.num_rows, dtype=bool)
-        keep[here] = True
-        kept.append(stretch.uids(keep))
-        done += len(keep)
-    return uid.sort(np.concatenate(kept))
-
-
-def _apply(fn: Callable[..., Any], stretch: Stretch, with_features: bool) -> Any:
-    try:
-        return fn(stretch.table, stretch.features) if with_features else fn(stretch.table)
-    except uid.NotUidError:
-        if "uid" in stretch.table.column_names:
-            stretch.uids()  # which knows the file and the row
-        raise
-    except HarnessError:
-        raise
-    except (Exception, SystemExit) as error:
-        wrapped = machines_fault(error, f"the function on {stretch.file.path}") or MethodError(
-            f"{stretch.file.path}: the function raised {type(error).__name__}: {error}"
-        )
-        wrapped.add_note(traceback.format_exc())
-        raise wrapped from error
-
-
-def _as_mask(answer: Any, stretch: Stretch) -> npt.NDArray[np.bool_]:
-    mask = np.asarray(answer)
-    rows = stretch.table.num_rows
-    if mask.dtype != np.bool_ or mask.shape != (rows,):
-        raise MethodError(
-            f"{stretch.file.path}: the function given to pool.filter returned {type(answer).__name__} of dtype "
-            f"{mask.dtype} and shape {mask.shape}; it must return one boolean for each of its {rows} rows"
-        )
-    return mask
-
-
-def _choose(total: int, n: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """`n` different numbers of range(total), sorted; memory grows with n, not with total."""
-    if n > total // 2:
-        left_out = _choose(total, total - n, rng)
-        return np.delete(np.arange(total, dtype=np.int64), left_out)
-    chosen = np.empty(0, dtype=np.int64)
-    while len(chosen) < n:
-        more = _distinct(rng.integers(0, total, size=int((n - len(chosen)) * 1.1) + 16))
-        new = more[~np.isin(more, chosen, assume_unique=True)] if len(chosen) else more
-        # What is too many is dropped at random, never from one end.
-        chosen = np.sort(np.concatenate([chosen, new[rng.permutation(len(new))[: n - len(chosen)]]]))
-    return chosen
-
-
-def _distinct(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """The numbers, sorted, each once: np.unique hashes them, which takes a minute for some millions."""
-    ordered = np.sort(numbers)
-    found: npt.NDArray[np.int64] = ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])]
-    return found

@@ -1,12 +1,13 @@
 """The model with its optimizer, and one step of the recipe."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 
 from harness.config import RunConfig, Scale
+from harness.device import autocast, settle
 from harness.model import create
 from harness.train.contrast import Backward, Batch, gradient
 from harness.train.recipe import LOGIT_SCALE_MAX, decayed, learning_rate
@@ -20,7 +21,7 @@ class Learner:
     def __init__(self, config: RunConfig, world: World) -> None:
         scale, train = config.scale, config.train
         cuda = world.device.type == "cuda"
-        settle_torch(world.device)
+        settle(world.device, tf32=True)
         self.scale, self.world = scale, world
         self.bare = create(scale.model, seed=config.seed).to(world.device).train()
         """The model itself, whose names of parameters are open_clip's."""
@@ -36,7 +37,7 @@ class Learner:
             )
         self.optimizer = adamw(self.bare, scale)
         self.scaler = torch.amp.GradScaler(world.device.type) if scale.precision == "amp" else None
-        self.autocast = autocast_for(scale, world.device)
+        self.autocast = partial(autocast, scale.precision, world.device)
         self.backward: Backward = torch.autograd.backward
         if world.device.type == "cpu" and self.model is self.bare and torch.get_num_threads() > 1:
             self.model = SideBySide(self.bare, autocast=self.autocast)
@@ -71,23 +72,3 @@ def adamw(model: torch.nn.Module, scale: Scale) -> torch.optim.AdamW:
     plain, heavy = decayed((p, p.ndim) for p in model.parameters() if p.requires_grad)
     groups = [{"params": plain, "weight_decay": 0.0}, {"params": heavy, "weight_decay": scale.weight_decay}]
     return torch.optim.AdamW(groups, lr=scale.lr, betas=(scale.beta1, scale.beta2), eps=scale.eps, fused=True)
-
-
-def autocast_for(scale: Scale, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """The context of the forward pass: bf16 or fp16 autocast, or nothing for fp32."""
-    if scale.precision == "fp32":
-        return nullcontext
-    dtype = torch.bfloat16 if scale.precision == "amp_bfloat16" else torch.float16
-    return lambda: torch.autocast(device.type, dtype=dtype)
-
-
-def settle_torch(device: torch.device) -> None:
-    """Set what the recipe fixes of torch's numerics, and what makes equal runs equal."""
-    # Matrix products of a GPU refuse it, and an earlier training on the CPU may have set it for the process.
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
-        torch.backends.cudnn.allow_tf32 = True
-        torch.backends.cudnn.benchmark = True
-        return
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

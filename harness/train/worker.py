@@ -16,13 +16,14 @@ import torch
 
 from harness import cli, uid
 from harness.config import RunConfig, validated
+from harness.device import pick
 from harness.errors import ConfigError, HarnessError, InfraError
 from harness.files import write_bytes
 from harness.pool.sealed import SealedPool
 from harness.records import StrictModel, canonical_json, read_json
 from harness.subset import Subset
 from harness.train.run import open_tars, train
-from harness.train.world import pick_device, when_told_to_stop
+from harness.train.world import when_told_to_stop
 
 if TYPE_CHECKING:
     from harness.reshard import ReshardedPool
@@ -58,7 +59,7 @@ def launch(
 
     ConfigError if there are not so many GPUs, or cores where the processes share those.
     """
-    cuda, cores = pick_device(config.train.device).type == "cuda", len(os.sched_getaffinity(0))
+    cuda, cores = pick(config.train.device, setting="train.device").type == "cuda", len(os.sched_getaffinity(0))
     most = torch.cuda.device_count() if cuda else cores
     if config.train.gpus > most:
         there = f"{most} GPUs" if cuda else f"no GPU to train on, and {most} cores"
@@ -117,7 +118,9 @@ def command(argv: list[str]) -> None:
     except HarnessError as error:
         failure = Failure(kind=type(error).__name__, message=str(error))
         write_bytes(out / f"failure-{os.environ.get('RANK', '0')}.json", canonical_json(failure.model_dump()))
-        raise
+        if os.environ.get("HARNESS_TRACEBACK"):
+            raise
+        sys.exit(error.exit_code)  # the parent says it, once
 
 
 def _stop_with_parent(parent: int) -> None:

@@ -11,7 +11,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from harness.errors import ConfigError, InfraError
+from harness.device import pick
+from harness.errors import InfraError
 
 TIMEOUT = timedelta(minutes=15)
 """A rank that says nothing for so long is lost."""
@@ -94,37 +95,23 @@ def under_torchrun() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and "RANK" in os.environ
 
 
-def pick_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of `train.device`: auto takes a GPU if there is one. ConfigError if it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ConfigError(f"train.device={name!r} is not a device; use auto, cpu or cuda") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ConfigError(f"train.device={name!r}: nothing trains on it; use auto, cpu or cuda")
-    if device.type != "cuda":
-        return device
-    if not torch.cuda.is_available():
-        raise ConfigError(f"train.device={name!r}, but this machine has no CUDA device; use train.device=cpu")
-    return torch.device("cuda", local_rank if device.index is None else device.index)
-
-
 @contextmanager
 def join(device: str) -> Iterator[World]:
     """This process's place among the others; a lost rank comes out as InfraError."""
     if not under_torchrun():
-        yield World(rank=0, size=1, device=pick_device(device))
+        yield World(rank=0, size=1, device=pick(device, setting="train.device"))
         return
-    place = pick_device(device, int(os.environ["LOCAL_RANK"]))
+    place = pick(device, setting="train.device", index=int(os.environ["LOCAL_RANK"]))
     if place.type == "cuda":
         torch.cuda.set_device(place)
     try:
         dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=TIMEOUT)
         yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=place)
-    except (dist.DistError, ConnectionError) as error:
-        raise InfraError(f"a training process was lost ({error}); run the same command again, it resumes") from error
+    except (RuntimeError, ConnectionError) as error:  # gloo's are plain RuntimeErrors
+        if isinstance(error, RuntimeError) and not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        cause = str(error).partition("\n")[0].partition(". ")[0]
+        raise InfraError(f"a training process was lost ({cause}); run the same command again, it resumes") from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -135,7 +135,7 @@ def test_a_misspelt_parameter_is_found_before_any_work(run_in: Path, monkeypatch
         ("eval.suite=v1", ConfigError, "setting eval.data_dir: suite v1 needs"),
         ("eval.data_dir=nowhere", ConfigError, "setting eval.data_dir: there is no folder nowhere"),
         ("eval.device=cuda:99", ConfigError, "setting eval.device"),
-        ("train.device=gpu", ConfigError, "train.device='gpu'"),
+        ("train.device=gpu", ConfigError, "setting train.device: 'gpu' is no device; use auto, cpu or cuda:N"),
         ("subset=nothing.npy", ArtifactError, "nothing.npy"),
         ("method.fraction=0.3", ConfigError, "fraction"),
     ],

@@ -112,7 +112,7 @@ def test_metadata_that_do_not_fit_are_told_before_any_work(pool: Path, monkeypat
 
 @pytest.mark.parametrize(
     ("device", "said"),
-    [("foo", "'foo' is no device"), ("cuda", "this machine has no cuda; use device=cpu"), ("meta", "runs on meta")],
+    [("foo", "'foo' is no device"), ("cuda", "this machine has no cuda:0; use device=cpu"), ("meta", "runs on meta")],
 )
 def test_a_device_that_is_not_there_leaves_nothing_behind(
     pool: Path, monkeypatch: pytest.MonkeyPatch, device: str, said: str

@@ -10,17 +10,14 @@ from typing import Any
 
 import fasttext
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from metadata_pool import WIDTHS, table_of, write_file, write_metadata
-from threadpoolctl import threadpool_limits
 
 from baselines import _targets, _wordnet, image_based
 from harness import Pool, assets, centroids, executor, language, uid
 from harness.config import MethodConfig, load_scale
-from harness.errors import ArtifactError, ConfigError, InfraError, MethodError
-from harness.nearest import nearest, nearest_and_product
+from harness.errors import ArtifactError, ConfigError, MethodError
 from harness.pool import view
 from harness.records import read_record
 from harness.selection import plugins, run
@@ -277,125 +274,6 @@ def test_combinations_that_cannot_be_are_refused_before_any_work(tmp_path: Path,
         plugins.bind(method, {"of": of})
 
 
-# First synsets in WordNet 3.0 (nltk 3.8.1) among the reference's 21,843: the odd ones are what makes it exact.
-WORDS = {
-    "dog": True, "Dogs": True, "dog,": False, "running": False, "of": False, "the": False, "beaches": True,
-    "geese": True, "men": False, "women": True, "women's": False, "axes": True, "wolves": True, "boxes": True,
-    "churches": False, "dishes": True, "ladies": True, "better": False, "happiest": False, "photo": False,
-    "image": False, "shirt": True, "dresses": True, "glasses": True, "glass": False, "red": False, "blue": True,
-    "a": False, "in": False, "2019": False, "ice_cream": True, "new_york": False, "mice": True, "feet": False,
-    "asses": False, "basses": False, "kitchen": True, "houses": True, "xyzzy": False, "was": False,
-    "thoughts": False, "ham": False, "skies": True, "flowerses": True,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("word", WORDS)
-def test_words_are_looked_up_as_the_reference_does(word: str) -> None:
-    assert _wordnet.shown_in_imagenet(word) is WORDS[word]
-
-
-@pytest.mark.parametrize(
-    ("caption", "count"),
-    [
-        ("", 0),
-        ("one", 1),
-        (" one  two ", 2),
-        ("one\ntwo", 3),
-        ("one\t\x0btwo\x00three", 3),
-        ("one\u00a0two", 1),
-        ("\n", 1),
-    ],
-)
-def test_tokens_are_fasttexts(caption: str, count: int) -> None:
-    assert language.tokens(caption) == count
-
-
-@pytest.mark.parametrize("rows", [0, 1, 5000])
-def test_nearest_is_the_largest_product_across_blocks(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.nearest._BLOCK", 64)
-    monkeypatch.setattr("harness.nearest._CENTROIDS", 7)
-    rng = np.random.default_rng(0)
-    features = rng.integers(-3, 4, (rows, 5)).astype(np.float16)
-    points = rng.integers(-3, 4, (40, 5)).astype(np.float32)
-    np.testing.assert_array_equal(
-        nearest(features, points), (features.astype(np.float32) @ points.T).argmax(axis=1) if rows else []
-    )
-
-
-def test_nearest_is_the_same_for_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(0)
-    features, points = rng.normal(size=(1500, 96)).astype(np.float16), rng.normal(size=(300, 96)).astype(np.float32)
-    found = []
-    for threads in (1, 2, 3):
-        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
-        with threadpool_limits(threads, user_api="blas"):
-            found.append(nearest_and_product(features, points)[1].tobytes())
-    assert len(set(found)) == 1
-
-
-def test_centroids_on_the_command_line(folder: Path, tmp_path: Path) -> None:
-    out = tmp_path / "c.npy"
-    centroids.command([f"pool.path={folder}", f"out={out}", "clusters=4", "captions=all"])
-    first = np.load(out)
-    assert first.shape == (4, WIDTHS["l14_img"]) and first.dtype == np.float32
-    centroids.command([f"pool.path={folder}", f"out={out}", "clusters=4", "captions=all", "sample=0.8"])
-    assert not np.array_equal(first, np.load(out))
-
-
-@pytest.mark.parametrize("wrong", [None, "no uid", "g" * 32])
-@pytest.mark.parametrize("inline", [True, False])
-def test_centroids_of_a_sample_name_the_row_whose_uid_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str | None, inline: bool
-) -> None:
-    monkeypatch.setattr(view, "INLINE_ROWS", 1000 if inline else 0)
-    folder = write_metadata(tmp_path / "pool", (5, 4))
-    path = sorted((folder / "metadata").glob("*.parquet"))[1]
-    table = pq.read_table(path)
-    uids = [wrong, *table["uid"].to_pylist()[1:]]
-    pq.write_table(table.set_column(table.column_names.index("uid"), "uid", [uids]), path)
-    workers = executor.local(2)
-    try:
-        with pytest.raises(ArtifactError) as caught:
-            centroids.of_pool(Pool.open(folder, executor=workers), captions="all", clusters=2, sample=0.5)
-    finally:
-        workers.close()
-    assert str(caught.value) == f"{path}: row 0: {wrong!r} is not a uid of 32 lower-case hex characters"
-
-
-def test_the_rows_of_a_sample_hang_on_their_first_uid_alone() -> None:
-    first = "8f" * 16
-    table, rows = pa.table({"uid": [first] + ["0" * 32] * 19}), np.arange(20, dtype=np.float32)[:, None]
-    drawn = np.random.default_rng([3, int(first[:16], 16)]).random(20) < 0.4
-    for kind in (pa.string(), pa.large_string(), pa.binary(), pa.dictionary(pa.int32(), pa.string())):
-        typed = table.set_column(0, "uid", table["uid"].cast(kind))
-        np.testing.assert_array_equal(centroids._rows(None, "k", 0.4, 3, typed, {"k": rows}), rows[drawn])
-
-
-@pytest.mark.parametrize(("out", "said"), [("file/c.npy", "a file stands where"), ("folder", "a folder stands where")])
-def test_centroids_that_cannot_be_written_are_not_made(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, said: str
-) -> None:
-    monkeypatch.setattr(centroids, "of_pool", None)
-    (tmp_path / "file").touch()
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(ArtifactError, match=f"{tmp_path / out}: {said}"):
-        centroids.command([f"pool.path={folder}", f"out={tmp_path / out}"])
-
-
-@pytest.mark.parametrize("protocol", [2, 4])
-def test_published_centroids_are_read_without_unpickling(tmp_path: Path, protocol: int) -> None:
-    points = np.random.default_rng(0).normal(size=(5, _targets.WIDTH)).astype(np.float32)
-    # As torch.save writes an array: a pickle in a zip.
-    with zipfile.ZipFile(tmp_path / "c.pt", "w") as archive:
-        archive.writestr("c/data.pkl", pickle.dumps(points, protocol=protocol))
-        archive.writestr("c/version", "3")
-    if protocol == 2:  # holds its bytes as text, which is not what was published
-        with pytest.raises(ValueError, match="empty"):
-            _targets._pickled_array(tmp_path / "c.pt")
-    else:
-        np.testing.assert_array_equal(_targets._pickled_array(tmp_path / "c.pt"), points)
-
-
 def test_published_files_serve_where_they_can_be_had(
     tmp_path: Path, folder: Path, rows: list[dict[str, Any]], english: dict[str, bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -435,26 +313,3 @@ def test_without_any_targets_the_error_says_what_is_missing_before_centroids_are
     (folder / "targets" / "train.npz").unlink(missing_ok=True)
     with pytest.raises(ArtifactError, match=r"targets/train\.npz: offers no l14_img, and the published"):
         chosen(folder, tmp_path, "image_based", clusters=2)
-
-
-def test_assets_are_fetched_once_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DATACOMP_HARNESS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    (tmp_path / "file.bin").write_bytes(b"content")
-    url = (tmp_path / "file.bin").as_uri()
-    right = assets.Asset(url, hashlib.sha256(b"content").hexdigest())
-    missing = assets.Asset((tmp_path / "none.bin").as_uri(), "3" * 64)
-    monkeypatch.setattr(assets, "ASSETS", {"right": right, "wrong": assets.Asset(url, "2" * 64), "missing": missing})
-    fetch = assets.fetch.__wrapped__
-    assert fetch("right").read_bytes() == b"content"
-    (tmp_path / "file.bin").unlink()
-    assert fetch("right").read_bytes() == b"content"
-    (tmp_path / "file.bin").write_bytes(b"content")
-    with pytest.raises(InfraError, match="sha256"):
-        fetch("wrong")
-    assert fetch("missing") is None
-    assert len(list((tmp_path / "cache" / "assets").iterdir())) == 1
-    with pytest.raises(ConfigError, match="did you mean 'right'"):
-        assets.place("rigth")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    assert fetch("wrong") is None

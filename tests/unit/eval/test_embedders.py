@@ -16,10 +16,10 @@ from waiting import LONG
 
 from harness import executor as executors
 from harness import model as models
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError
 from harness.eval import data, embedders, predictions, results, run
 from harness.eval.data import Words
-from harness.eval.encoder import Encoder, devices
+from harness.eval.encoder import Encoder
 from harness.eval.source import Job, TaskSource
 from harness.eval.texts import Texts
 from harness.records import read_record
@@ -187,18 +187,3 @@ def test_a_task_is_split_and_small_ones_share_a_piece():
     pieces = embedders.packed(jobs, 4)
     assert [len(piece) for piece in pieces[:3]] == [4, 4, 4]
     assert {one.task for one in pieces[0]} == {"large"} and len(pieces[3]) == 50
-
-
-def test_devices_that_are_not_there(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert devices("auto") == devices("all") == ["cpu"]
-    assert devices("cpu, cpu") == ["cpu", "cpu"]
-    for name, said in (("gpu", "'gpu' is no device"), ("cuda", "no cuda"), ("cpu,cuda:1", "no cuda:1")):
-        with pytest.raises(ConfigError, match=said):
-            devices(name)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert devices("all") == ["cuda:0", "cuda:1"] and devices("auto") == ["cuda"]
-    with pytest.raises(ConfigError, match="no cuda:2"):
-        devices("cuda:2")

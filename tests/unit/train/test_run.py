@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,22 +17,19 @@ import torch
 
 from harness import executor, model
 from harness.audit import audit
-from harness.config import RunConfig, load_scale
+from harness.config import RunConfig
 from harness.errors import ArtifactError, ConfigError, InfraError, StageError
-from harness.eval.encoder import devices
 from harness.files import sha256_file
 from harness.order import Order, chain
 from harness.pool.sealed import SealedPool
 from harness.records import Record, read_json, read_record
 from harness.reshard import reshard
 from harness.subset import Subset
-from harness.train import checkpoint, learner, worker
-from harness.train.loop import fit
+from harness.train import checkpoint, learner
 from harness.train.recipe import forward_macs
 from harness.train.run import train
-from harness.train.stream import Stream
 from harness.train.watch import Watch
-from harness.train.world import World, pick_device
+from harness.train.world import World
 
 Config = Callable[..., RunConfig]
 ALONE = World(rank=0, size=1, device=torch.device("cpu"))
@@ -255,35 +252,6 @@ def test_a_run_that_another_command_finished_meanwhile_is_not_done_again(
     assert first == [again]
 
 
-def test_too_many_processes_and_slices_for_a_batch(
-    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = World(rank=0, size=3, device=torch.device("cpu"))
-    monkeypatch.setattr("harness.train.run.join", lambda device: nullcontext(world))
-    monkeypatch.setattr(World, "largest", lambda self, value: value)
-    with pytest.raises(ConfigError, match=r"holds 8 samples, too few for 3 processes with 3 slices each"):
-        train(make_config(train={"accumulate": 3}), sealed=sealed, subset=subset, out=tmp_path)
-
-
-def test_processes_that_see_other_snapshots_stop(
-    make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As when a file system shows a new file on one node and not yet on another."""
-    monkeypatch.setattr(World, "largest", lambda self, value: max(value, 3))
-    with pytest.raises(InfraError, match="not all processes see the same snapshot"):
-        fit(make_config(), cast("Order", None), cast("Stream", None), world=ALONE, out=tmp_path, run="r", inputs={})
-
-
-@pytest.mark.parametrize("first", [0, 1])
-def test_the_cause_is_told_of_several_failures(tmp_path: Path, first: int) -> None:
-    failures = [("InfraError", "a training process was lost"), ("ArtifactError", "x.tar: sample 7 cannot be read")]
-    for rank, (kind, message) in enumerate(failures[first:] + failures[:first]):
-        (tmp_path / f"failure-{rank}.json").write_text(json.dumps({"kind": kind, "message": message}))
-    error = worker._failure(tmp_path)
-    assert isinstance(error, ArtifactError)
-    assert str(error) == "x.tar: sample 7 cannot be read"
-
-
 def test_a_full_disk_is_an_infra_error(make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path) -> None:
     import resource
 
@@ -382,14 +350,6 @@ def test_wandb_online_without_a_key_is_one_sentence(
             train(config, sealed=sealed, subset=subset, out=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["meta", "mps", "xpu"])
-def test_a_device_on_which_nothing_runs_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"train.device='{name}'"):
-        pick_device(name)
-    with pytest.raises(ConfigError, match=f"setting eval.device: no model runs on {name}"):
-        devices(name)
-
-
 def test_what_wandb_is_told(
     make_config: Config, sealed: SealedPool, subset: Subset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -409,16 +369,3 @@ def test_what_wandb_is_told(
     machine = Watch(config, out=tmp_path, world=world, done=0)._machine(1e6)
     flops = 3 * 2 * forward_macs(model.config("clip-tiny")) * 1e6
     assert machine == {"train/gpu_memory": 3.0, "train/mfu": pytest.approx(flops / (2 * 989e12))}
-
-
-@pytest.mark.parametrize(("cards", "there"), [(1, "1 GPUs"), (0, "no GPU to train on, and 2 cores")])
-def test_more_processes_than_cards_or_cores_are_refused_before_anything(
-    cards: int, there: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: cards > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    values = {"scale": load_scale("small"), "method": {"name": "no_filter"}, "train": {"gpus": 8}}
-    with pytest.raises(ConfigError, match=f"train.gpus=8: this machine has {there}; take no more than that"):
-        worker.launch(RunConfig.model_validate(values), sealed=None, subset=None, resharded=None, out=tmp_path)  # type: ignore[arg-type]
-    assert not list(tmp_path.iterdir())

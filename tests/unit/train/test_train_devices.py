@@ -9,11 +9,12 @@ import torch
 
 from harness.audit import audit
 from harness.config import RunConfig
+from harness.device import pick
 from harness.pool.sealed import SealedPool
 from harness.subset import Subset
 from harness.train.learner import Learner
 from harness.train.run import train
-from harness.train.world import World, pick_device
+from harness.train.world import World
 
 Config = Callable[..., RunConfig]
 CUDA = pytest.param("cuda", marks=pytest.mark.gpu)
@@ -31,7 +32,7 @@ def test_losses_are_near_those_of_a_cpu_in_fp32(device: str, precision: str, sli
     tokens[:, 20] = 49_407
 
     def losses(device: str, precision: str) -> list[float]:
-        world = World(rank=0, size=1, device=pick_device(device))
+        world = World(rank=0, size=1, device=pick(device, setting="train.device"))
         learner = Learner(make_config(precision=precision), world)
         batch = [
             (part.to(world.device), words.to(world.device))
