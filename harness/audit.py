@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness import cli
+from harness import byod, cli
 from harness.errors import ArtifactError
 from harness.order import Order
 from harness.pool.sealed import SealedPool
@@ -40,7 +40,7 @@ def audit(run_dir: str | os.PathLike[str], *, pool: str | None = None) -> list[s
     ]:
         raise ArtifactError(f"{folder / 'train' / 'train.json'}: lacks {', '.join(lacks)}; take it from the run again")
     payload = ledger.read(folder / "train" / ledger.FILE)
-    sealed = _sealed(record.provenance, pool)
+    sealed = _sealed(folder, record.provenance, pool)
     subset = Subset.load(folder / "uids.npy")
     findings = [
         f"the {name} is not the one of the run (digest {given[:12]}, the run had {record.inputs[name][:12]})"
@@ -74,8 +74,10 @@ def audit(run_dir: str | os.PathLike[str], *, pool: str | None = None) -> list[s
     return findings
 
 
-def _sealed(made: dict[str, Any], pool: str | None) -> SealedPool:
-    named = made.get("pool") or {}
+def _sealed(folder: Path, made: dict[str, Any], pool: str | None) -> SealedPool:
+    named, union = made.get("pool") or {}, folder / byod.FOLDER
+    if pool is None and (union / "pool.json").exists():  # wherever the run stood when it was made
+        return SealedPool.open(str(union))
     place = pool or named.get("seal_dir")
     if place is None:
         raise ArtifactError("train.json does not say where the pool lies; give pool=DIR, its folder of sealed files")

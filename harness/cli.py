@@ -46,6 +46,7 @@ def main(command: Callable[[list[str]], int | None]) -> NoReturn:
     except MemoryError:
         code = _report(InfraError("the memory of this machine is used up; use fewer workers or a larger machine"))
     except KeyboardInterrupt as stop:
+        _end_workers()
         say("stopped; the same command goes on from here")
         code = 143 if isinstance(stop, _Terminated) else 130
     sys.stdout.flush()
@@ -79,6 +80,14 @@ def _unwinding() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _end_workers() -> None:
+    """Terminate the processes that work for this one: its end would wait for what they have at hand."""
+    import multiprocessing  # which most commands do without
+
+    for worker in multiprocessing.active_children():
+        worker.terminate()
 
 
 def _report(error: HarnessError) -> int:
@@ -121,7 +130,20 @@ def settings(argv: list[str], model: type[Model]) -> Model:
         if last in place:
             raise ConfigError(f"setting {key!r} is given twice")
         place[last] = parse_value(text)
+    for name, field in _flat(model).items():
+        if field.is_required() and not _given(name, values):
+            raise ConfigError(f"setting {name}: required, but not given")
     return validated(model, values)
+
+
+def _given(name: str, values: Any) -> bool:
+    for part in name.split("."):
+        if not isinstance(values, dict):
+            return True  # of another type, which the model says better
+        if part not in values:
+            return False
+        values = values[part]
+    return True
 
 
 def parse_value(text: str) -> Any:

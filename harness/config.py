@@ -7,6 +7,7 @@ this machine does the work, and changes no result.
 
 import importlib.util
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -159,6 +160,15 @@ class RunConfig(StrictModel):
     dry_run: bool = False
     wandb: Literal["off", "online", "offline"] = "off"
     executor: Literal["local", "ray"] = "local"
+
+    @field_validator("byod")
+    @classmethod
+    def _each_once(cls, folders: list[ByodFolder]) -> list[ByodFolder]:
+        paths = [folder.path if "://" in folder.path else os.path.normpath(folder.path) for folder in folders]
+        for number, path in enumerate(paths):
+            if path in paths[:number]:
+                raise ValueError(f"{path} stands there twice; name it once, with a greater weight")
+        return folders
 
     @field_validator("wandb", mode="before")
     @classmethod

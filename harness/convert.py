@@ -68,7 +68,7 @@ def from_reference(path: str | Path, chosen: Suite) -> dict[str, dict[str, Json]
             key, metrics = value["key"], value["metrics"]
             known = {str(name): _number(given) for name, given in metrics.items()}
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise ArtifactError(f"{where}: not a result of one task: {error!r}") from error
+            raise ArtifactError(f"{where}: not one task's result as JSON with key and metrics ({error})") from error
         if not isinstance(key, str) or key not in chosen.tasks:
             raise ArtifactError(f"{where}: unknown task {key!r}")
         if key in found:

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness import bootstrap, cli, files, npy, realised, uid
+from harness import bootstrap, byod, cli, files, npy, realised, uid
 from harness.config import validated
 from harness.entry_schema import (
     About,
@@ -218,6 +218,8 @@ def _default_name(run: Run) -> str:
 def _sealed(run: Run, pool: str | Path | None) -> SealedPool:
     """The pool that the run was trained on: in the folder `pool`, or where the run found it."""
     there = run.train.provenance.get("pool", {})
+    if _mixed(run) and not pool:  # its union lies in its folder, wherever that stood when it was made
+        pool = run.folder / byod.FOLDER
     sealed = SealedPool.open(str(pool or there.get("path")), None if pool else there.get("seal_dir"))
     if sealed.digest != run.train.inputs["pool"]:
         raise ArtifactError(

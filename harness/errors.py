@@ -101,6 +101,8 @@ def from_os_error(error: OSError, path: object) -> HarnessError:
         return ArtifactError(f"{path}: no such file or folder")
     if isinstance(error, FileExistsError | NotADirectoryError):
         return ArtifactError(f"{path}: a file stands where a folder is needed; choose another place")
+    if isinstance(error, IsADirectoryError):
+        return ArtifactError(f"{path}: a folder stands where a file is needed; name the file in it, or another")
     return ArtifactError(f"{path}: {error.strerror or error}")
 
 

@@ -141,7 +141,12 @@ def first_problem(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"]) or "record"
     said = problem["msg"].removeprefix("Value error, ")
-    said = {"missing": "required, but not given", "list_type": "must be a list, as in [a,b]"}.get(problem["type"], said)
+    usual = {
+        "missing": "required, but not given",
+        "list_type": "must be a list, as in [a,b]",
+        "extra_forbidden": "not known here",
+    }
+    said = usual.get(problem["type"], said)
     return f"{where}: {said}"
 
 

@@ -40,7 +40,7 @@ from harness import executor as executors
 from harness import model as models
 from harness.config import PoolAt, Precision
 from harness.device import autocast, pick, settle
-from harness.errors import ArtifactError, ConfigError, StageError
+from harness.errors import ArtifactError, ConfigError, InfraError, StageError
 from harness.executor import Executor
 from harness.files import atomic_path
 from harness.pool import features as npz
@@ -101,6 +101,8 @@ def score(sealed: SealedPool, settings: Settings, *, executor: Executor) -> None
         return
     # Two at once would each write the metadata as read before, one of them without the other's column.
     with patient_lock(sealed.path):
+        if SealedPool.open(sealed.path, sealed.seal_dir).digest != sealed.digest:
+            raise InfraError(f"{sealed.path}: sealed anew while this waited for it; run the same command again")
         if left := _left(pool.files, settings.name, mark):
             _score(sealed, settings, mark, left, executor)
 

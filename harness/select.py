@@ -29,7 +29,7 @@ def command(argv: list[str]) -> None:
     sys.path.insert(0, os.getcwd())
     config, method = stages.bind(compose([argument for argument in argv if not argument.startswith("out=")]))
     places = {*targets, *filter(None, [config.run_dir])}
-    if len(places) != 1:
+    if len(places) != 1 or "" in places:
         raise ConfigError("setting out: give out=FILE.npy once, where the uid file is written, or run_dir=DIR of a run")
     out = Path(places.pop())
     workers = executor.get(config.executor)

@@ -94,6 +94,9 @@ def run_config(config: RunConfig) -> RunResult | None:
     keys = suite.select(config.eval.tasks)
     executor = executors.get(config.executor)
     _require_devices(config)
+    for place in (config.run_dir, config.train.cache_dir):
+        if place is not None and os.path.isfile(place):
+            raise ArtifactError(f"{place}: a file stands where a folder is needed; choose another place")
     if config.dry_run:
         for line in plan(config, keys, executor).lines():
             sys.stdout.write(line + "\n")

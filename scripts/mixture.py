@@ -6,6 +6,7 @@ Trains each round's candidates at scale tiny on a quarter of its samples and wri
 leaderboard/cluster_mixture.json, which the board's entry of the method reads. What is done is not done again.
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -41,9 +42,11 @@ class Settings(StrictModel):
 def planned(number: int, candidates: int, known: Path | None, runs: Path) -> list[rounds.Round]:
     """The runs of round `number` (from 0), whose candidates follow from the file `known` of the rounds before."""
     told = () if known is None else (f"method.runs={known}",)
+    # Named after what is known: of other runs other candidates follow, which are other rounds.
+    name = f"cluster_mixture-{number}" if known is None else f"cluster_mixture-{number}-{known.stem[-8:]}"
     return [
         rounds.Round(
-            name=f"cluster_mixture-{number}-{candidate}", seed=0, runs=runs,
+            name=f"{name}-{candidate}", seed=0, runs=runs,
             overrides=("method=cluster_mixture", f"method.candidate={candidate}", *told,
                        f"scale.samples_seen={SAMPLES_SEEN}"),
         )
@@ -69,8 +72,9 @@ def command(argv: list[str]) -> None:
             raise StageError("\n  ".join([f"{len(failed)} runs of round {number} failed:", *failed.values()]))
         scores = [read_run(job.folder).evaluation.payload["aggregates"]["average"] for job in jobs]
         told.append([{"candidate": candidate, "score": score} for candidate, score in enumerate(scores)])
-        known = chosen.runs / f"cluster_mixture-{number}.json"
-        write_bytes(known, json.dumps({"rounds": told}).encode())
+        content = json.dumps({"rounds": told}).encode()
+        known = chosen.runs / f"cluster_mixture-{hashlib.sha256(content).hexdigest()[:8]}.json"
+        write_bytes(known, content)
         best = max(range(candidates), key=scores.__getitem__)
         say(f"round {number}: {candidates} runs, averages {min(scores):.3f} to {scores[best]:.3f} (candidate {best})")
     write_bytes(chosen.out, (json.dumps({"rounds": told}, indent=1) + "\n").encode())

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -74,18 +75,28 @@ def estimate(took: Sequence[float], missing: Sequence[Round]) -> str:
 
 
 def run(rounds: Sequence[Round], *, jobs: int) -> dict[Round, str]:
-    """Run the rounds, `jobs` at a time with an equal share of the cores; the last line of each that failed."""
+    """Run the rounds, `jobs` at a time with an equal share of the cores; the last line of each that failed.
+
+    When this process is told to stop, so are those at hand, and no further round is started.
+    """
     threads = str(max(len(os.sched_getaffinity(0)) // jobs, 1))
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    running: set[subprocess.Popen[bytes]] = set()
+    stopped = threading.Event()
 
     def one(job: Round) -> str | None:
         job.runs.mkdir(parents=True, exist_ok=True)
         log = job.folder.with_name(f"{job.folder.name}.log")
         with open(log, "w") as file:
             command = [sys.executable, "-m", "harness.run", *job.arguments]
-            code = subprocess.run(
-                command, env=environment, stdout=file, stderr=subprocess.STDOUT, check=False
-            ).returncode
+            # In a session of its own: Ctrl-C comes to it from here alone, as SIGTERM does, and once.
+            child = subprocess.Popen(
+                command, env=environment, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+            running.add(child)
+            if stopped.is_set():
+                child.terminate()
+            code = child.wait()
         last = (log.read_text().strip().splitlines() or ["nothing said"])[-1].removeprefix("error: ")
         say(f"{job.folder}: {'done' if code == 0 else f'failed with {code}: {last}'}")
         return None if code == 0 else f"{job.folder}: {last} (all of it: {log})"
@@ -93,6 +104,12 @@ def run(rounds: Sequence[Round], *, jobs: int) -> dict[Round, str]:
     pool = ThreadPoolExecutor(jobs)
     try:
         said = list(pool.map(one, rounds))
-    finally:  # after Ctrl-C no further round is started
-        pool.shutdown(cancel_futures=True)
+    except BaseException:
+        stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in list(running):
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown()
     return {job: line for job, line in zip(rounds, said, strict=True) if line is not None}

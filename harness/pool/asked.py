@@ -61,6 +61,6 @@ def rows(method: str, name: str, value: Any) -> npt.NDArray[np.int64]:
 def _is_number(value: Any) -> bool:
     try:
         float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
     return not isinstance(value, str | bytes)

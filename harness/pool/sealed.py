@@ -136,6 +136,10 @@ def read_pool_record(seal_dir: str) -> Record:
         return read_record(join(seal_dir, "pool.json"), "pool")
     except ArtifactError as error:
         if isinstance(error.__cause__, FileNotFoundError):
+            if "://" not in seal_dir and not os.path.isdir(seal_dir):
+                raise ArtifactError(
+                    f"{seal_dir}: no such folder, seen from {os.getcwd()}; name the pool's folder"
+                ) from error
             raise ArtifactError(
                 f"{seal_dir}: the pool is not sealed; run `python -m harness.pool seal` on its folder first"
             ) from error

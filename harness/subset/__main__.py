@@ -21,7 +21,7 @@ from harness.config import PoolAt
 from harness.errors import ArtifactError, ConfigError, unknown_name
 from harness.pool.sealed import SealedPool
 from harness.pool.view import Pool
-from harness.records import StrictModel
+from harness.records import StrictModel, read_record
 from harness.subset import Subset, combined, kept_of
 from harness.subset.convert import Format, read
 from harness.uid import Uids
@@ -95,9 +95,20 @@ def check(subset: Subset, at: _Pool) -> tuple[int, str]:
         return pool.resuming(Path(scratch)).strangers(subset.uids)
 
 
+def _require_own(out: str) -> None:
+    """ConfigError if `out` is the choice of a method: its record beside it would tell of other uids then."""
+    record = Path(out).with_suffix(".json")
+    try:
+        read_record(record, "subset")
+    except ArtifactError:
+        return  # none, or something else
+    raise ConfigError(f"setting out: {out} is a method's choice, told of in {record}; choose another name")
+
+
 def _combine(rule: str) -> Callable[[list[str]], None]:
     def command(argv: list[str]) -> None:
         settings = cli.settings(argv, _Combine)
+        _require_own(settings.out)
         pieces = combined(Subset.load(settings.a), Subset.load(settings.b), rule)
         total = uid.save_pieces(settings.out, _some(pieces, f"{rule} of {settings.a} and {settings.b}"))
         sys.stdout.write(f"{settings.out}: {total:,} uids\n")
@@ -107,6 +118,7 @@ def _combine(rule: str) -> Callable[[list[str]], None]:
 
 def _intersect(argv: list[str]) -> None:
     settings = cli.settings(argv, _Intersect)
+    _require_own(settings.out)
     a, b = Subset.load(settings.a), Subset.load(settings.b)
     pieces = combined(a, b, "within" if settings.counts == "a" else "intersection")
     uid.save_pieces(settings.out, _some(pieces, f"intersection of {settings.a} and {settings.b}"))
@@ -115,6 +127,7 @@ def _intersect(argv: list[str]) -> None:
 
 def _convert(argv: list[str]) -> None:
     settings = cli.settings(argv, _Convert)
+    _require_own(settings.out)
     pieces = _some(read(settings.path, format=settings.format, column=settings.column), settings.path)
     total = uid.sort_to_file(pieces, settings.out, distinct=settings.repeats == "drop")
     sys.stdout.write(f"{settings.out}: {total:,} uids\n")

@@ -4,6 +4,7 @@ It is one safetensors file: weights, AdamW's moments, random states and the ledg
 in its header. It is replaced atomically, so there is always a whole one.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,8 @@ def save(path: Path, learner: Learner, position: Position, *, run: str) -> None:
     tensors["ledger"] = torch.frombuffer(bytearray(digests), dtype=torch.uint8).reshape(-1, 32)
     header = {"run": run, "steps": position.steps, "scaler": learner.scaler and learner.scaler.state_dict(),
               "content": digest_of(tensors)}  # fmt: skip
-    save_safetensors(path, tensors, header={"snapshot": json.dumps(header)})
+    text = json.dumps(header)
+    save_safetensors(path, tensors, header={"snapshot": text, "sha256": hashlib.sha256(text.encode()).hexdigest()})
 
 
 def restore(path: Path, learner: Learner, *, run: str) -> Position:
@@ -53,11 +55,17 @@ def restore(path: Path, learner: Learner, *, run: str) -> Position:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            header: dict[str, Any] = json.loads(file.metadata()["snapshot"])
+            text, digest = (file.metadata()[key] for key in ("snapshot", "sha256"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        if digest_of(tensors) != header["content"]:
+        header: dict[str, Any] = json.loads(text)
+        if (hashlib.sha256(text.encode()).hexdigest(), digest_of(tensors)) != (digest, header["content"]):
             raise ValueError("its content is not what was saved")
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise ArtifactError(
+            f"{path}: not a snapshot of this version of the harness, which writes {error} into it; delete it to train "
+            "from the start"
+        ) from error
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path}: not a readable snapshot ({error}); delete it to train from the start") from error
     if header["run"] != run:
         raise StageError(

@@ -12,6 +12,7 @@ from harness import files
 from harness.config import RunConfig, locked_differences
 from harness.errors import ConfigError, StageError
 from harness.order import Order, protocol
+from harness.pool.seal import patient_lock
 from harness.pool.sealed import SealedPool
 from harness.provenance import provenance
 from harness.records import Record, digest_of, read_record, write_record
@@ -66,7 +67,7 @@ def train(
 
         worker.launch(config, sealed=sealed, subset=subset, resharded=resharded, out=out)
         return read_record(out / RECORD, "train")
-    with join(config.train.device) as world, files.lock(out, wait=True) if world.first else nullcontext():
+    with join(config.train.device) as world, patient_lock(str(out)) if world.first else nullcontext():
         if world.largest(int(world.first and _finished(out, identity) is not None)):
             return read_record(out / RECORD, "train")  # by another command, while this one waited for its end
         _require_work_for_all(config, world)

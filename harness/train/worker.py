@@ -62,7 +62,7 @@ def launch(
     cuda, cores = pick(config.train.device, setting="train.device").type == "cuda", len(os.sched_getaffinity(0))
     most = torch.cuda.device_count() if cuda else cores
     if config.train.gpus > most:
-        there = f"{most} GPUs" if cuda else f"no GPU to train on, and {most} cores"
+        there = f"{most} GPUs" if cuda else f"{most} cores to train on without a GPU"
         raise ConfigError(f"setting train.gpus={config.train.gpus}: this machine has {there}; take no more than that")
     uids = out / "uids.npy"
     uid.save(uids, subset.uids)
@@ -90,7 +90,7 @@ def launch(
             raise
     if code:
         raise _failure(out) or InfraError(
-            f"training in {processes} processes ended with code {code}; the same command goes on from the last snapshot"
+            f"training in {processes} processes ended with code {code}; run the same command again, it resumes"
         )
 
 
@@ -115,12 +115,14 @@ def command(argv: list[str]) -> None:
     resharded = open_tars(job.shards)
     try:
         train(job.config, sealed=sealed, subset=Subset.load(job.subset), resharded=resharded, out=out)
+    except KeyboardInterrupt:
+        sys.exit(130)  # what is to be said the parent says, once
     except HarnessError as error:
         failure = Failure(kind=type(error).__name__, message=str(error))
         write_bytes(out / f"failure-{os.environ.get('RANK', '0')}.json", canonical_json(failure.model_dump()))
         if os.environ.get("HARNESS_TRACEBACK"):
             raise
-        sys.exit(error.exit_code)  # the parent says it, once
+        sys.exit(error.exit_code)
 
 
 def _stop_with_parent(parent: int) -> None:

@@ -138,6 +138,7 @@ def test_a_misspelt_parameter_is_found_before_any_work(run_in: Path, monkeypatch
         ("train.device=gpu", ConfigError, "setting train.device: 'gpu' is no device; use auto, cpu or cuda:N"),
         ("subset=nothing.npy", ArtifactError, "nothing.npy"),
         ("method.fraction=0.3", ConfigError, "fraction"),
+        (f"train.cache_dir={__file__}", ArtifactError, f"{__file__}: a file stands where a folder is needed"),
     ],
 )
 def test_a_bad_setting(run_in: Path, override: str, kind: type[HarnessError], says: str) -> None:
@@ -305,3 +306,11 @@ def test_a_run_stage_by_stage_and_what_is_refused_on_it(
 
 def run(overrides: list[str]) -> None:
     harness.run(*overrides)
+
+
+@pytest.mark.parametrize("places", [["out="], [], ["out=a.npy", "run_dir=b"]])
+def test_a_choice_needs_one_place(run_in: Path, places: list[str]) -> None:
+    """`out=$OUT` without such a variable must not write here."""
+    with pytest.raises(ConfigError, match=r"^setting out: give out=FILE\.npy once"):
+        select.command(["scale=tiny", "method=no_filter", *places])
+    assert not list(run_in.iterdir())

@@ -37,7 +37,9 @@ def counts_of(run_dir: str) -> dict[str, int]:
 
 
 @pytest.mark.slow
-def test_folders_beside_a_pool(run_in: Path, mini_settings: list[str], folders: list[str], mini_pool: Path) -> None:
+def test_folders_beside_a_pool(
+    run_in: Path, mini_settings: list[str], folders: list[str], mini_pool: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = [*mini_settings, *folders, "method=random_subset", "method.fraction=0.25"]
     result = harness.run(*settings, "run_dir=a", "train.reading=mask")
     chosen = uid.to_hex(uid.load("a/selection/uids.npy"))
@@ -46,6 +48,11 @@ def test_folders_beside_a_pool(run_in: Path, mini_settings: list[str], folders: 
     expected = dict.fromkeys(chosen, 1) | {uid_of((70, n)): 3 for n in range(32)} | dict.fromkeys(web, 1)
     assert counts_of("a") == expected
     assert audit("a") == []
+    # Its union lies in it, wherever one stands.
+    monkeypatch.chdir("mine")
+    assert audit("../a") == []
+    write_entry(["../a"], "../elsewhere", about=About(name="mixed", track="byod", external_data=["our own"]))
+    monkeypatch.chdir("..")
 
     # Resharded tars give the same model bit by bit, and the same settings again change nothing.
     harness.run(*settings, "run_dir=b", "train.reading=reshard")
@@ -123,6 +130,8 @@ def test_dry_run(
         ("byod=[{path: mine, weight: -1}]", r"byod\.0\.weight"),
         ("byod=[{path: mine, weight: 1.5}]", r"byod\.0\.weight"),
         ("byod=[{weight: 1}]", r"byod\.0\.path"),
+        ("byod=[{path: mine, wieght: 2}]", r"byod\.0\.wieght: not known here"),
+        ("byod=[{path: mine}, {path: ./mine}]", "setting byod: mine stands there twice; name it once, with a greater"),
         ("byod=[{path: web}]", "json.*take uids=content"),
         ("byod=[{path: mine}, {path: again}]", "32 uids stand in two of the sources"),
         ("pool.weight=2", "there are none"),

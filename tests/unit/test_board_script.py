@@ -1,10 +1,15 @@
 """The list of the shipped board, and running what is missing of it."""
 
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import synthetic
+from waiting import running, until
 
 from harness.errors import ConfigError, StageError
 from harness.records import Record, write_record
@@ -56,15 +61,48 @@ def test_a_failed_round_is_named_and_the_others_go_on(scripts, tmp_path, monkeyp
         seen.append((command[3:], env["OMP_NUM_THREADS"]))
         failed = "method=bad" in command
         stdout.write("working\nerror: no such thing\n" if failed else "working\n")
-        return subprocess.CompletedProcess(command, 4 if failed else 0)
+        return Mock(wait=lambda: 4 if failed else 0)
 
-    monkeypatch.setattr(rounds.subprocess, "run", fake)
+    monkeypatch.setattr(rounds.subprocess, "Popen", Mock(side_effect=fake))
     monkeypatch.setattr(rounds.os, "sched_getaffinity", lambda _: set(range(6)))
     jobs = [rounds.Round(name=name, overrides=(f"method={name}",), seed=0, runs=tmp_path) for name in ("bad", "good")]
     failed = rounds.run(jobs, jobs=2)
     assert list(failed) == [jobs[0]]
     assert "no such thing" in failed[jobs[0]]
     assert sorted(seen) == [(job.arguments, "3") for job in jobs]
+
+
+STOPPED = """
+import signal, sys
+from pathlib import Path
+import rounds
+from harness import cli
+sys.executable = sys.argv[2]  # takes harness.run's place
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
+jobs = [rounds.Round(name=str(n), overrides=(), seed=0, runs=Path(sys.argv[1])) for n in range(4)]
+cli.main(lambda argv: len(rounds.run(jobs, jobs=2)))
+"""
+SLOW = """#!/bin/sh
+for last; do :; done
+echo $$ > "${last#run_dir=}.pid"
+exec sleep 600
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_rounds_at_hand_are_stopped_and_no_further_one_is_started(tmp_path, number):
+    slow = tmp_path / "slow.sh"
+    slow.write_text(SLOW)
+    slow.chmod(0o755)
+    command = [sys.executable, "-c", STOPPED, str(tmp_path), str(slow)]
+    with subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(SCRIPTS)}, stderr=subprocess.PIPE) as board:
+        until(lambda: len([path for path in tmp_path.glob("*.pid") if path.read_text()]) == 2 or board.poll())
+        children = [int(path.read_text()) for path in tmp_path.glob("*.pid")]
+        board.send_signal(number)
+        said = board.communicate()[1].decode()
+    assert board.returncode == 128 + number and "Traceback" not in said, said
+    assert len(children) == len(list(tmp_path.glob("*.pid"))) == 2
+    until(lambda: not any(map(running, children)))
 
 
 def test_what_failed_is_said_at_the_end(scripts, tmp_path, monkeypatch):

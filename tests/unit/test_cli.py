@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import running, until
 
 import harness
 from harness import cli
@@ -136,6 +137,33 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path: Path, how: str, code: i
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert (done.returncode, len(list(tmp_path.iterdir()))) == (code, left), done.stderr
     assert ("stopped" in done.stderr) == (code == 143) and "Traceback" not in done.stderr
+
+
+WORKING = """
+import os, sys, time
+from pathlib import Path
+from harness import cli, executor
+
+def slow(place):
+    Path(place).write_text(str(os.getpid()))
+    time.sleep(0 if place.endswith("0") else 600)
+
+def command(argv):
+    for _ in executor.LocalExecutor(2).stream(slow, [f"{argv[0]}/{n}" for n in range(4)], name="slow"):
+        time.sleep(600)  # at work on a result while the others go on
+
+cli.main(command)
+"""
+
+
+def test_sigterm_ends_the_workers_whatever_they_have_at_hand(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", WORKING, str(tmp_path)], stderr=subprocess.PIPE) as working:
+        until(lambda: all((tmp_path / str(n)).exists() for n in (0, 1, 2)) or working.poll() is not None)
+        working.terminate()
+        said = working.communicate()[1].decode()
+    assert working.returncode == 143 and "Traceback" not in said, said
+    until(lambda: not any(running(int(path.read_text())) for path in tmp_path.iterdir()))
+    assert not (tmp_path / "3").exists()
 
 
 def test_a_handler_of_sigterm_stays_and_none_is_left_behind(capsys: pytest.CaptureFixture[str]) -> None:

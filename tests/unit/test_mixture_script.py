@@ -31,14 +31,25 @@ def test_later_rounds_choose_by_the_runs_of_those_before(mixture, monkeypatch, t
     first, second = trained
     assert [len(first), len(second)] == [4, 3]
     params = [job.settings()["method"]["params"] for job in (first[2], second[0])]
-    assert [(one["candidate"], one["runs"]) for one in params] == [(2, None), (0, f"{tmp_path}/cluster_mixture-0.json")]
+    known = params[1]["runs"]
+    assert [(one["candidate"], one["runs"]) for one in params] == [(2, None), (0, known)]
     assert second[0].settings()["unofficial"] == ["scale.samples_seen"]
     assert len({job.folder for job in first + second}) == 7
     found = _given.read(Runs, str(out)).rounds
     assert [[(run.candidate, run.score) for run in runs] for runs in found] == [
         [(number, 0.25) for number in range(4)], [(number, 0.25) for number in range(3)],
     ]  # fmt: skip
-    assert len(_given.read(Runs, f"{tmp_path}/cluster_mixture-0.json").rounds) == 1
+    assert len(_given.read(Runs, known).rounds) == 1
+
+
+def test_rounds_that_follow_from_other_runs_are_other_rounds(mixture, monkeypatch, tmp_path):
+    trained = []
+    monkeypatch.setattr(mixture.rounds, "run", lambda wanted, *, jobs: trained.append(wanted) or {})
+    for candidates in ("4,3", "5,3"):
+        mixture.command([f"out={tmp_path / 'told.json'}", f"runs={tmp_path}", f"candidates={candidates}"])
+    folders = [{job.folder for job in wanted} for wanted in trained]
+    assert folders[0] < folders[2] and not folders[1] & folders[3]
+    assert trained[1][0].settings() != trained[3][0].settings()
 
 
 def test_a_run_that_failed_leaves_nothing_to_choose_by(mixture, monkeypatch, tmp_path):

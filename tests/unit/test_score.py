@@ -22,7 +22,7 @@ from waiting import LONG, until
 
 from harness import Pool, executor, files, score
 from harness import model as models
-from harness.errors import ArtifactError, ConfigError, StageError
+from harness.errors import ArtifactError, ConfigError, InfraError, StageError
 from harness.images import decode
 from harness.pool import seal as seal_module
 from harness.pool.seal import seal
@@ -252,6 +252,22 @@ def test_a_column_that_another_command_writes_meanwhile_is_kept(pool: Path, monk
             pq.write_table(table.append_column("theirs", pa.array(range(len(table)))), path)
         scoring.result()
     assert {"theirs", COLUMN} <= set(pq.read_schema(path).names)
+
+
+def test_a_pool_that_another_command_seals_meanwhile_is_not_scored(pool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, before = threading.Event(), (pool / "metadata" / "a.parquet").read_bytes()
+    monkeypatch.setattr(seal_module, "say", lambda text: told.set())
+    write_pool(pool / "new", shards=2, samples=5)
+    with ThreadPoolExecutor(1) as thread:
+        with files.lock(pool):
+            scoring = thread.submit(score.command, arguments(pool))
+            until(lambda: told.is_set() or scoring.done())
+            seal(str(pool / "new"), executor=executor.local(1))
+            for path in (pool / "new").glob("*.*"):
+                shutil.copy(path, pool)
+        with pytest.raises(InfraError, match=f"^{pool}: sealed anew while this waited for it; run the same command"):
+            scoring.result()
+    assert (pool / "metadata" / "a.parquet").read_bytes() == before and not (pool / "scored").exists()
 
 
 def test_what_another_command_scores_meanwhile_is_not_scored_again(

@@ -12,6 +12,7 @@ from metadata_pool import uid_hex, write_metadata
 
 from harness import Pool, uid
 from harness.errors import ArtifactError, ConfigError, MethodError
+from harness.records import Record, write_record
 from harness.subset import Subset, convert
 from harness.subset.__main__ import command
 
@@ -239,3 +240,24 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         command(["check", f"subset={tmp_path / 'c.npy'}", f"pool.path={pool}"])
     with pytest.raises(ConfigError, match="did you mean 'intersect'"):
         command(["intersekt"])
+    with pytest.raises(ConfigError, match=r"^setting pool\.path: required, but not given$"):
+        command(["check", f"subset={tmp_path / 'c.npy'}"])
+    with pytest.raises(ArtifactError, match=f"^{tmp_path}: a folder stands where a file is needed; name the file"):
+        command(["info", f"subset={tmp_path}"])
+
+
+@pytest.mark.parametrize("name", ["union", "intersect", "diff", "convert"])
+def test_a_methods_choice_is_not_written_over(tmp_path: Path, name: str) -> None:
+    """Its record beside it would tell of other uids."""
+    paths = [tmp_path / f"{name}.npy" for name in "ab"]
+    for path in paths:
+        Subset.of(uid.from_hex([uid_hex(path.name), uid_hex("both")])).save(path)
+    before = paths[0].read_bytes()
+    inputs = [f"path={paths[1]}"] if name == "convert" else [f"a={paths[0]}", f"b={paths[1]}"]
+    write_record(tmp_path / "a.json", Record(kind="subset", payload={}))
+    with pytest.raises(ConfigError, match=rf"^setting out: {paths[0]} is a method's choice, told of in .*a\.json"):
+        command([name, *inputs, f"out={paths[0]}"])
+    assert paths[0].read_bytes() == before
+    (tmp_path / "a.json").write_text("{}")  # something else
+    command([name, *inputs, f"out={paths[0]}"])
+    assert paths[0].read_bytes() != before

@@ -27,9 +27,9 @@ def small(tmp_path):
     return found
 
 
-def evaluate(folder, small, *, data="data"):
+def evaluate(folder, small, *, data="data", tasks=None):
     at = {"checkpoint": folder / "0.safetensors", "data_dir": folder / data, "out": folder / "out"}
-    return run.evaluate(model=MODEL, suite=small, workers=1, **at)
+    return run.evaluate(model=MODEL, suite=small, tasks=tasks, workers=1, **at)
 
 
 def test_bad_words_and_nothing_to_score_fail_alone(small, tmp_path):
@@ -58,6 +58,9 @@ def test_data_that_are_away_leave_the_evaluation_as_it_was(small, tmp_path):
     before = (tmp_path / "out/evaluation.json").read_bytes()
     with pytest.raises(StageError, match=r"none of 4 tasks.*stays as it was: cifar10: .*no such folder"):
         evaluate(tmp_path, small, data="away")
+    assert (tmp_path / "out/evaluation.json").read_bytes() == before
+    with pytest.raises(StageError, match=r"none of 1 tasks.*stays as it was: cifar10: .*no such folder"):
+        evaluate(tmp_path, small, data="away", tasks=["cifar10"])
     assert (tmp_path / "out/evaluation.json").read_bytes() == before
 
 

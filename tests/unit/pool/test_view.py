@@ -243,6 +243,8 @@ def use(*tables: Any) -> Any:
         (lambda pool: pool.filter(within=[SCORE]), "filter: within=.* does not give each column a pair"),
         (lambda pool: pool.threshold(SCORE, keep="0.3"), "threshold: keep='0.3' is not a fraction"),
         (lambda pool: pool.threshold(SCORE, keep=None), "threshold: keep=None is not a fraction"),
+        (lambda pool: pool.threshold(SCORE, keep=10**400), "threshold: keep=1000+.*is not a fraction"),
+        (lambda pool: pool.filter(within={SCORE: (None, 10**400)}), "filter: within"),
     ],
 )
 def test_arguments_of_another_type_are_named(pool: Pool, ask: Callable[[Pool], Any], said: str) -> None:

@@ -39,6 +39,20 @@ def test_a_snapshot_whose_content_changed_is_refused(make_config: Callable[..., 
         checkpoint.restore(path, learner, run="r")
 
 
+def test_a_snapshot_whose_header_changed_is_refused(make_config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    learner, path = Learner(make_config(), ALONE), tmp_path / checkpoint.SNAPSHOT
+    checkpoint.save(path, learner, checkpoint.Position(steps=1, ledger=["ab" * 32]), run="r")
+    content = path.read_bytes()
+    steps = rb"\"steps\": "
+    path.write_bytes(content.replace(steps + b"1", steps + b"7"))
+    assert path.read_bytes() != content
+    with pytest.raises(ArtifactError, match="its content is not what was saved"):
+        checkpoint.restore(path, learner, run="r")
+    path.write_bytes(content.replace(b'"sha256"', b'"sha255"'))
+    with pytest.raises(ArtifactError, match="not a snapshot of this version of the harness, which writes 'sha256'"):
+        checkpoint.restore(path, learner, run="r")
+
+
 @pytest.mark.parametrize(("precision", "channels_last"), [("fp32", True), ("amp", False)])
 def test_a_restored_learner_goes_on_as_if_nothing_had_been(
     make_config: Callable[..., RunConfig], tmp_path: Path, precision: str, channels_last: bool

@@ -57,7 +57,7 @@ def test_the_cause_is_told_of_several_failures(tmp_path: Path, first: int) -> No
     assert str(error) == "x.tar: sample 7 cannot be read"
 
 
-@pytest.mark.parametrize(("cards", "there"), [(1, "1 GPUs"), (0, "no GPU to train on, and 2 cores")])
+@pytest.mark.parametrize(("cards", "there"), [(1, "1 GPUs"), (0, "2 cores to train on without a GPU")])
 def test_more_processes_than_cards_or_cores_are_refused_before_anything(
     cards: int, there: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -242,12 +242,12 @@ def test_a_run_that_another_command_finished_meanwhile_is_not_done_again(
     first: list[Record] = []
 
     @contextmanager
-    def waited(folder: Path, *, wait: bool) -> Iterator[None]:
+    def waited(folder: str) -> Iterator[None]:
         monkeypatch.undo()
-        first.append(train(config, sealed=sealed, subset=subset, out=folder))
+        first.append(train(config, sealed=sealed, subset=subset, out=Path(folder)))
         yield
 
-    monkeypatch.setattr("harness.train.run.files.lock", waited)
+    monkeypatch.setattr("harness.train.run.patient_lock", waited)
     again = train(config, sealed=sealed, subset=subset, out=tmp_path)
     assert first == [again]
 
