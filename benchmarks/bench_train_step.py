@@ -66,7 +66,7 @@ def reference(scale: Scale, device: torch.device) -> Step:
         open_clip.ClipLoss(local_loss=True, gather_with_grad=True),
         partial(autocast, scale.precision, device),
     )
-    settle(device, tf32=True)
+    settle(device, fast=True)
 
     def step(number: int, slices: Slices) -> torch.Tensor:
         for group in optimizer.param_groups:
@@ -94,7 +94,8 @@ def ours(variant: Variant, scale: Scale, device: torch.device) -> Step:
         )
     if not variant.channels_last:
         learner.bare.to(memory_format=torch.contiguous_format)
-    settle(device, tf32=variant.tf32)
+    settle(device, fast=True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = variant.tf32
     attention = [SDPBackend.MATH, SDPBackend.EFFICIENT_ATTENTION]
 
     def step(number: int, slices: Slices) -> torch.Tensor:

@@ -30,16 +30,19 @@ def pick(name: str, *, setting: str, choices: str = "auto, cpu or cuda:N", index
     return device
 
 
-def settle(device: torch.device, *, tf32: bool) -> None:
+def settle(device: torch.device, *, fast: bool) -> None:
     """Set, for the whole process, how torch computes on `device`: on a CPU so that equal runs are equal to the bit.
 
-    With `tf32` a GPU multiplies float32 with the 10 bits of mantissa of TF32; without, products and convolutions are
-    float32.
+    `fast` lets a GPU multiply float32 with the 10 bits of mantissa of TF32 and choose its convolutions by trying them;
+    without it float32 means float32.
     """
     # Matrix products of a GPU refuse it, and work on the CPU may have set it before.
     torch.use_deterministic_algorithms(device.type == "cpu")
     if device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = fast
+        torch.backends.cudnn.benchmark = fast
+        return
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:

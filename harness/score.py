@@ -189,7 +189,7 @@ def _loaded(model: str, checkpoint: str, device: str) -> tuple[Any, Any, Any]:
 @lru_cache(maxsize=1)
 def _load(model: str, checkpoint: str, device: str, stamp: str) -> tuple[Any, Any, Any]:
     """The model, its transform and its tokenizer; `stamp` changes with the checkpoint's file."""
-    settle(torch.device(device), tf32=False)
+    settle(torch.device(device), fast=False)
     return models.load(model, checkpoint).to(device), models.eval_transform(model, checkpoint), models.tokenizer(model)
 
 

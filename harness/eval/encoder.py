@@ -40,7 +40,7 @@ class Encoder:
     def __init__(self, name: str, checkpoint: str | Path, *, device: str, precision: Precision) -> None:
         self.name, self.device = name, torch.device(device)
         self._label = f"{checkpoint}: model {name} at precision {precision}"
-        settle(self.device, tf32=False)
+        settle(self.device, fast=False)
         self.model: Any = models.load(name, checkpoint).to(self.device).eval()
         if self.device.type == "cpu" and precision == "fp32" and onednn.available():
             onednn.through_onednn(self.model)

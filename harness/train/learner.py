@@ -21,7 +21,7 @@ class Learner:
     def __init__(self, config: RunConfig, world: World) -> None:
         scale, train = config.scale, config.train
         cuda = world.device.type == "cuda"
-        settle(world.device, tf32=True)
+        settle(world.device, fast=True)
         self.scale, self.world = scale, world
         self.bare = create(scale.model, seed=config.seed).to(world.device).train()
         """The model itself, whose names of parameters are open_clip's."""

@@ -48,18 +48,21 @@ def test_each_process_has_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_only_on_a_cpu_are_products_made_the_same_each_time() -> None:
     products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), products.allow_tf32, convolutions.allow_tf32
+
+    def on_gpu() -> set[bool]:
+        return {products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark}
+
+    before = products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark
     try:
-        device.settle(torch.device("cuda", 0), tf32=True)
-        assert not torch.are_deterministic_algorithms_enabled()
-        assert products.allow_tf32 and convolutions.allow_tf32
-        device.settle(torch.device("cuda", 0), tf32=False)
-        assert not products.allow_tf32 and not convolutions.allow_tf32
-        device.settle(torch.device("cpu"), tf32=True)
-        assert torch.are_deterministic_algorithms_enabled() and not products.allow_tf32
+        for fast in (True, False):
+            device.settle(torch.device("cuda", 0), fast=fast)
+            assert on_gpu() == {fast} and not torch.are_deterministic_algorithms_enabled()
+        device.settle(torch.device("cpu"), fast=True)
+        assert on_gpu() == {False} and torch.are_deterministic_algorithms_enabled()
+        assert not torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        products.allow_tf32, convolutions.allow_tf32 = before[1:]
+        torch.use_deterministic_algorithms(False)
+        products.allow_tf32, convolutions.allow_tf32, convolutions.benchmark = before
 
 
 def test_the_forward_pass_is_in_the_precision_asked_for() -> None:
