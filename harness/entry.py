@@ -218,8 +218,9 @@ def _default_name(run: Run) -> str:
 def _sealed(run: Run, pool: str | Path | None) -> SealedPool:
     """The pool that the run was trained on: in the folder `pool`, or where the run found it."""
     there = run.train.provenance.get("pool", {})
-    if _mixed(run) and not pool:  # its union lies in its folder, wherever that stood when it was made
-        pool = run.folder / byod.FOLDER
+    union = run.folder / byod.FOLDER
+    if pool is None and (union / "pool.json").exists():  # wherever the run stood when it was made
+        pool = union
     sealed = SealedPool.open(str(pool or there.get("path")), None if pool else there.get("seal_dir"))
     if sealed.digest != run.train.inputs["pool"]:
         raise ArtifactError(
