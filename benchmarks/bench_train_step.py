@@ -94,8 +94,8 @@ def ours(variant: Variant, scale: Scale, device: torch.device) -> Step:
         )
     if not variant.channels_last:
         learner.bare.to(memory_format=torch.contiguous_format)
-    settle(device, fast=True)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = variant.tf32
+    if not variant.tf32:  # which the next learner settles anew
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     attention = [SDPBackend.MATH, SDPBackend.EFFICIENT_ATTENTION]
 
     def step(number: int, slices: Slices) -> torch.Tensor:

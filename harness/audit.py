@@ -7,12 +7,10 @@ It finds faults, not cheats: those are found by evaluating and training again.
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 from harness import byod, cli
 from harness.errors import ArtifactError
 from harness.order import Order
-from harness.pool.sealed import SealedPool
 from harness.records import StrictModel, read_record
 from harness.subset import Subset
 from harness.train import ledger
@@ -40,7 +38,7 @@ def audit(run_dir: str | os.PathLike[str], *, pool: str | None = None) -> list[s
     ]:
         raise ArtifactError(f"{folder / 'train' / 'train.json'}: lacks {', '.join(lacks)}; take it from the run again")
     payload = ledger.read(folder / "train" / ledger.FILE)
-    sealed = _sealed(folder, record.provenance, pool)
+    sealed = byod.trained_on(folder, record.provenance, pool)
     subset = Subset.load(folder / "uids.npy")
     findings = [
         f"the {name} is not the one of the run (digest {given[:12]}, the run had {record.inputs[name][:12]})"
@@ -72,16 +70,6 @@ def audit(run_dir: str | os.PathLike[str], *, pool: str | None = None) -> list[s
             differences = ["no such file"]
         findings += [f"{path.relative_to(folder)}: {difference}" for difference in differences]
     return findings
-
-
-def _sealed(folder: Path, made: dict[str, Any], pool: str | None) -> SealedPool:
-    named, union = made.get("pool") or {}, folder / byod.FOLDER
-    if pool is None and (union / "pool.json").exists():  # wherever the run stood when it was made
-        return SealedPool.open(str(union))
-    place = pool or named.get("seal_dir")
-    if place is None:
-        raise ArtifactError("train.json does not say where the pool lies; give pool=DIR, its folder of sealed files")
-    return SealedPool.open(named.get("path", place), place)
 
 
 def command(argv: list[str]) -> int:

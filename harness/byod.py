@@ -4,8 +4,9 @@ A run trains on a multiset of the uids of a union (harness/pool/union.py): each 
 method says, times pool.weight, and every uid of each folder as often as its weight.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from harness.errors import ArtifactError, ConfigError
 from harness.executor import Executor
 from harness.pool.seal import seal
 from harness.pool.sealed import SealedPool, read_pool_record
-from harness.pool.union import parts, unite
+from harness.pool.union import parts, reopen, unite
 from harness.records import digest_of, read_record, write_record
 from harness.selection.run import Place, finished, record_of
 from harness.subset import Subset
@@ -51,6 +52,31 @@ def _sealed(folder: ByodFolder, executor: Executor) -> SealedPool:
         return seal(folder.path, seal_dir=folder.seal_dir, executor=executor, uids=folder.uids)
     except ArtifactError as error:
         raise ArtifactError(f"setting byod: {error}") from error
+
+
+def selected_from(run_dir: Path) -> SealedPool:
+    """The union that the selection of a byod run left in its folder; ArtifactError if a source is another now."""
+    folder = str(run_dir / FOLDER)
+    return reopen(folder) or SealedPool.open(folder)
+
+
+def trained_on(run_dir: Path, made: Mapping[str, Any], pool: str | Path | None = None) -> SealedPool:
+    """The sealed files that a finished run was trained on; those in the folder `pool` if one is named.
+
+    Else they are the run's own union, wherever the run stands now, or those that `made`, the provenance of its
+    train.json, names. Raises ArtifactError if they are not there.
+    """
+    named = made.get("pool") or {}
+    if pool is None and (run_dir / FOLDER / "pool.json").exists():
+        pool = run_dir / FOLDER
+    if pool is not None and str(pool) != named.get("seal_dir"):
+        return SealedPool.open(str(pool))
+    if "seal_dir" not in named:
+        raise ArtifactError(
+            f"{run_dir / 'train' / 'train.json'}: does not say where the pool lies; name its folder of sealed files "
+            "(pool=DIR of harness.audit, --pool of harness.entry)"
+        )
+    return SealedPool.open(named.get("path", named["seal_dir"]), named["seal_dir"])
 
 
 def mix(config: RunConfig, chosen: Subset | None, union: SealedPool, run_dir: Path) -> Subset:

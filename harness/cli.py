@@ -130,20 +130,10 @@ def settings(argv: list[str], model: type[Model]) -> Model:
         if last in place:
             raise ConfigError(f"setting {key!r} is given twice")
         place[last] = parse_value(text)
-    for name, field in _flat(model).items():
-        if field.is_required() and not _given(name, values):
-            raise ConfigError(f"setting {name}: required, but not given")
+    for name, field in model.model_fields.items():
+        if field.is_required() and _nested(field.annotation):
+            values.setdefault(name, {})  # so that the setting missing in the group is named
     return validated(model, values)
-
-
-def _given(name: str, values: Any) -> bool:
-    for part in name.split("."):
-        if not isinstance(values, dict):
-            return True  # of another type, which the model says better
-        if part not in values:
-            return False
-        values = values[part]
-    return True
 
 
 def parse_value(text: str) -> Any:

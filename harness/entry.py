@@ -217,11 +217,7 @@ def _default_name(run: Run) -> str:
 
 def _sealed(run: Run, pool: str | Path | None) -> SealedPool:
     """The pool that the run was trained on: in the folder `pool`, or where the run found it."""
-    there = run.train.provenance.get("pool", {})
-    union = run.folder / byod.FOLDER
-    if pool is None and (union / "pool.json").exists():  # wherever the run stood when it was made
-        pool = union
-    sealed = SealedPool.open(str(pool or there.get("path")), None if pool else there.get("seal_dir"))
+    sealed = byod.trained_on(run.folder, run.train.provenance, pool)
     if sealed.digest != run.train.inputs["pool"]:
         raise ArtifactError(
             f"{sealed.seal_dir}: not the sealed pool that {run.folder} was trained on; name its folder with --pool"

@@ -93,10 +93,7 @@ def run_config(config: RunConfig) -> RunResult | None:
     suite = suites.load(config.eval.suite or config.scale.suite)
     keys = suite.select(config.eval.tasks)
     executor = executors.get(config.executor)
-    _require_devices(config)
-    for place in (config.run_dir, config.train.cache_dir):
-        if place is not None and os.path.isfile(place):
-            raise ArtifactError(f"{place}: a file stands where a folder is needed; choose another place")
+    _check_machine(config)
     if config.dry_run:
         for line in plan(config, keys, executor).lines():
             sys.stdout.write(line + "\n")
@@ -149,8 +146,14 @@ def bind(config: RunConfig) -> tuple[RunConfig, plugins.Method | None]:
     return config.model_copy(update={"method": settings}), method
 
 
-def _require_devices(config: RunConfig) -> None:
-    """ConfigError for a device that is not there; torch, which takes seconds, is asked about named ones only."""
+def _check_machine(config: RunConfig) -> None:
+    """ConfigError for a device that is not there, ArtifactError for a file in the place of a folder.
+
+    torch, which takes seconds, is asked about devices that are named only.
+    """
+    for place in (config.run_dir, config.train.cache_dir):
+        if place is not None and os.path.isfile(place):
+            raise ArtifactError(f"{place}: a file stands where a folder is needed; choose another place")
     if config.train.device not in ("auto", "cpu"):
         from harness.device import pick
 

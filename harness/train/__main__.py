@@ -16,7 +16,6 @@ from harness.compose import compose
 from harness.config import RunConfig
 from harness.errors import ArtifactError, ConfigError
 from harness.pool.sealed import SealedPool
-from harness.pool.union import reopen
 from harness.records import read_record
 from harness.subset import Subset
 from harness.tiny import cache as tiny
@@ -59,8 +58,7 @@ def _sealed(config: RunConfig, run_dir: Path | None) -> SealedPool:
             raise ConfigError(
                 "setting run_dir: training alone on byod folders needs the run_dir=DIR of their selection"
             )
-        folder = str(run_dir / byod.FOLDER)
-        return reopen(folder) or SealedPool.open(folder)
+        return byod.selected_from(run_dir)
     return SealedPool.open(tiny.find_pool(config.scale.name, config.pool.path, make=False), config.pool.seal_dir)
 
 

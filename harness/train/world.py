@@ -20,6 +20,20 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What SLURM, or a person, sends ahead of the end of a job."""
 
 
+def _lost(error: Exception) -> InfraError:
+    cause = str(error).partition("\n")[0].partition(". ")[0]
+    return InfraError(f"a training process was lost ({cause}); run the same command again, it resumes")
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Where processes wait for each other: a lost one comes out as InfraError."""
+    try:
+        yield
+    except (RuntimeError, ConnectionError) as error:  # gloo's are plain RuntimeErrors
+        raise _lost(error) from error
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class World:
     """This process among those that train."""
@@ -33,12 +47,14 @@ class World:
         """True for the one process that writes files."""
         return self.rank == 0
 
+    @_together()
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """`tensor`, summed over all processes in place."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
+    @_together()
     def largest(self, value: int) -> int:
         """The largest of the `value`s of all processes."""
         if self.size == 1:
@@ -47,6 +63,7 @@ class World:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return int(tensor)
 
+    @_together()
     def gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
         """The tensors of all processes, by rank; their first dimensions may differ."""
         if self.size == 1:
@@ -61,6 +78,7 @@ class World:
         dist.all_gather(parts, padded)
         return [part[: int(n)] for part, n in zip(parts, sizes, strict=True)]
 
+    @_together()
     def barrier(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
@@ -105,13 +123,11 @@ def join(device: str) -> Iterator[World]:
     if place.type == "cuda":
         torch.cuda.set_device(place)
     try:
-        dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=TIMEOUT)
+        with _together():
+            dist.init_process_group("cpu:gloo,cuda:nccl" if place.type == "cuda" else "gloo", timeout=TIMEOUT)
         yield World(rank=dist.get_rank(), size=dist.get_world_size(), device=place)
-    except (RuntimeError, ConnectionError) as error:  # gloo's are plain RuntimeErrors
-        if isinstance(error, RuntimeError) and not isinstance(error, dist.DistError) and "gloo" not in str(error):
-            raise
-        cause = str(error).partition("\n")[0].partition(". ")[0]
-        raise InfraError(f"a training process was lost ({cause}); run the same command again, it resumes") from error
+    except dist.DistError as error:  # NCCL's come out wherever the GPU is asked next
+        raise _lost(error) from error
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

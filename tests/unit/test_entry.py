@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import synthetic
 
@@ -159,17 +161,30 @@ def test_a_parameter_of_several_lines_makes_a_name(sealed: SealedPool, tmp_path:
     assert name == r"clip_score separator \t words a\nb\u202e"
 
 
-def test_above_tiny_large_files_stand_elsewhere(sealed: SealedPool, tmp_path: Path) -> None:
-    uids = synthetic.subset_of(sealed, keep=0.3)
-    run = synthetic.run(tmp_path / "run", sealed, uids, scale="debug", suite=suites.load("tiny"))
+def above_tiny(sealed: SealedPool, folder: Path) -> Path:
+    """A run of another scale on the tasks of tiny."""
+    run = synthetic.run(folder, sealed, synthetic.subset_of(sealed, keep=0.3), scale="debug", suite=suites.load("tiny"))
     config = json.loads((run / "config.json").read_text())
     config["payload"]["suite"] = "tiny"
     (run / "config.json").write_text(json.dumps(config))
-    write_entry([run], tmp_path / "entry")
+    return run
+
+
+def test_above_tiny_large_files_stand_elsewhere(sealed: SealedPool, tmp_path: Path) -> None:
+    write_entry([above_tiny(sealed, tmp_path / "run")], tmp_path / "entry")
     payload = load_entry(tmp_path / "entry").payload
     assert "uids.npy" in payload.elsewhere
     assert not list((tmp_path / "entry").rglob("*.parquet"))
     assert not (tmp_path / "entry" / "uids.npy").exists()
+
+
+def test_the_full_pool_is_listed_from_its_metadata_wherever_the_seal_lies(tmp_path: Path) -> None:
+    synthetic.world(tmp_path / "seal", samples=500)
+    sealed = SealedPool.open(str(tmp_path / "pool"), str(tmp_path / "seal"))
+    (tmp_path / "pool" / "metadata").mkdir(parents=True)
+    pq.write_table(pa.table({"uid": uid.to_hex(sealed.uids)}), tmp_path / "pool" / "metadata" / "0.parquet")
+    payload = write_entry([above_tiny(sealed, tmp_path / "run")], tmp_path / "entry", pool=sealed.seal_dir).payload
+    assert payload["pool"]["listed"] == 500
 
 
 def test_an_incomplete_run_gives_an_entry_that_says_so(sealed: SealedPool, tmp_path: Path) -> None:

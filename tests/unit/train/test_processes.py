@@ -89,12 +89,21 @@ def test_a_lost_process_is_an_infra_error(lost: Exception, cause: str, monkeypat
         worlds.join("cpu").__enter__()
 
 
+def test_a_process_lost_later_is_an_infra_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = worlds.World(rank=0, size=2, device=torch.device("cpu"))
+    monkeypatch.setattr(torch.distributed, "all_reduce", Mock(side_effect=RuntimeError(GLOO)))
+    for ask in (lambda: world.sum(torch.ones(1)), lambda: world.largest(1)):
+        with pytest.raises(InfraError, match=r"^a training process was lost .*Connection reset by peer\); run"):
+            ask()
+
+
 def test_another_error_of_torch_stays_what_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worlds, "under_torchrun", lambda: True)
     monkeypatch.setenv("LOCAL_RANK", "0")
-    monkeypatch.setattr(torch.distributed, "init_process_group", Mock(side_effect=RuntimeError("shapes differ")))
-    with pytest.raises(RuntimeError, match="shapes differ"):
-        worlds.join("cpu").__enter__()
+    for name, given in {"init_process_group": None, "get_rank": 0, "get_world_size": 2}.items():
+        monkeypatch.setattr(torch.distributed, name, Mock(return_value=given))
+    with pytest.raises(RuntimeError, match="shapes differ"), worlds.join("cpu"):
+        raise RuntimeError("shapes differ: gloo has no part in it")
 
 
 def test_a_process_leaves_its_error_to_the_one_that_started_it(
