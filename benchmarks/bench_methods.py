@@ -27,7 +27,8 @@ CAPTIONS = {
 }  # fmt: skip
 """Method, and what it is told."""
 PICTURES = {
-    "prototypes": ["method.clusters=1000"], "density_pruning": ["method.clusters=1000"], "normsim": [], "simcore": [],
+    "normsim": [], "rds_plus": [], "simcore": [], "dp4tl": [], "prototypes": ["method.clusters=1000"],
+    "density_pruning": ["method.clusters=1000"], "codebook": ["method.clusters=1000"],
     "semdedup": ["method.clusters=1000"],
 }  # fmt: skip
 

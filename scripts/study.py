@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import board
 import numpy as np
@@ -228,20 +228,25 @@ def draw_ranking(variants: Sequence[str], methods: Sequence[str], cells: Cells, 
     """One panel a variant: each method's average there over its average in the base, with 95 % intervals."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.2 * len(variants), 4.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(4.6 * len(variants) + 1.4, 4.4), dpi=110, layout="constrained")
+    legend: dict[str, tuple[float, Any]] = {}
     for axes, variant in zip(figure.subplots(1, len(variants), squeeze=False)[0], variants, strict=True):
         both = [m for m in methods if cells.get((BASE, m)) and cells.get((variant, m))]
         if both:
             rng = np.random.default_rng(0)
             x, y = (studies.column([scores(cells[v, m]) for m in both], AVERAGE, rng) for v in (BASE, variant))
-            axes.errorbar(
-                x.values, y.values, xerr=_whiskers(x), yerr=_whiskers(y), fmt="o", markersize=4, linewidth=0.8
-            )
-            for name, *place in zip(both, x.values, y.values, strict=True):
-                axes.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+            across, up = _whiskers(x), _whiskers(y)
+            for k, name in enumerate(both):
+                number = methods.index(name)
+                legend[name] = x.values[k], axes.errorbar(
+                    x.values[k], y.values[k], xerr=across[:, [k]], yerr=up[:, [k]], fmt="os^Dv"[number // 10 % 5],
+                    color=f"C{number % 10}", markersize=5, linewidth=0.8,
+                )  # fmt: skip
         axes.set(xlabel="average, base", ylabel=f"average, {variant}")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
+    names = sorted(legend, key=lambda name: -legend[name][0])  # as the points stand from right to left
+    figure.legend([legend[name][1] for name in names], names, loc="outside right center", frameon=False, fontsize=8)
     with atomic_path(out) as temporary:
         figure.savefig(temporary, format="png", metadata={"Software": None})
 
