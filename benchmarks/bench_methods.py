@@ -1,9 +1,11 @@
 """Whole selections on a pool as large as `small`: wall and processor time and memory of each method.
 
-    python benchmarks/bench_methods.py folder=DIR [rows=12800000] [width=768] [methods=metaclip,dsir] [executor=ray]
+    python benchmarks/bench_methods.py folder=DIR [rows=12800000] [width=768] [towers=2] [methods=metaclip,dsir]
+                                       [executor=ray]
 
 With width=768 the pool has embeddings of pictures, too (20 GB at 12.8 million rows, around 1,000 centres), and the
-methods that cluster and compare them take part. Each is one `python -m harness.select`, start-up included.
+methods that cluster and compare them take part; with towers=2 also embeddings of captions (as much again) and the
+methods that compare both. Each is one `python -m harness.select`, start-up included.
 """
 
 import os
@@ -24,6 +26,7 @@ CAPTIONS = {
     "random_subset": [], "metaclip": [], "metaclip, all nouns": ["method.concepts=wordnet"], "concept_balance": [],
     "dsir": ["method.texts={texts}"], "perplexity": ["method.texts={texts}"], "caption_dedup": [], "score_sampling": [],
     "compute_aware": [], "fusion": ["method.of=[clip_score,{{column: clip_b32_similarity_score}}]"],
+    "good_vs_random, captions": ["method.on=captions"],
 }  # fmt: skip
 """Method, and what it is told."""
 PICTURES = {
@@ -31,35 +34,43 @@ PICTURES = {
     "density_pruning": ["method.clusters=1000"], "codebook": ["method.clusters=1000"],
     "semdedup": ["method.clusters=1000"],
 }  # fmt: skip
+PAIRS = {
+    "good_vs_random": [], "dfn_head": [], "color_filter": [], "negcliploss": [],
+    "cluster_bandit": ["method.clusters=1000"], "cluster_reweighting": ["method.clusters=1000"],
+    "cluster_mixture": ["method.clusters=1000", "method.candidate=0"],
+}  # fmt: skip
 
 
-def embed(folder: Path, *, width: int) -> None:
+def embed(folder: Path, *, width: int, towers: int) -> None:
     """An npz beside each metadata file, and embeddings of a target."""
     rng = np.random.default_rng(2)
     centres = rng.normal(size=(CENTRES, width)).astype(np.float32)
     noise = rng.normal(size=(NOISE, width)).astype(np.float32)
 
-    def rows(count: int) -> np.ndarray:
-        found = centres[rng.integers(0, CENTRES, count)] + noise[rng.integers(0, NOISE, count)]
+    def rows(of: np.ndarray) -> np.ndarray:
+        found = centres[of] + noise[rng.integers(0, NOISE, len(of))]
         return (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float16)
 
+    def blocks(of: np.ndarray) -> np.ndarray:
+        return np.concatenate([rows(of[start : start + NOISE]) for start in range(0, len(of), NOISE)])
+
     (folder / "targets").mkdir(exist_ok=True)
-    np.savez(folder / "targets" / "train.npz", l14_img=rows(TARGETS))
+    np.savez(folder / "targets" / "train.npz", l14_img=rows(rng.integers(0, CENTRES, TARGETS)))
     for path in sorted((folder / "metadata").glob("*.parquet")):
         if not path.with_suffix(".npz").exists():
-            count = pq.read_metadata(path).num_rows
-            held = [rows(min(NOISE, count - start)) for start in range(0, count, NOISE)]
-            np.savez(path.with_suffix(".tmp.npz"), l14_img=np.concatenate(held))
+            of = rng.integers(0, CENTRES, pq.read_metadata(path).num_rows)  # a pair's picture and caption share it
+            held = {key: blocks(of) for key in ("l14_img", "l14_txt")[:towers]}
+            np.savez(path.with_suffix(".tmp.npz"), **held)
             os.replace(path.with_suffix(".tmp.npz"), path.with_suffix(".npz"))
 
 
 def main() -> None:
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
-    rows, width = int(given.get("rows", 12_800_000)), int(given.get("width", 0))
+    rows, width, towers = (int(given.get(k, v)) for k, v in (("rows", 12_800_000), ("width", 0), ("towers", 1)))
     pool = make_pool(Path(given["folder"]), rows=rows)
     if width:
-        embed(pool, width=width)
-    wanted = CAPTIONS | (PICTURES if width else {})
+        embed(pool, width=width, towers=towers)
+    wanted = CAPTIONS | (PICTURES if width else {}) | (PAIRS if width and towers > 1 else {})
     names = given["methods"].split(",") if "methods" in given else list(wanted)
     with tempfile.TemporaryDirectory() as scratch:
         texts = Path(scratch) / "texts.txt"
