@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from baselines import _draw, _scores
-from harness import ConfigError, Pool, SelectionContext, centroids
+from harness import ArtifactError, ConfigError, Pool, SelectionContext, centroids
 from harness.nearest import load, nearest, unit
 
 Features = Annotated[str, Field(min_length=1)]
@@ -23,8 +23,8 @@ ROWS_A_CLUSTER = 256
 """Rows that k-means sees for each centroid; faiss finds that more change nothing."""
 ROWS = 1 << 15
 """Rows worked on at once."""
-PLACE = np.dtype([("cluster", np.int32), ("distance", np.float32), ("score", np.float32)])
-"""8 bytes a row beside the score (NaN where none was asked for)."""
+PLACE = np.dtype([("row", np.int64), ("cluster", np.int32), ("distance", np.float32), ("score", np.float32)])
+"""Where a pair stands: its row in the pool, its cluster, 1 - its cosine to the centroid, its score if one was asked."""
 
 Array = npt.NDArray[Any]
 
@@ -48,16 +48,29 @@ def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) 
     return str(path)
 
 
-def places(pool: Pool, path: str, *, key: str, score: str | None = None) -> Array:
-    """(N,) of dtype PLACE in pool order: each row's centroid of most cosine, and 1 - that cosine.
+def places(pool: Pool, ctx: SelectionContext, path: str, *, key: str, score: str | None = None) -> Array:
+    """(n,) of dtype PLACE, rows ascending: the place of each pair that has an embedding and, if asked for, a score.
 
-    `path`: what `centroids_of` gave; `score`: a metadata column of numbers to take along. A row whose embedding is not
-    finite stands in the first cluster, at distance NaN.
+    `path`: what `centroids_of` gave; `score`: a metadata column of numbers to take along. Pairs whose embedding is
+    zeros or not finite, or whose score is null or NaN, take no part; a remark says how many. Raises ArtifactError where
+    that leaves none.
     """
     work = partial(_places, path, key, score)
     columns = [] if score is None else [score]
     parts = pool.map(work, columns=columns, features=[key], rows=ROWS, name="clusters")
-    return np.concatenate([np.empty(0, PLACE), *parts])
+    found = np.concatenate([np.empty(0, PLACE), *parts])
+    found["row"] = np.arange(len(found))
+    there = ~np.isnan(found["distance"])
+    if score is not None:
+        there &= ~np.isnan(found["score"])
+    if there.all():
+        return found
+    what = key if score is None else f"{key} or no {score}"
+    if not there.any():
+        raise ArtifactError(f"{pool.path}: all pairs have no {what}")
+    ctx.remark(f"{len(found) - np.count_nonzero(there)} of {len(found)} pairs have no {what} and take no part")
+    chosen: Array = found[there]
+    return chosen
 
 
 def _places(path: str, key: str, score: str | None, table: Any, features: dict[str, Array]) -> Array:
@@ -65,23 +78,24 @@ def _places(path: str, key: str, score: str | None, table: Any, features: dict[s
     found = np.empty(len(rows), PLACE)
     found["cluster"] = nearest(rows, points)
     found["distance"] = 1 - np.einsum("nd,nd->n", rows, points[found["cluster"]])
+    found["distance"][~rows.any(axis=1)] = np.nan  # zeros are no embedding
     found["score"] = np.nan if score is None else _scores.numbers(score, table)
     return found
 
 
 def sizes(found: Array, clusters: int) -> npt.NDArray[np.int64]:
-    """(clusters,) rows of each cluster among `found` (N,), which `places` gave."""
+    """(clusters,) pairs of each cluster among `found` (n,), which `places` gave."""
     return np.bincount(found["cluster"], minlength=clusters)
 
 
 def taken(found: Array, quotas: npt.NDArray[np.int64], keep: Keep, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Ascending rows: quotas[k] of each cluster k, or all where it has fewer; `found` (N,) is what `places` gave."""
+    """Ascending places in `found` (n,), which `places` gave: quotas[k] of each cluster k, or all if it has fewer."""
     keys = found["score"] if keep == "score" else rng.random(len(found), dtype=np.float32)
     return _draw.top_of_groups(keys, found["cluster"], quotas)
 
 
 def probes(found: Array, most: int, clusters: int, rng: np.random.Generator) -> list[npt.NDArray[np.int64]]:
-    """For each cluster at most `most` of its rows, drawn at random and in an order by chance."""
+    """For each cluster at most `most` of its places in `found`, drawn at random and in an order by chance."""
     chosen = rng.permutation(taken(found, np.full(clusters, most), "random", rng))
     labels = found["cluster"][chosen]
     order = np.argsort(labels, kind="stable")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from baselines import clip_score
+from baselines import _scores, clip_score
 from baselines._scores import Floats
 from harness import ArtifactError, Pool, SelectionContext, Subset, uid
 from harness.nearest import unit
@@ -30,10 +30,14 @@ class Pairs:
     pool: Pool
     uids: Uids
     """Sorted, all different."""
+    beside: Pool | None = None
+    """Another pool whose embeddings they are compared with."""
 
     def embeddings(self, arch: str) -> tuple[Floats, Floats]:
         """Of the pictures and of the captions, (n, width) each, of length 1, in the order of the uids."""
         places, rows = _rows_in_pool_order(self.pool, self.uids, arch)
+        if self.beside is not None:
+            _scores.require_width(self.beside, f"{arch}_img", rows.shape[2], of=self.pool.path)
         sides = np.empty((2, len(self.uids), rows.shape[2]), dtype=np.float32)
         sides[:, places] = rows
         return sides[0], sides[1]
@@ -77,8 +81,12 @@ def trusted(pool: Pool, ctx: SelectionContext, given: str | None, arch: str, siz
     trusted pairs, or if it offers none the tenth with the best CLIP scores.
     """
     source, uids = _trusted(pool, ctx, given, arch)
+    if not len(uids):
+        raise ArtifactError(
+            f"{source.path}: holds no pair to trust (or none has an {arch} score); name some with method.trusted"
+        )
     chosen = np.sort(ctx.rng.choice(len(uids), size, replace=False)) if len(uids) > size else slice(None)
-    return Pairs(pool=source, uids=np.asarray(uids[chosen]))
+    return Pairs(pool=source, uids=np.asarray(uids[chosen]), beside=pool)
 
 
 def _trusted(pool: Pool, ctx: SelectionContext, given: str | None, arch: str) -> tuple[Pool, Uids]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from baselines import _draw
-from harness import ConfigError, Pool, SelectionContext
+from harness import ArtifactError, ConfigError, Pool, SelectionContext
 from harness.nearest import one_thread, unit
 from harness.pool.view import CHUNK
 from harness.uid import Uids
@@ -38,6 +38,15 @@ def kept(pool: Pool, ctx: SelectionContext, scores: Scores, fraction: float, tem
     if temperature == 0 or fraction == 1:
         return pool.take(np.flatnonzero(best(scores, fraction)))
     return pool.take(sampled(scores, temperature, int(len(scores) * fraction) + 1, ctx.rng))
+
+
+def require_width(pool: Pool, key: str, width: int, *, of: str) -> None:
+    """ArtifactError where embeddings `width` wide, of the path `of`, are not as wide as the pool's `key`."""
+    own = next((part.shape[1] for part in pool.features(key)), width)
+    if own != width:
+        raise ArtifactError(
+            f"{of}: its embeddings are {width} wide, {key} of {pool.path} {own}; embed both with the same model"
+        )
 
 
 def best(scores: npt.NDArray[Any], fraction: float) -> npt.NDArray[np.bool_]:
@@ -106,6 +115,8 @@ def _by_blocks(
             stop = min(start + BLOCK, len(found))
             block = {name: unit(array[start:stop]) for name, array in features.items()}
             found[start:stop] = fn(table.slice(start, stop - start), block)
+            for rows in block.values():
+                found[start:stop][~rows.any(axis=1)] = np.nan  # zeros are no embedding
     return found
 
 

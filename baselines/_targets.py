@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from baselines import _scores
 from baselines._clusters import ROWS_A_CLUSTER
 from harness import ArtifactError, Pool, SelectionContext, assets, centroids, npy
 from harness.files import sha256_file
@@ -47,8 +48,6 @@ def centroids_and_hits(
     if not np.isfinite(points).all():
         raise ArtifactError(f"{path}: some centroids are not finite; make others with `python -m harness.centroids`")
     targets = embeddings(pool, ctx)
-    if targets.shape[1] != points.shape[1]:
-        raise ArtifactError(f"{pool.path}: target embeddings are {targets.shape[1]} wide, centroids {points.shape[1]}")
     hits = np.zeros(len(points), dtype=np.int64)
     with ctx.progress("targets", total=len(targets), unit="images") as bar:
         for start in range(0, len(targets), 8192):
@@ -103,8 +102,13 @@ def embeddings(pool: Pool, ctx: SelectionContext, name: str = FEATURES) -> npt.N
         ctx.remark("targets: the train split that the pool offers")
     if offered.ndim != 2:
         raise ArtifactError(f"{pool.path}: target embeddings have shape {offered.shape}, expected (rows, width)")
-    if not np.isfinite(offered).all():
-        raise ArtifactError(f"{pool.path}: some target embeddings are not finite; leave those out of targets/train.npz")
+    if not len(offered):
+        raise ArtifactError(f"{pool.path}: targets/train.npz holds no row of {name}")
+    if not (np.isfinite(offered).all() and offered.any(axis=1).all()):
+        raise ArtifactError(
+            f"{pool.path}: some target embeddings are zeros or not finite; leave those out of targets/train.npz"
+        )
+    _scores.require_width(pool, name, offered.shape[1], of=f"{pool.path}/targets/train.npz")
     return offered
 
 

@@ -1,6 +1,7 @@
 """Captions as words, many at once: one line of bytes a caption, words apart by single spaces, hashes of spans."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,16 @@ import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
 
-_NO_WORD = re.compile(r"[^\w\n]+|_+")
+# What Python's \w lacks: vowel signs and accents that are characters of their own.
+_MARKS = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+_NO_WORD = re.compile(rf"[^\w\n{_MARKS}]+|_+")
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 
 
 @dataclass(frozen=True)
 class Words:
-    """N captions in lower case, without anything that is no letter, digit or accent."""
+    """N captions in lower case and Unicode's composed form (NFC), without what is no letter, digit or accent."""
 
     text: bytes
     """UTF-8: ` word word \\n` for each caption, so that every word has a space on both sides."""
@@ -26,7 +29,7 @@ class Words:
     @classmethod
     def of(cls, captions: Sequence[str]) -> "Words":
         """The words of `captions` (N,)."""
-        joined = "\n".join([caption.replace("\n", " ") for caption in captions]).lower()
+        joined = unicodedata.normalize("NFC", "\n".join([caption.replace("\n", " ") for caption in captions]).lower())
         spaced = _NO_WORD.sub(" ", joined).replace("\n", " \n ")
         text = re.sub("  +", " ", f" {spaced} \n").encode(errors="replace") if captions else b""
         return cls(text, np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")))

@@ -35,10 +35,11 @@ def turns(label: npt.NDArray[np.int32], product: Floats) -> Scores:
 
 def _nearest(targets: Floats, name: str, table: pa.Table, features: dict[str, Floats]) -> Floats:
     """Place of the nearest target and the cosine with it, (2, rows)."""
+    parts = []
     with one_thread():
-        parts = [
-            nearest_and_product(unit(features[name][start : start + BLOCK]), targets)
-            for start in range(0, table.num_rows, BLOCK)
-        ]
+        for start in range(0, table.num_rows, BLOCK):
+            rows = unit(features[name][start : start + BLOCK])
+            parts.append(nearest_and_product(rows, targets))
+            parts[-1][1][~rows.any(axis=1)] = np.nan  # zeros are no embedding
     label, product = (np.concatenate([part[side] for part in parts]) for side in (0, 1))
     return np.stack([label.astype(np.float32), product])

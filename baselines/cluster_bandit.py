@@ -7,7 +7,7 @@ UCB1), which good clusters have and those pulled seldom. So a small part of the 
 takes all. Here a pair is good (1) or not (0): its influence on trusted pairs (baselines/_influence) is above 0, or it
 is among the best by a column. What a pull takes are any pairs of the cluster, judged or not.
 Cost: k-means and one pass over the embeddings, as prototypes; a head, and four passes for some thousand pairs each;
-of at most 256 pairs a cluster products with 512 others. About 30 bytes a row in memory, and 12 KB for each of these
+of at most 256 pairs a cluster products with 512 others. About 40 bytes a row in memory, and 12 KB for each of these
 pairs 768 wide. With reward=score only the clusters.
 """
 
@@ -57,22 +57,24 @@ def select(
     default; `arch`: embeddings that influence is computed from.
     """
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)
-    places = _clusters.places(pool, path, key=key, score=score if "score" in (reward, keep) else None)
+    places = _clusters.places(pool, ctx, path, key=key, score=score if "score" in (reward, keep) else None)
     rows = _clusters.probes(places, PROBES, clusters, ctx.rng)
     if reward == "score":
         judge: Judge = _scores.best(places["score"], fraction).__getitem__
     else:
-        judge = _by_influence(pool, ctx, trusted, arch, np.sort(np.concatenate(rows)))
+        judge = _by_influence(pool, ctx, trusted, arch, places["row"], np.sort(np.concatenate(rows)))
     total, sizes = _draw.size_of(len(pool), fraction), _clusters.sizes(places, clusters)
     quotas, judged = pulled(judge, rows, sizes, total=total, lot=-(-total // pulls), probe=probe, explore=explore)
     ctx.remark(f"{judged} of {len(pool)} pairs judged, {np.count_nonzero(quotas)} of {clusters} clusters drawn from")
-    return pool.take(_clusters.taken(places, quotas, keep, ctx.rng))
+    return pool.take(places["row"][_clusters.taken(places, quotas, keep, ctx.rng)])
 
 
-def _by_influence(pool: Pool, ctx: SelectionContext, trusted: str | None, arch: str, rows: Rows) -> Judge:
-    """Judges the ascending `rows` of the pool by the sign of their influence on trusted pairs."""
+def _by_influence(
+    pool: Pool, ctx: SelectionContext, trusted: str | None, arch: str, pool_rows: Rows, rows: Rows
+) -> Judge:
+    """Judges the ascending `rows` of `pool_rows` by the sign of their influence on trusted pairs."""
     influence = Influence.on(pool, ctx, trusted, arch)
-    img, txt = _pairs.embeddings_at(pool, rows, arch)
+    img, txt = _pairs.embeddings_at(pool, pool_rows[rows], arch)
 
     def judge(chosen: Rows) -> Good:
         where = np.searchsorted(rows, chosen)

@@ -6,7 +6,7 @@ from the mixture, and train the next ones on the mixtures that it likes best; af
 result. The training is not done here: `candidate` chooses the subset that one small run is trained on, and `runs` tells
 what came of such runs. The paper's predictor is boosted trees; here it is ridge regression, which needs no more than
 some runs a cluster and takes the score for a weighted mean over the clusters.
-Cost: k-means and one pass over the embeddings, as prototypes, and about 30 bytes a row in memory, for each candidate
+Cost: k-means and one pass over the embeddings, as prototypes, and about 40 bytes a row in memory, for each candidate
 and for the result; and the training of the candidates, which outweighs it by far.
 """
 
@@ -51,7 +51,7 @@ def select(
         raise ConfigError(f"method cluster_mixture, parameter candidate={candidate}: there are {candidates}")
     rounds = [] if runs is None else _given.read(Runs, runs).rounds
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)
-    places = _clusters.places(pool, path, key=key)
+    places = _clusters.places(pool, ctx, path, key=key)
     sizes = _clusters.sizes(places, clusters)
     total = _draw.size_of(len(pool), fraction)
 
@@ -65,4 +65,4 @@ def select(
     shown = ", ".join(f"{share:.3f}" for share in mixture)
     ctx.remark(f"mixture after {sum(map(len, rounds))} runs in {len(rounds)} rounds: {shown}")
     quotas = np.rint(mixture * total).astype(np.int64)
-    return pool.take(_clusters.taken(places, quotas, "random", ctx.rng))
+    return pool.take(places["row"][_clusters.taken(places, quotas, "random", ctx.rng)])

@@ -6,7 +6,7 @@ each cluster by its mean score, so that clusters of poor data fade. Here the mod
 (baselines/_heads), and the score is the chance that it gives to the right caption and picture among random others. No
 pair has to be trusted. The paper keeps the rounds' draws themselves; here they only teach, and the subset is drawn by
 the last weights.
-Cost: k-means and one pass over the embeddings, as prototypes; then a pass and a head a round. About 30 bytes a row in
+Cost: k-means and one pass over the embeddings, as prototypes; then a pass and a head a round. About 40 bytes a row in
 memory, and some 20 KB for each of `learn` pairs 768 wide.
 """
 
@@ -52,16 +52,16 @@ def select(
     `clusters`, `key`: what is clustered, captions by default; `arch`: embeddings that the head learns from.
     """
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)
-    places = _clusters.places(pool, path, key=key, score=score if keep == "score" else None)
+    places = _clusters.places(pool, ctx, path, key=key, score=score if keep == "score" else None)
     sizes = _clusters.sizes(places, clusters)
     weights = sizes / sizes.sum()
     if rounds:
-        judge = _by_head(pool, ctx, arch)
+        judge = _by_head(pool, ctx, arch, places["row"])
         weights = reweighted(judge, places["cluster"], sizes, rounds=rounds, batch=-(-learn // rounds), rng=ctx.rng)
         faded = np.count_nonzero(weights < sizes / sizes.sum() / 2)
         ctx.remark(f"{faded} of {clusters} clusters lost more than half of their weight in {rounds} rounds")
     quotas = _draw.allotted(weights, sizes, _draw.size_of(len(pool), fraction))
-    return pool.take(_clusters.taken(places, quotas, keep, ctx.rng))
+    return pool.take(places["row"][_clusters.taken(places, quotas, keep, ctx.rng)])
 
 
 def reweighted(
@@ -92,13 +92,16 @@ def reweighted(
     return weights
 
 
-def _by_head(pool: Pool, ctx: SelectionContext, arch: str) -> Judge:
-    """Judges rows by the chance that a head trained on all rows so far gives to the right one among random others."""
+def _by_head(pool: Pool, ctx: SelectionContext, arch: str, pool_rows: Rows) -> Judge:
+    """Judges rows of `pool_rows` by the chance that a head, trained on all so far, gives to the right one among others.
+
+    The others are drawn at random. One of them is judged beside itself, so that its chance is a half at most.
+    """
     others = _pairs.drawn(pool, ctx, AGAINST).embeddings(arch)
     known: list[tuple[_scores.Floats, _scores.Floats]] = []
 
     def judge(rows: Rows) -> Floats:
-        known.append(_pairs.embeddings_at(pool, rows, arch))
+        known.append(_pairs.embeddings_at(pool, pool_rows[rows], arch))
         sides = [np.concatenate([pairs[side] for pairs in known]) for side in (0, 1)]
         head = _heads.bilinear(sides[0], sides[1], penalty=PENALTY, rng=ctx.rng)
         img, txt = known[-1]

@@ -5,7 +5,7 @@ The paper drops pairs whose picture and caption fit badly, clusters codebook fea
 part of every cluster; then it writes new captions, which is not done here. Stored image embeddings stand in for the
 codebook of the paper's captioner, the CLIP score for its matching score.
 
-Cost: as prototypes: k-means on 256 rows a cluster, one pass over the embeddings, about 30 bytes a row in memory.
+Cost: as prototypes: k-means on 256 rows a cluster, one pass over the embeddings, about 40 bytes a row in memory.
 """
 
 from typing import Annotated
@@ -39,13 +39,12 @@ def select(
     if fraction > aligned:
         raise ConfigError(f"method codebook: fraction={fraction} of the pool cannot be chosen from aligned={aligned}")
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)
-    places = _clusters.places(pool, path, key=key, score=score)
-    part = _draw.top(places["score"], _draw.size_of(len(pool), aligned))
-    places = places[part]
+    places = _clusters.places(pool, ctx, path, key=key, score=score)
+    places = places[_draw.top(places["score"], _draw.size_of(len(pool), aligned))]
     sizes = np.bincount(places["cluster"], minlength=clusters)
     wanted = _draw.quotas(sizes / sizes.sum(), sizes, _draw.size_of(len(pool), fraction))
     order = np.lexsort((places["distance"], places["cluster"]))
-    return pool.take(np.sort(part[order[spread(places["cluster"][order], wanted)]]))
+    return pool.take(np.sort(places["row"][order[spread(places["cluster"][order], wanted)]]))
 
 
 def spread(groups: Ints, wanted: Ints) -> npt.NDArray[np.bool_]:

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from baselines import _heads, _pairs, _scores
 from baselines._scores import Arch, Floats, Fraction, Temperature
-from harness import Pool, SelectionContext
+from harness import Pool, SelectionContext, uid
 from harness.uid import Uids
 
 
@@ -33,8 +33,9 @@ def select(
 ) -> Uids:
     """Keep the best fraction by prior loss minus conditional loss.
 
-    `trusted` as in dfn_head; `size`: each head learns from at most this many pairs; `penalty`: how strongly the prior
-    head is drawn to the identity, and the conditional one to the prior. Size and `temperature` as in score_sampling.
+    `trusted`, `arch` as in dfn_head; `size`: each head learns from at most this many pairs; `penalty`: how strongly the
+    prior head is drawn to the identity, and the conditional one to the prior. `against`: pairs, drawn at random, that
+    each one is contrasted with. Size and `temperature` as in score_sampling.
     """
     found = scores(pool, ctx=ctx, trusted=trusted, size=size, against=against, penalty=penalty, arch=arch)
     return _scores.kept(pool, ctx, found, fraction, temperature)
@@ -55,22 +56,25 @@ def scores(
     prior = _heads.bilinear(*_pairs.drawn(pool, ctx, size).embeddings(arch), penalty=penalty, rng=ctx.rng)
     right = _pairs.trusted(pool, ctx, trusted, arch, size).embeddings(arch)
     conditional = _heads.bilinear(*right, start=prior, penalty=penalty, rng=ctx.rng)
-    batch = _pairs.drawn(pool, ctx, against).embeddings(arch)
+    batch = _pairs.drawn(pool, ctx, against)
     names = [f"{arch}_img", f"{arch}_txt"]
-    work = partial(_reduction, prior, conditional, batch, names)
-    return _scores.computed(pool, work, features=names, name="color_filter")
+    work = partial(_reduction, prior, conditional, batch.uids, batch.embeddings(arch), names)
+    return _scores.computed(pool, work, columns=["uid"], features=names, name="color_filter")
 
 
 def _reduction(
     prior: Floats,
     conditional: Floats,
+    uids: Uids,
     batch: tuple[Floats, Floats],
     names: list[str],
     table: pa.Table,
     features: dict[str, Floats],
 ) -> Floats:
     img, txt = (features[name] for name in names)
+    itself = uid.find(uids, _pairs.uids_of(table))
     before, after = (
-        _heads.contrastive_losses(img @ head, txt, (batch[0] @ head, batch[1])) for head in (prior, conditional)
+        _heads.contrastive_losses(img @ head, txt, (batch[0] @ head, batch[1]), itself=itself)
+        for head in (prior, conditional)
     )
     return before - after

@@ -14,6 +14,7 @@ from pydantic import Field
 from baselines import _given, _scores
 from baselines._utility import Fit, Positive, Runs, best_buckets, fitted
 from harness import ConfigError, Pool, SelectionContext
+from harness.config import validated
 from harness.uid import Uids
 
 
@@ -32,8 +33,8 @@ def select(
 ) -> Uids:
     """Keep the buckets that promise the lowest error after the scale's samples seen; each is int(bucket * pool) pairs.
 
-    `score`: the metadata column that ranks pairs (NaN last, ties in pool order). The size is a multiple of the bucket,
-    of at most as many as there are utilities. By default these are the paper's, for four tenths. `utility` and
+    `score`: the metadata column that ranks pairs (ties in pool order; a pair without a number is in no bucket). There
+    are at most as many buckets as utilities. By default these are the paper's, for four tenths. `utility` and
     `half_life` (in repeats): others, one number for each bucket, the best bucket first; `fit`: a JSON file with
     {"utility": […], "half_life": […], "origin": x}. `runs`: a JSON file {"runs": [{"bucket": 0, "pairs": n, "samples":
     n, "error": x}, …], "floor": x} that they are fitted from; for such runs `only` takes the buckets it names, whatever
@@ -42,18 +43,21 @@ def select(
     known = known_law(fit, runs, utility, half_life, len(pool))
     values = _scores.column(pool, score)
     size = max(1, int(len(values) * bucket))
+    buckets = int(np.count_nonzero(~np.isnan(values))) // size
+    if not buckets:
+        raise ConfigError(f"method compute_aware: fewer pairs than a bucket of {size} have a number in {score}")
     if runs is not None:
         _require_size(runs, size)
     if only is None:
-        sizes = np.full(min(len(known.utility), len(values) // size), size)
+        sizes = np.full(min(len(known.utility), buckets), size)
         # The law says nothing of what comes before its origin.
         origin = min(known.origin * len(values), size, ctx.samples_seen)
         chosen = best_buckets(known, sizes, ctx.samples_seen, origin)
         ctx.remark(f"{len(chosen)} of {len(sizes)} buckets of {size} pairs for {ctx.samples_seen} samples seen")
     else:
         chosen = sorted(set(only))
-        if not chosen or (chosen[-1] + 1) * size > len(values):
-            raise ConfigError(f"method compute_aware, parameter only={only}: there are {len(values) // size} buckets")
+        if not chosen or chosen[-1] >= buckets:
+            raise ConfigError(f"method compute_aware, parameter only={only}: there are {buckets} buckets")
     order = np.argsort(-values, kind="stable")
     return pool.take(np.sort(np.concatenate([order[i * size : (i + 1) * size] for i in chosen])))
 
@@ -80,7 +84,7 @@ def known_law(
         law = _given.read(Fit, fit)
     else:
         given = {"utility": utility, "half_life": half_life}
-        law = Fit(**{name: values for name, values in given.items() if values is not None})
+        law = validated(Fit, {name: values for name, values in given.items() if values is not None}, prefix="method.")
     if len(law.utility) != len(law.half_life):
         raise ConfigError(
             f"compute_aware: {len(law.utility)} utilities and {len(law.half_life)} half-lives; "

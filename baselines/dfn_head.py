@@ -36,7 +36,8 @@ def select(
 
     `trusted`: a uid file, or the folder of a pool of right pairs; by default what the pool offers, else the tenth with
     the best CLIP scores. `size`: of them at most this many are learned from. `penalty`: how strongly the head is drawn
-    to the identity, which is the CLIP score. Size and `temperature` as in score_sampling; 0 keeps the best.
+    to the identity, which is the CLIP score. `arch`: whose embeddings, b32, l14 or the name that harness.score was
+    given. Size and `temperature` as in score_sampling; 0 keeps the best.
     """
     found = scores(pool, ctx=ctx, trusted=trusted, size=size, penalty=penalty, arch=arch)
     return _scores.kept(pool, ctx, found, fraction, temperature)

@@ -31,7 +31,7 @@ def select(
     centroids: str | None = None,
     clusters: Annotated[int, Field(gt=0)] | None = None,
 ) -> Uids:
-    """Keep the pairs of the clusters hit most often; of clusters hit equally often, those nearest to their centroids.
+    """Keep the fraction in the clusters hit most often; of those hit equally often, what is nearest to their centroids.
 
     `centroids`, `clusters` and the targets as in image_based, but the pool's own centroids are 1,024 at most unless
     `clusters` says otherwise, and of a draw of 256 rows for each. Size and `temperature` as in score_sampling.

@@ -40,8 +40,9 @@ def select(
 ) -> Uids:
     """Keep the best fraction by the log odds of being good.
 
-    `on`: what the classifier sees. `trusted` as in dfn_head: the good pairs. `size`: at most this many good and as many
-    random pairs are learned from. `penalty`: of squared weights. Size and `temperature` as in score_sampling.
+    `on`: what the classifier sees. `trusted`, `arch` as in dfn_head: the good pairs, and whose embeddings. `size`: at
+    most this many good and as many random pairs are learned from. `penalty`: of squared weights. Size and
+    `temperature` as in score_sampling.
     """
     found = scores(pool, ctx=ctx, on=on, trusted=trusted, size=size, penalty=penalty, arch=arch)
     return _scores.kept(pool, ctx, found, fraction, temperature)

@@ -19,7 +19,10 @@ def select(
     centroids: str | None = None,
     clusters: PositiveInt | None = None,
 ) -> Uids:
-    """What both image_based and clip_score keep; a fraction is one of the whole pool (0.3 if nothing is given)."""
+    """What both image_based and clip_score keep; a fraction is one of the whole pool (0.3 if nothing is given).
+
+    `arch`, `fraction`, `threshold` are those of clip_score, `centroids` and `clusters` those of image_based.
+    """
     within = clip_score.border(pool, arch, fraction, threshold)
     keep = image_based.prepared(pool, ctx, centroids, clusters)
     return pool.filter(keep, columns=["text"], features=[image_based.FEATURES], within=within, name="image and score")

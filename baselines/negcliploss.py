@@ -33,8 +33,8 @@ def select(
 ) -> Uids:
     """Keep the best fraction by negCLIPLoss.
 
-    `batch`: pairs, drawn at random, that each one is contrasted with; `tau`: temperature of the loss. Size and
-    `temperature` as in score_sampling.
+    `batch`: pairs, drawn at random, that each one is contrasted with; `tau`: temperature of the loss;
+    `arch` as in dfn_head. Size and `temperature` as in score_sampling.
     """
     return _scores.kept(pool, ctx, scores(pool, ctx=ctx, batch=batch, tau=tau, arch=arch), fraction, temperature)
 

@@ -35,7 +35,8 @@ def select(
 
     `norm`: max (p = infinity) is the largest cosine, l2 (p = 2) the root of the mean square (the paper: of the sum).
     The targets are those of image_based: the train split that the pool offers, else ImageNet-1k's published
-    embeddings; max takes at most `targets` of them, drawn at random. Size and `temperature` as in score_sampling.
+    embeddings; max takes at most `targets` of them, drawn at random. `arch` as in dfn_head, size and
+    `temperature` as in score_sampling.
     """
     return _scores.kept(pool, ctx, scores(pool, ctx=ctx, norm=norm, targets=targets, arch=arch), fraction, temperature)
 

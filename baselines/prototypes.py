@@ -3,7 +3,7 @@
 The metric is the distance of an image embedding to the nearest k-means centroid. The paper keeps the hard examples,
 far from it, where data is plentiful, and the easy ones where it is scarce; of web data the hardest are often junk.
 
-Cost: k-means on 256 rows a cluster and one pass over the embeddings (N * clusters * width multiplications); about 30
+Cost: k-means on 256 rows a cluster and one pass over the embeddings (N * clusters * width multiplications); about 40
 bytes a row in memory.
 """
 
@@ -31,5 +31,6 @@ def select(
     `clusters`: number of prototypes; `key`: the embeddings that are clustered (seed: method.seed).
     """
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)
-    distance = _clusters.places(pool, path, key=key)["distance"]
-    return pool.take(_draw.top(distance if keep == "hard" else -distance, _draw.size_of(len(pool), fraction)))
+    places = _clusters.places(pool, ctx, path, key=key)
+    hardness = places["distance"] if keep == "hard" else -places["distance"]
+    return pool.take(places["row"][_draw.top(hardness, _draw.size_of(len(pool), fraction))])

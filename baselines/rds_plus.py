@@ -30,7 +30,7 @@ def select(
 
     A pair stands with the target it is nearest to. The targets are those of image_based, at most `targets` of them,
     drawn at random. The last turn is kept whole, so the subset exceeds int(n * fraction) by less than the number of
-    targets. `temperature` as in score_sampling.
+    targets. `arch` as in dfn_head, `temperature` as in score_sampling.
     """
     return _scores.kept(pool, ctx, scores(pool, ctx=ctx, targets=targets, arch=arch), fraction, temperature)
 

@@ -4,7 +4,7 @@ Rows are clustered; inside a cluster they stand from the farthest to the nearest
 likeness is its largest cosine to a row before it. What lies above 1 - epsilon is a semantic duplicate.
 
 Cost: k-means on 256 rows a cluster, two passes over the embeddings, and N * N * width / (2 * clusters)
-multiplications; a copy of the embeddings (float16) in the scratch folder; about 80 bytes a row in memory.
+multiplications; a copy of the embeddings (float16) in the scratch folder; about 90 bytes a row in memory.
 """
 
 from functools import partial
@@ -42,20 +42,21 @@ def select(
     if fraction is not None and epsilon is not None:
         raise ConfigError("semdedup: give either method.fraction or method.epsilon, not both")
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)
-    places = _clusters.places(pool, path, key=key)
+    places = _clusters.places(pool, ctx, path, key=key)
     like = likeness(pool, ctx, key, places)
     if epsilon is not None:
-        return pool.take(np.flatnonzero(like <= np.float32(1 - epsilon)))
-    return pool.take(_draw.top(-like, _draw.size_of(len(pool), 0.3 if fraction is None else fraction)))
+        return pool.take(places["row"][like <= np.float32(1 - epsilon)])
+    size = _draw.size_of(len(pool), 0.3 if fraction is None else fraction)
+    return pool.take(places["row"][_draw.top(-like, size)])
 
 
 def likeness(pool: Pool, ctx: SelectionContext, key: str, places: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """(N,) largest cosine of each row to one before it in its cluster, -1 for the first.
+    """(n,) largest cosine of each of `places` (n,), which _clusters.places gave, to one before it in its cluster.
 
-    `places`: what _clusters.places gives. Rows of a cluster count from the farthest to the nearest of its centroid.
+    -1 for the first. Rows of a cluster count from the farthest to the nearest of its centroid.
     """
     order = np.lexsort((-places["distance"], places["cluster"]))
-    rows = _sorted_rows(pool, ctx, key, order)
+    rows = _sorted_rows(pool, ctx, key, places["row"][order])
     borders = np.flatnonzero(np.diff(places["cluster"][order], prepend=-1))
     pieces = list(zip(borders.tolist(), [*borders[1:].tolist(), len(order)], strict=True))
     with one_thread():
@@ -69,9 +70,9 @@ def likeness(pool: Pool, ctx: SelectionContext, key: str, places: npt.NDArray[An
 
 
 def _sorted_rows(pool: Pool, ctx: SelectionContext, key: str, order: npt.NDArray[np.int64]) -> Path:
-    """Path of the unit rows in `order`, float16, so that each cluster lies in one piece."""
+    """Path of the unit rows (n, D) float16 of the pool's rows `order` (n,), so that each cluster lies in one piece."""
     path = Path(ctx.scratch) / "sorted-rows.npy"
-    target = np.empty(len(order), dtype=np.int64)
+    target = np.full(len(pool), -1, dtype=np.int64)
     target[order] = np.arange(len(order))
     out: npt.NDArray[np.float16] | None = None
     done = 0
@@ -80,7 +81,8 @@ def _sorted_rows(pool: Pool, ctx: SelectionContext, key: str, order: npt.NDArray
             if out is None:
                 shape = (len(order), part.shape[1])
                 out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
-            out[target[done : done + len(part)]] = unit(part)
+            where = target[done : done + len(part)]
+            out[where[where >= 0]] = unit(part[where >= 0])
             done += len(part)
             bar.advance(len(part))
     return path

@@ -31,7 +31,7 @@ def select(
     """Keep the best fraction by turn: every centroid of the target has taken its nearest pairs equally often.
 
     The targets are those of image_based, at most `targets` of them, drawn at random, in `clusters` clusters (no more
-    than there are targets). Size and `temperature` as in rds_plus.
+    than there are targets). Size, `arch` and `temperature` as in rds_plus.
     """
     found = scores(pool, ctx=ctx, clusters=clusters, targets=targets, arch=arch)
     return _scores.kept(pool, ctx, found, fraction, temperature)

@@ -44,8 +44,8 @@ def of_pool(
     """Centroids (K, D) float32 of the pool's embeddings `key`.
 
     `captions`: all pairs take part, or those that pass the caption filter; `sample`: which fraction of them. A pair
-    whose embedding is not finite does not. `clusters` None: one for every 128 pairs of the pool, at most 100,000.
-    Raises ArtifactError if fewer rows than clusters are left.
+    whose embedding is zeros or not finite does not. `clusters` None: one for every 128 pairs of the pool, 100,000 at
+    most. Raises ArtifactError if fewer rows than clusters are left.
     """
     wanted = clusters or usual(len(pool))
     model = language.fasttext().model if captions == "filtered" else None
@@ -101,7 +101,7 @@ def _rows(model: str | None, key: str, sample: float, seed: int, table: Any, fea
     if model is not None:
         chosen = chosen[language.passes_caption_filter(table["text"].take(chosen).to_pylist(), model)]
     rows = features[key][chosen]
-    found: Floats = rows[np.isfinite(rows).all(axis=1)]
+    found: Floats = rows[np.isfinite(rows).all(axis=1) & rows.any(axis=1)]
     return found
 
 

@@ -1,10 +1,13 @@
-"""`python -m harness.methods [NAME…]`: the installed selection methods, what each takes, and what each does.
+"""`python -m harness.methods [NAME…]`: the installed selection methods and what each takes and does.
+
+Of those that are named it says all: what is kept, what each parameter means, the paper, the cost.
 
 The modules are read, not imported, so the list is there at once, whatever a plug-in imports.
 """
 
 import ast
 import sys
+import textwrap
 from dataclasses import dataclass
 
 from harness import cli
@@ -22,6 +25,8 @@ class Description:
     """`name=default`, or the bare name of a parameter that must be given."""
     doc: str
     """First line of the function's docstring."""
+    text: str
+    """All of it, which says what the parameters mean, and the module's: the idea, the paper, the cost."""
 
 
 def describe(name: str) -> Description:
@@ -37,8 +42,11 @@ def describe(name: str) -> Description:
         raise PluginError(f"method {name}: {file} cannot be read as Python: {error}") from error
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name == plugins.FUNCTION:
-            doc = (ast.get_docstring(node) or "").split("\n")[0]
-            return Description(name=name, module=module, parameters=_parameters(node.args), doc=doc)
+            texts = [found for part in (node, tree) if (found := ast.get_docstring(part))]
+            return Description(
+                name=name, module=module, parameters=_parameters(node.args),
+                doc=(ast.get_docstring(node) or "").split("\n")[0], text="\n\n".join(texts),
+            )  # fmt: skip
     raise PluginError(
         f"method {name}: {file} has no function {plugins.FUNCTION!r}; a module that is no method starts with _"
     )
@@ -58,11 +66,11 @@ def _parameters(arguments: ast.arguments) -> tuple[str, ...]:
 
 
 def command(argv: list[str]) -> None:
-    """Print all methods, or those that are named."""
+    """Print a line of each method, or all that there is to say of those that are named."""
     cli.offer_help(argv, __doc__)
     for name in argv or plugins.names():
         method = describe(name)
-        sys.stdout.write(f"{method.name}\n    {method.doc}\n")
+        sys.stdout.write(f"{method.name}\n{textwrap.indent(method.text if argv else method.doc, '    ')}\n")
         if method.parameters:
             sys.stdout.write(f"    parameters: {', '.join(method.parameters)}\n")
     if not argv:

@@ -147,7 +147,7 @@ def command(argv: list[str]) -> None:
         for slug in slugs:
             states = [f"seed {job.seed} {'run' if job in done else '-'}" for job in wanted[slug]]
             print(f"{slug:34}{'entry' if there[slug] else '-':7}{', '.join(states)}")
-        print(rounds.estimate([one.seconds() for one in done], missing))
+        print(rounds.estimate({job: job.seconds() for job in done}, missing))
         return
     if missing:
         ready(board, (job.name for job in missing))

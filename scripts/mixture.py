@@ -63,7 +63,7 @@ def command(argv: list[str]) -> None:
         jobs = planned(number, candidates, known, chosen.runs)
         missing = [job for job in jobs if not job.done()]
         if chosen.dry_run and missing:
-            print(f"round {number}: {rounds.estimate([job.seconds() for job in jobs if job.done()], missing)}")
+            print(f"round {number}: {rounds.estimate({job: job.seconds() for job in jobs if job.done()}, missing)}")
             return
         if missing:
             board.ready(board.load(), [])

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,11 @@ class Round:
         config, _ = bind(compose(self.arguments))
         return {**config.identity, "unofficial": config.unofficial}
 
+    @property
+    def samples(self) -> int:
+        """Samples seen in training."""
+        return int(self.settings()["scale"]["samples_seen"])
+
     def done(self) -> bool:
         """True if the folder holds a finished run of these settings."""
         return (self.folder / "entry" / "entry.json").exists() and made_with(self.folder, self.settings())
@@ -66,12 +71,13 @@ def made_with(folder: Path, settings: dict[str, Any]) -> bool:
         return False
 
 
-def estimate(took: Sequence[float], missing: Sequence[Round]) -> str:
-    """How long the missing rounds take one after another, if others `took` so many seconds."""
+def estimate(took: Mapping[Round, float], missing: Sequence[Round]) -> str:
+    """How long the missing rounds take one after another, by the seconds a sample that others `took`."""
     if not took or not missing:
         return f"{len(missing)} rounds missing"
-    each = median(took)
-    return f"{len(missing)} rounds missing, about {duration(each * len(missing))} one by one ({each:.0f} s each so far)"
+    total = median(seconds / job.samples for job, seconds in took.items()) * sum(job.samples for job in missing)
+    each = total / len(missing)
+    return f"{len(missing)} rounds missing, about {duration(total)} one by one ({each:.0f} s each, by those so far)"
 
 
 def run(rounds: Sequence[Round], *, jobs: int) -> dict[Round, str]:

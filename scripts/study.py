@@ -177,12 +177,13 @@ def ranking_page(variants: Mapping[str, str], methods: Sequence[str], cells: Cel
     head = ["against the base", "methods", "Kendall's tau-b", "Spearman's rho", "tau, other methods",
             "rho, other methods", "pairs swapped", "of them significant"]  # fmt: skip
     text += [
-        "### Does the ranking hold? (average)\nIn brackets 95 % intervals over test samples and training seeds; under "
-        "“other methods” over methods drawn with replacement as well. The draws add noise to scores that hold noise "
-        "already; the first row says what they leave of a perfect agreement.\n",
+        "### Does the ranking hold? (average)\nIn brackets the middle 95 % of draws of test samples and training "
+        "seeds; under “other methods” methods are drawn with replacement as well. Each draw adds noise to scores that "
+        "hold noise already, so that draws agree less than the scores do; the first row says what they leave of a "
+        "perfect agreement.\n",
         table(head, rows),
         *([f"Pairs in another order:\n\n{chr(10).join(notes)}\n"] if notes else []),
-        "### By aggregate\nKendall's tau-b with the interval over samples and seeds.\n",
+        "### By aggregate\nKendall's tau-b with the same draws of samples and seeds.\n",
         table(["against the base", *AGGREGATE_TITLES.values()], others),
     ]
     return "\n".join(text)
@@ -312,13 +313,15 @@ def command(argv: list[str]) -> None:
     if chosen.dry_run:
         for job in missing.values():
             print(job.folder)
-        print(rounds.estimate([one.seconds for one in there.values()], list(missing.values())))
+        print(rounds.estimate({plan[key]: one.seconds for key, one in there.items()}, list(missing.values())))
         return
     failed = {}
     if missing and chosen.run and study != SIGNAL:
         board.ready(listed, (method for _, method, _ in missing))
         failed = rounds.run(list(missing.values()), jobs=chosen.jobs)
         there |= {key: found for key, job in missing.items() if (found := result_of(job, chosen.entries)) is not None}
+    if not there and not failed:
+        raise StageError(f"none of the {len(plan)} runs of this study is there; without run=false they are made")
     cells: dict[tuple[str, str], dict[int, Result]] = {}
     for (variant, method, seed), found in there.items():
         cells.setdefault((variant, method), {})[seed] = found

@@ -29,6 +29,8 @@ from harness.report.page import render
 from harness.subset import Subset
 from harness.tiny import cache as tiny
 
+PAGE, REPORT = "index.html", "report.json"
+
 
 class _PoolAt(StrictModel):
     path: str | None = Field(default=None, description="the pool's folder; by default the generated pool")
@@ -100,32 +102,48 @@ def _suite(settings: Settings) -> suites.Suite:
     return suites.load(wanted)
 
 
+def _check(settings: Settings, subset: Subset) -> None:
+    """ConfigError for results of another subset, or a folder whose page is no report's."""
+    if settings.run_dir is not None:
+        record = Path(settings.run_dir) / "subset.json"
+        if record.exists() and read_record(record, "subset").payload["uids"] != subset.digest:
+            raise ConfigError(f"setting run_dir: {settings.run_dir} was trained on another subset than {subset.name}")
+    out = Path(settings.out)
+    if (out / PAGE).exists():
+        try:
+            read_record(out / REPORT, "report")
+        except ArtifactError as error:
+            raise ConfigError(f"setting out: {out} has an {PAGE} that is no report's; choose another folder") from error
+
+
 def command(argv: list[str]) -> None:
     """Write the report."""
     settings = cli.settings(argv, Settings)
     started = time.monotonic()
     subset, others, suite = Subset.load(settings.subset), _others(settings.against), _suite(settings)
+    _check(settings, subset)
+    data_dir = tiny.tasks_dir() if suite.name == "tiny" and tiny.tasks_dir().exists() else None
+    if settings.eval.data_dir is not None:
+        data_dir = tiny.find_tasks(suite.name, settings.eval.data_dir)
     workers = executor.get(settings.executor)
     pool = open_pool(settings.pool.path or tiny.ensure_pool(), settings.pool.seal_dir, workers)
-    generated = tiny.tasks_dir() if suite.name == "tiny" and tiny.tasks_dir().exists() else None
     out = Path(settings.out)
-    out.mkdir(parents=True, exist_ok=True)
     found = analyse(
         Request(
             pool=pool, subset=subset, others=others, suite=suite,
-            data_dir=Path(settings.eval.data_dir) if settings.eval.data_dir else generated,
+            data_dir=data_dir,
             run_dir=Path(settings.run_dir) if settings.run_dir else None,
             sample=settings.sample, clusters=settings.clusters, pictures=settings.pictures, seed=settings.seed,
         ),
         out.absolute(),
     )  # fmt: skip
-    write_bytes(out / "index.html", render(found, title=name_of(settings.subset)).encode())
+    write_bytes(out / PAGE, render(found, title=name_of(settings.subset)).encode())
     report = Record(
         kind="report", inputs=found.inputs, payload=found.payload(),
         provenance=provenance(seconds=time.monotonic() - started),
     )  # fmt: skip
-    write_record(out / "report.json", report)
-    sys.stdout.write(f"{out / 'index.html'}: {found.distinct:,} of {found.pool_size:,} pairs, digest {report.digest}\n")
+    write_record(out / REPORT, report)
+    sys.stdout.write(f"{out / PAGE}: {found.distinct:,} of {found.pool_size:,} pairs, digest {report.digest}\n")
 
 
 if __name__ == "__main__":

@@ -12,23 +12,24 @@ import numpy.typing as npt
 
 from harness import language, uid
 from harness.compare import evaluations
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError
 from harness.eval import data, predictions, results
 from harness.eval.metrics import class_recalls
 from harness.eval.suite import Suite, Task
 from harness.files import join, sha256_file
 from harness.pool.view import Pool
 from harness.records import Json, digest_of, read_record
-from harness.report import bins, diversity, gather, pictures
+from harness.report import bins, gather, pictures
 from harness.report.bins import Axis, Property, spearman
 from harness.report.clusters import Cluster, clustered
 from harness.report.coverage import Phrases, TaskCoverage
+from harness.report.diversity import WIDTHS_A_SAMPLE, Diversity
 from harness.report.gather import Repeats, Rows, Sets
 from harness.subset import Subset, combined
 from harness.uid import Uids
 
-WIDTHS_A_SAMPLE = 4
-"""Sampled pairs for each dimension of the embeddings that Schur-complement entropy needs at the least."""
+_CLASSES = 5
+"""Of fewer classes a correlation says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +49,6 @@ class Request:
     clusters: int
     pictures: int
     seed: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Diversity:
-    """Effective numbers of items in a sample of a set."""
-
-    pairs: int
-    images: dict[str, float]
-    """Vendi score by order."""
-    texts: dict[str, float]
-    schur: dict[str, float] | None
-    """See diversity.schur; None where the sample is too small for it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,9 +120,9 @@ class Findings:
         return sum(task.named(of) for task in self.coverage)
 
     def correlation(self, task: TaskCoverage) -> float | None:
-        """Spearman's correlation of class frequency and class accuracy."""
+        """Spearman's correlation of class frequency and class accuracy; None for a task of fewer than five classes."""
         points = task.points()
-        return spearman(*np.array(points).T) if points else None
+        return spearman(*np.array(points).T) if len(points) >= _CLASSES else None
 
     def payload(self) -> dict[str, Json]:
         """As the record holds it: everything but the thumbnails."""
@@ -160,7 +149,7 @@ def _plain(value: Any) -> Any:
 
 
 def analyse(request: Request, scratch: Path) -> Findings:
-    """The report of a subset; `scratch` is a folder that every worker reaches.
+    """The report of a subset; `scratch` is a folder that every worker reaches, made if it is not there.
 
     Raises ArtifactError if a subset holds uids that are not in the pool.
     """
@@ -181,6 +170,7 @@ def analyse(request: Request, scratch: Path) -> Findings:
         repeats=told["repeats"], sets=("pool", "kept", "subset", "random", *request.others),
     )  # fmt: skip
     rng = np.random.default_rng(request.seed)
+    scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".report-", dir=scratch) as folder:
         sets = _save_sets(request, found, rng, Path(folder))
         _count(request, found, sets)
@@ -202,9 +192,11 @@ def _count(request: Request, found: Findings, sets: Sets) -> None:
     """What one pass over all pairs tells: properties, repeats, coverage."""
     pool, notes = request.pool, found.notes
     columns, captions = set(pool.columns), "text" in pool.columns
-    axes = gather.score_axes(pool, gather.score_columns(pool))
-    if not axes:
+    scores = gather.score_columns(pool)
+    axes = gather.score_axes(pool, scores)
+    if not scores:
         notes.append("Scores are left out: the metadata have none; `python -m harness.score` makes them.")
+    notes += [f"{name} is left out: no pair looked at has a number there." for name in scores if name not in axes]
     found.score = next((name for name in ("clip_l14_similarity_score", *axes) if name in axes), None)
     model = None
     if captions:
@@ -272,9 +264,6 @@ def class_accuracies(
     Adds the evaluations to `inputs`.
     """
     folder = Path(str(request.run_dir))
-    record = folder / "subset.json"
-    if record.exists() and read_record(record, "subset").payload["uids"] != request.subset.digest:
-        raise ConfigError(f"setting run_dir: {folder} was trained on another subset than {request.subset.name}")
     places = evaluations(folder)
     for number, place in enumerate(places):
         inputs[f"evaluation {number}"] = read_record(place / results.EVALUATION, "evaluation").digest
@@ -323,35 +312,24 @@ def _look(request: Request, found: Findings, sets: Sets, rng: np.random.Generato
             "`python -m harness.score` makes them."
         )
     else:
-        smallest = min(len(uids) for uids in samples.values())
+        # As many of each, as a larger sample has more to differ in; a set to compare with may have fewer.
+        size = min(len(samples[name]) for name in ("pool", "subset", "random"))
         for name, uids in samples.items():
-            # As many of each: a larger sample has more to differ in.
-            chosen = rows.find(uids[np.sort(rng.permutation(len(uids))[:smallest])])
-            found.diversity[name] = measured(rows.images[chosen], rows.texts[chosen])
-        if any(one.schur is None for one in found.diversity.values()):
+            chosen = rows.find(uids[np.sort(rng.permutation(len(uids))[:size])])
+            found.diversity[name] = Diversity.of(rows.images[chosen], rows.texts[chosen])
+        if small := [name for name, one in found.diversity.items() if one.pairs < size]:
+            found.notes.append(f"Diversity: fewer than {size:,} pairs differ less; so few has {', '.join(small)}.")
+        if small := [name for name, one in found.diversity.items() if one.schur is None]:
             found.notes.append(
-                f"Schur-complement entropy is left out: the sample of {smallest:,} pairs is less than "
-                f"{WIDTHS_A_SAMPLE} times the width of the embeddings."
+                f"Schur-complement entropy is left out of {', '.join(small)}: the sample is of less than "
+                f"{WIDTHS_A_SAMPLE} pairs for each dimension of the embeddings."
             )
         found.clusters = clustered(
             rows.images[of_pool], [rows.captions[row] for row in of_pool.tolist()], kept[of_pool],
             clusters=request.clusters, seed=request.seed,
         )  # fmt: skip
     if request.pictures:
-        _choose_pictures(request, found, rows, kept, of_pool, of_subset, rng)
-
-
-def measured(images: npt.NDArray[Any], texts: npt.NDArray[Any]) -> Diversity:
-    """Diversity of paired embeddings (n, D)."""
-    by_kind = [diversity.spectrum(rows) for rows in (images, texts)]
-    vendi = [{_order(q): diversity.vendi(values, q) for q in diversity.ORDERS} for values in by_kind]
-    enough = len(images) >= WIDTHS_A_SAMPLE * images.shape[1]
-    schur = diversity.schur(images, texts) if enough else None
-    return Diversity(pairs=len(images), images=vendi[0], texts=vendi[1], schur=schur)
-
-
-def _order(q: float) -> str:
-    return f"{q:g}"
+        _choose_pictures(request, found, rows, kept, of_pool, np.unique(of_subset), rng)
 
 
 def _choose_pictures(
@@ -364,7 +342,9 @@ def _choose_pictures(
     chosen = {"kept": some(of_subset), "dropped": some(of_pool[~kept[of_pool]])}
     if found.score is not None and found.distinct < found.pool_size:
         border = request.pool.threshold(found.score, keep=found.kept_share)
-        found.border = _finite(border)  # no number where fewer pairs have a score than are kept
+        found.border = _finite(border)
+        if found.border is None:
+            found.notes.append(f"The border is left out: fewer pairs have a {found.score} than are kept.")
     if found.border is not None:
         away = np.abs(rows.scores[of_pool] - found.border)
         near = of_pool[np.argsort(away, kind="stable")[: request.pictures]]

@@ -113,7 +113,10 @@ def _label_bins(axes: "Axes", prop: Property, labels: Sequence[str]) -> None:
 
 
 def draw_accuracy(points: Sequence[tuple[int, float]]) -> Markup:
-    """Each class: captions of the subset that name it (log axis, 0 apart) against accuracy, and the mean by bin."""
+    """Each class: captions of the subset that name it (log axis, 0 apart) against its accuracy less that of its task.
+
+    The line is the mean by bin.
+    """
     counts, recalls = np.array(points, dtype=float).reshape(-1, 2).T
     places = np.log10(np.maximum(counts, _NEVER))
     figure = _figure(4.8, 3.0, bottom=0.48)
@@ -126,6 +129,7 @@ def draw_accuracy(points: Sequence[tuple[int, float]]) -> Markup:
     powers = range(int(np.ceil(max(places.max(), 1))) + 1)
     axes.set_xticks([float(np.log10(_NEVER)), *powers], ["0", *(f"{10**power:,}" for power in powers)])
     axes.set_xlabel("captions of the subset that name the class", fontsize=9)
-    axes.set_ylabel("accuracy on the class, %", fontsize=9)
-    axes.set_ylim(bottom=0)
+    axes.set_xlim(right=powers[-1] + 0.35)  # which leaves room for half of the last number
+    axes.set_ylabel("accuracy less the task's mean, points", fontsize=9)
+    axes.axhline(0, color=LINE, linewidth=0.8, zorder=0)
     return _svg(figure, name="accuracy", label="Accuracy on each class against how many captions name it")

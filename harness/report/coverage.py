@@ -98,6 +98,12 @@ class TaskCoverage:
         order = np.argsort(self.counts["subset"], kind="stable")[:most]
         return [self.classes[place] for place in order.tolist()]
 
+    def centred(self) -> list[tuple[int, float]]:
+        """`points` with accuracies less their mean over the task's classes, for tasks differ in how hard they are."""
+        points = self.points()
+        mean = sum(recall for _, recall in points) / max(len(points), 1)
+        return [(count, recall - mean) for count, recall in points]
+
     def points(self) -> list[tuple[int, float]]:
         """Frequency in the subset and accuracy of each class that was measured."""
         if self.recalls is None:

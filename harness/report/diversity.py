@@ -5,7 +5,8 @@ entropy: Ospanov, Jalali and Farnia 2024, "Dissecting CLIP". The kernel is the c
 """
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,31 @@ ORDERS = (0.5, 1.0, 2.0, math.inf)
 """The lower the order, the more rare items count; infinity looks at the largest mode alone."""
 _FLOOR = 1e-12
 """Eigenvalues below it are rounding."""
+
+WIDTHS_A_SAMPLE = 4
+"""Pairs for each dimension of the embeddings that Schur-complement entropy needs at the least."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Diversity:
+    """Effective numbers of items in a sample of a set."""
+
+    pairs: int
+    images: dict[str, float]
+    """Vendi score by order."""
+    texts: dict[str, float]
+    schur: dict[str, float] | None
+    """See `schur`; None where the sample is too small for it."""
+
+    @classmethod
+    def of(cls, images: Floats, texts: Floats) -> Self:
+        """That of paired embeddings (N, D)."""
+        by_kind = [spectrum(rows) for rows in (images, texts)]
+        scores = [{f"{q:g}": vendi(values, q) for q in ORDERS} for values in by_kind]
+        enough = len(images) >= WIDTHS_A_SAMPLE * images.shape[1]
+        return cls(
+            pairs=len(images), images=scores[0], texts=scores[1], schur=schur(images, texts) if enough else None
+        )  # fmt: skip
 
 
 def unit(rows: Floats) -> Doubles:
@@ -60,21 +86,30 @@ def vendi(eigenvalues: Doubles, q: float = 1.0) -> float:
 def schur(images: Floats, texts: Floats) -> dict[str, float]:
     """Diversity of `images` (N, D) that their captions `texts` (N, D) explain, and that they do not.
 
-    The covariance of the images is split by the Schur complement of the joint one: C_II = (C_II - C_IT C_TT⁻¹ C_TI) +
-    C_IT C_TT⁻¹ C_TI. Of each part with eigenvalues l the score is exp(-sum l log(l / sum l)); `explained` is the share
-    of the trace in the second part. Meaningful for N several times D only: N <= D captions explain anything.
+    The second moments of the images are split by the Schur complement of the joint ones: C_II = (C_II - C_IT C_TT⁻¹
+    C_TI) + C_IT C_TT⁻¹ C_TI. Of each part with eigenvalues l the score is exp(-sum l log(l / sum l)). `explained` is
+    the share of the images' variance, about their mean, that a linear map of the captions gives (R²). Meaningful for
+    N several times D only: unrelated captions have an R² of D / N, and N <= D captions explain anything.
     """
     both = there(images) & there(texts)
     image, text = unit(images[both]), unit(texts[both])
     n = max(len(image), 1)
-    cross = image.T @ text / n
-    by_text = cross @ np.linalg.pinv(text.T @ text / n, rcond=1e-9, hermitian=True) @ cross.T
-    rest = image.T @ image / n - by_text
+    by_text = _from_text(image, text)
+    about = [rows - rows.sum(axis=0) / n for rows in (image, text)]
+    variance = float(np.einsum("nd,nd->", about[0], about[0])) / n
     return {
-        "unexplained_by_text": _effective(rest),
+        "unexplained_by_text": _effective(image.T @ image / n - by_text),
         "explained_by_text": _effective(by_text),
-        "explained": float(np.trace(by_text)),
+        "explained": float(np.trace(_from_text(*about))) / variance if variance > _FLOOR else 0.0,
     }
+
+
+def _from_text(image: Doubles, text: Doubles) -> Doubles:
+    """C_IT C_TT⁻¹ C_TI, (D, D), of paired rows (N, D)."""
+    n = max(len(image), 1)
+    cross = image.T @ text / n
+    by_text: Doubles = cross @ np.linalg.pinv(text.T @ text / n, rcond=1e-9, hermitian=True) @ cross.T
+    return by_text
 
 
 def _effective(part: Doubles) -> float:

@@ -250,15 +250,19 @@ def embeddings(pool: Pool) -> str | None:
     there = {os.path.basename(path) for path in list_files(join(pool.path, "metadata"), ".npz")}
     if any(os.path.basename(path).removesuffix(".parquet") + ".npz" not in there for path in pool.files):
         return None
-    path = pool.files[0].removesuffix(".parquet") + ".npz"
-    with open_file(path) as file:
-        try:
-            names = {name.removesuffix(".npy") for name in zipfile.ZipFile(file).namelist()}
-        except zipfile.BadZipFile as error:
-            raise ArtifactError(f"{path}: not a readable npz file: {error}") from error
+    names = set.intersection(*(_arrays(path.removesuffix(".parquet") + ".npz") for path in pool.files))
     models = sorted(name.removesuffix("_img") for name in names if name.endswith("_img"))
     whole = [model for model in models if f"{model}_txt" in names]
     return next((model for model in ("l14", "b32", *whole) if model in whole), None)
+
+
+def _arrays(path: str) -> set[str]:
+    """Names of the arrays in an npz file."""
+    with open_file(path) as file:
+        try:
+            return {name.removesuffix(".npy") for name in zipfile.ZipFile(file).namelist()}
+        except zipfile.BadZipFile as error:
+            raise ArtifactError(f"{path}: not a readable npz file: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

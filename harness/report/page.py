@@ -74,7 +74,7 @@ def render(found: Findings, *, title: str) -> str:
         "distance": lambda value: f"{value:.3f}",
         "signed": lambda value: "–" if value is None else f"{value:+.2f}",
     }
-    points = [point for task in found.coverage for point in task.points()]
+    points = [point for task in found.coverage for point in task.centred()]
     return environment.get_template("page.html").render(
         found=found, title=title, titles=TITLES, map=MAP,
         tiles=tiles(found.clusters, found.kept_share),

@@ -43,6 +43,8 @@ def test_a_method_is_described_and_takes_its_parameters_by_name(name: str) -> No
     assert method.doc.endswith(".") or method.doc.endswith(").")
     described = describe(name)
     assert described.doc == method.doc
+    assert described.text.startswith(method.doc)
+    assert all(parameter in described.text for parameter in method.parameters)
     assert [text.split("=")[0] for text in described.parameters] == list(method.parameters)
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in method.parameters.values())
     plugins.bind(method, PARAMS.get(name, {}))

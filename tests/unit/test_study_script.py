@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError, ConfigError, StageError
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 VARIANTS = {"half": "scale.lr=0.0005"}
@@ -101,7 +101,9 @@ def test_what_rounds_read_is_made_before_they_run_side_by_side(study, tmp_path, 
     monkeypatch.setattr(study.board, "ready", lambda listed, slugs: steps.append(("ready", set(slugs))))
     monkeypatch.setattr(study.rounds, "run", lambda missing, *, jobs: steps.append(("run", len(missing))) or {})
     where = [f"runs={tmp_path}", f"entries={tmp_path}", f"out={tmp_path}"]
-    study.command(["model_shape", "methods=phash_dedup,dsir,phash_dedup", "seeds=1,1", *where])
+    with pytest.raises(StageError, match="none of the 4 runs of this study is there"):
+        study.command(["model_shape", "methods=phash_dedup,dsir,phash_dedup", "seeds=1,1", *where])
+    assert not list(tmp_path.iterdir())
     assert steps == [("ready", {"phash_dedup", "dsir"}), ("run", 4)]
 
 

@@ -64,7 +64,7 @@ def test_clusters_are_found(pool: Pool, cluster: npt.NDArray[np.int64], tmp_path
     points = load(path)
     assert points.shape == (DIRECTIONS, 16)
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, rtol=1e-6)
-    places = _clusters.places(pool, path, key="l14_img", score="clip_l14_similarity_score")
+    places = _clusters.places(pool, context(tmp_path), path, key="l14_img", score="clip_l14_similarity_score")
     assert len({(a, b) for a, b in zip(places["cluster"].tolist(), cluster.tolist(), strict=True)}) == DIRECTIONS
     assert (places["distance"][:300].mean(), 0) < (places["distance"][500:].mean(), 0)
     assert sorted(places["score"].tolist()) == pytest.approx(np.arange(600) / 600, abs=1e-6)
@@ -233,7 +233,7 @@ def test_likeness_is_the_largest_cosine_to_one_before(
     monkeypatch.setattr(semdedup, "BLOCK", 64)
     ctx = context(tmp_path)
     path = _clusters.centroids_of(pool, ctx, key="l14_img", clusters=3)
-    places = _clusters.places(pool, path, key="l14_img")
+    places = _clusters.places(pool, ctx, path, key="l14_img")
     found = semdedup.likeness(pool, ctx, "l14_img", places)
     stored = unit(rows.astype(np.float16)).astype(np.float16).astype(np.float64)
     for number in range(3):
@@ -247,7 +247,8 @@ def test_likeness_is_the_largest_cosine_to_one_before(
 def test_likeness_does_not_hang_on_the_number_of_cores(tmp_path: Path) -> None:
     pool = plant(tmp_path, features={"l14_img": np.random.default_rng(2).normal(size=(1500, 256))})
     ctx = context(tmp_path / "s")
-    places = _clusters.places(pool, _clusters.centroids_of(pool, ctx, key="l14_img", clusters=2), key="l14_img")
+    path = _clusters.centroids_of(pool, ctx, key="l14_img", clusters=2)
+    places = _clusters.places(pool, ctx, path, key="l14_img")
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):

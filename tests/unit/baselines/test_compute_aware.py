@@ -112,10 +112,19 @@ def test_runs_that_tell_too_little_are_refused() -> None:
         fitted(Runs.model_validate({"runs": runs, "floor": 0.9}), N)
 
 
+def test_a_pair_without_a_score_is_in_no_bucket(tmp_path: Path) -> None:
+    pool = plant(tmp_path, scores=[np.nan] * 70 + [0.1] * 30)
+    found = compute_aware.select(pool, ctx=context(tmp_path / "s", samples_seen=10**6), utility=[1.0] * 9,
+                                 half_life=[9.0] * 9)  # fmt: skip
+    assert rows_of(pool, found) == list(range(70, 100))
+
+
 def test_compute_aware_refuses_what_does_not_fit(ranked: Pool, tmp_path: Path) -> None:
     ctx = context(tmp_path)
     with pytest.raises(ConfigError, match="4 utilities and 1 half-lives"):
         compute_aware.select(ranked, ctx=ctx, half_life=[1.0])
+    with pytest.raises(ConfigError, match=r"setting method\.utility"):
+        compute_aware.select(ranked, ctx=ctx, utility=[], half_life=[])
     with pytest.raises(ConfigError, match=r"give one of method\.fit"):
         compute_aware.select(ranked, ctx=ctx, utility=[1.0], half_life=[1.0], fit="fit.json")
     for text, error, match in (

@@ -1,5 +1,6 @@
 """Choosing by the scores of pairs, and what has none."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from baselines import _scores
 from harness import Pool, executor
-from harness.errors import ArtifactError, ConfigError
+from harness.errors import ArtifactError, ConfigError, HarnessError
 from harness.nearest import unit
+from harness.records import read_record
 
 FILES = 3
 
@@ -96,20 +98,27 @@ def test_infinite_scores_have_no_deviation(tmp_path: Path) -> None:
         chosen(folder, tmp_path, "fusion", by="deviation", of=[{"column": "clip_l14_similarity_score"}])
 
 
-BROKEN = [3, 250, 599]
+BROKEN = [3, 250, 599, 17, 18, 400]
+"""The first half are not finite, the others zeros, as harness.score writes them for pairs that are not there."""
+
+
+CLUSTERED = (
+    "prototypes", "density_pruning", "semdedup", "codebook", "cluster_bandit", "cluster_reweighting", "cluster_mixture",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def with_broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pool whose pictures fit their captions; three pairs have embeddings that are not finite."""
+    """A pool whose pictures fit their captions; some have no embeddings, see BROKEN."""
     rng = np.random.default_rng(11)
     img = unit(rng.normal(size=(ROWS, WIDTH)))
     txt = unit(img + 0.3 * rng.normal(size=img.shape))
     img[BROKEN[0]], txt[BROKEN[0]] = np.nan, np.nan
     img[BROKEN[1], 0], txt[BROKEN[2]] = np.inf, np.inf
     img[BROKEN[2]] = np.nan
+    img[BROKEN[3:]], txt[BROKEN[3:]] = 0, 0
     folder = write_pool(tmp_path_factory.mktemp("broken"), img, txt, np.where(np.isnan(img[:, 0]), 0, 0.5))
-    write_targets(folder, img[10:60])
+    write_targets(folder, img[20:70])
     np.save(folder / "points.npy", img[20:26].astype(np.float32))
     return folder
 
@@ -129,7 +138,12 @@ def with_broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("fusion", {"of": [{"name": "normsim"}, {"name": "negcliploss"}], "by": "deviation"}),
         ("prototypes", {"clusters": 4}),
         ("density_pruning", {"clusters": 4}),
+        ("density_pruning", {"clusters": 4, "keep": "score"}),
         ("semdedup", {"clusters": 4}),
+        ("codebook", {"clusters": 4, "aligned": 1}),
+        ("cluster_bandit", {"clusters": 4, "key": "l14_img"}),
+        ("cluster_reweighting", {"clusters": 4, "key": "l14_img"}),
+        ("cluster_mixture", {"clusters": 4, "key": "l14_img", "candidate": 0}),
     ],
 )
 def test_a_pair_with_a_broken_embedding_has_no_score(
@@ -138,6 +152,9 @@ def test_a_pair_with_a_broken_embedding_has_no_score(
     params = {key: str(with_broken / value) if key == "centroids" else value for key, value in params.items()}
     found = kept_rows(chosen(with_broken, tmp_path, name, fraction=0.9, **params))
     assert not found[BROKEN].any() and found.sum() == pytest.approx(0.9 * ROWS, abs=55)
+    if name in CLUSTERED:
+        remarks = read_record(tmp_path / "out" / "subset.json", "subset").payload["remarks"]
+        assert any(re.match(r"6 of 600 pairs have no .* and take no part", remark) for remark in remarks)
 
 
 @pytest.mark.parametrize("name", ["cluster_bandit", "cluster_reweighting"])
@@ -146,11 +163,48 @@ def test_a_broken_embedding_does_not_spoil_a_head(with_broken: Path, tmp_path: P
     assert len(subset) == 300
 
 
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("codebook", {}), ("density_pruning", {"keep": "score"}), ("compute_aware", {}), ("good_vs_random", {}),
+        ("cluster_bandit", {"reward": "score"}), ("cluster_reweighting", {"keep": "score"}), ("dfn_head", {}),
+        ("color_filter", {}),
+    ],
+)  # fmt: skip
+def test_where_no_pair_has_a_score_it_is_said(
+    tmp_path: Path, rng: np.random.Generator, name: str, params: dict[str, Any]
+) -> None:
+    """And nothing is chosen by the order of the pool."""
+    img = rng.normal(size=(ROWS, WIDTH))
+    folder = write_pool(tmp_path / "pool", img, img, np.full(ROWS, np.nan))
+    with pytest.raises(HarnessError, match=r"have no l14_.*score|have a number in|no pair to trust"):
+        chosen(folder, tmp_path, name, **params, **({"clusters": 4} if name in CLUSTERED else {}))
+
+
+@pytest.mark.parametrize("name", ["normsim", "rds_plus", "simcore", "dp4tl", "dfn_head", "color_filter"])
+def test_embeddings_of_another_width_are_refused(tmp_path: Path, rng: np.random.Generator, name: str) -> None:
+    img = rng.normal(size=(ROWS, WIDTH))
+    folder = write_pool(tmp_path / "pool", img, img)
+    write_targets(folder, img[:20, :-1])
+    write_pool(folder / "targets" / "trusted", img[:, :-1], img[:, :-1])
+    with pytest.raises(ArtifactError, match=rf"embeddings are {WIDTH - 1} wide, l14_img of .* {WIDTH}; embed both"):
+        chosen(folder, tmp_path, name)
+
+
+def test_a_target_of_nothing_is_refused(tmp_path: Path, rng: np.random.Generator) -> None:
+    img = rng.normal(size=(ROWS, WIDTH))
+    folder = write_pool(tmp_path / "pool", img, img)
+    for rows, says in ((img[:0], "holds no row of l14_img"), (np.zeros((3, WIDTH)), "are zeros or not finite")):
+        write_targets(folder, rows)
+        with pytest.raises(ArtifactError, match=says):
+            chosen(folder, tmp_path, "dp4tl")
+
+
 def test_broken_targets_and_centroids_are_refused(tmp_path: Path, rng: np.random.Generator) -> None:
     img = rng.normal(size=(ROWS, WIDTH))
     folder = write_pool(tmp_path, img, img)
     write_targets(folder, np.where(np.arange(50)[:, None] == 7, np.nan, img[:50]))
-    with pytest.raises(ArtifactError, match="target embeddings are not finite"):
+    with pytest.raises(ArtifactError, match="target embeddings are zeros or not finite"):
         chosen(folder, tmp_path, "normsim")
     np.save(tmp_path / "points.npy", np.full((2, WIDTH), np.inf, np.float32))
     with pytest.raises(ArtifactError, match=r"points\.npy: some centroids are not finite"):

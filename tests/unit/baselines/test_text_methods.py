@@ -39,6 +39,12 @@ def test_words_are_lower_case_without_punctuation() -> None:
     assert Words.of([]).text == b"" and len(Words.of([]).ends) == 0
 
 
+def test_vowel_signs_and_accents_belong_to_their_words() -> None:
+    captions = ["cafe\u0301 na\u00efve", "हिन्दी भाषा", "ที่ไทย", "a\u0301_b"]
+    lines = Words.of(captions).text.decode().split("\n")[:-1]
+    assert [line.strip() for line in lines] == ["caf\u00e9 na\u00efve", "हिन्दी भाषा", "ที่ไทย", "\u00e1 b"]
+
+
 def test_hashes_hang_on_the_text_alone() -> None:
     rng = np.random.default_rng(0)
     captions = [" ".join(str(number) for number in rng.integers(0, 500, 6)) for _ in range(400)]
@@ -263,6 +269,13 @@ def test_dsir_takes_nothing_that_the_target_never_says(tmp_path: Path) -> None:
     assert np.mean(np.array(rows_of(pool, found)) >= 1000) > 0.9
     found = dsir.select(pool, ctx=context(tmp_path / "t"), texts=target, fraction=1050 / 1100)
     assert not any(900 <= row < 950 for row in rows_of(pool, found))
+
+
+def test_dsir_of_a_file_without_words(tmp_path: Path) -> None:
+    pool = plant(tmp_path, texts=["a red ball", "a blue ball", "!!!", ""], files=2)
+    (tmp_path / "target.txt").write_text("a red ball\n")
+    found = dsir.select(pool, ctx=context(tmp_path / "s"), texts=str(tmp_path / "target.txt"), fraction=0.25)
+    assert set(rows_of(pool, found)) <= {0, 1}
 
 
 def test_dsir_draws_by_importance(tmp_path: Path) -> None:

@@ -53,6 +53,9 @@ def test_schur_complement_splits_what_captions_explain() -> None:
     mixed = images + texts  # one direction follows the captions, one as large does not
     halves = diversity.schur(mixed, texts)
     assert halves == pytest.approx({"explained": 0.5, "explained_by_text": 1, "unexplained_by_text": 1})
+    about = images + np.array([10, 0, 10])  # a direction that all pictures share, which a constant caption would give
+    unrelated = diversity.schur(about, np.hstack([np.ones((4, 1)), corners[:, :1] * corners[:, 1:]]))
+    assert unrelated["explained"] == pytest.approx(0, abs=1e-9)
     rows = np.random.default_rng(0).normal(size=(40, 3))
     told = diversity.schur(rows, rows)
     assert told["explained"] == pytest.approx(1)

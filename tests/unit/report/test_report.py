@@ -107,7 +107,9 @@ def test_report_of_a_pool_with_everything(pool: Path, tmp_path: Path) -> None:
     assert captions["repeated"]["subset"] == 1
     assert found["overlaps"] == [{"name": "other", "size": 8, "shared": 4, "expected": 2.0, "jaccard": 0.25}]
     assert set(found["diversity"]) == {"pool", "subset", "random", "other"}
-    assert all(one["pairs"] == 8 and one["schur"] is None for one in found["diversity"].values())
+    sizes = {name: one["pairs"] for name, one in found["diversity"].items()}
+    assert sizes == {"pool": 12, "subset": 12, "random": 12, "other": 8}
+    assert all(one["schur"] is None for one in found["diversity"].values())
     assert sum(cluster["share"] for cluster in found["clusters"]) == pytest.approx(1)
     assert {name: len(grid) for name, grid in found["grids"].items()} == {"kept": 6, "dropped": 6, "border": 6}
     assert all(picture["kept"] == (name == "kept") for name in ("kept", "dropped") for picture in found["grids"][name])
@@ -160,12 +162,34 @@ def test_a_subset_of_pairs_without_scores_and_embeddings(tmp_path: Path) -> None
     payload = analysed(folder, save(tmp_path / "s.npy", range(40)), sample=48, pictures=4)
     assert payload["diversity"]["subset"]["images"]["inf"] == 0 < payload["diversity"]["pool"]["images"]["inf"]
     assert payload["border"] is None  # 40 pairs are kept, 8 have a score
+    assert any(note.startswith("The border is left out") for note in payload["notes"])
 
 
 def test_pictures_of_the_subset_are_of_its_own_sample(pool: Path, tmp_path: Path) -> None:
     mine = save(tmp_path / "mine.npy", [(shard, number) for shard in range(2) for number in range(24)])
     payload = analysed(pool, mine, others={"again": Subset.load(mine)}, sample=4, pictures=40)
     assert len(payload["grids"]["kept"]) == 4  # and not those that the pool or another subset was sampled by
+
+
+def test_a_small_set_beside_it_costs_the_others_nothing(pool: Path, tmp_path: Path) -> None:
+    mine = save(tmp_path / "mine.npy", [(0, number) for number in range(20)], times=3)
+    one = save(tmp_path / "one.npy", [(0, 0)])
+    found, page, _ = report(pool, mine, f"against={one}", "pictures=24")
+    sizes = {name: told["pairs"] for name, told in found["diversity"].items()}
+    assert sizes == {"pool": 20, "subset": 20, "random": 20, "one": 1}
+    assert any(note == "Diversity: fewer than 20 pairs differ less; so few has one." for note in found["notes"])
+    assert "Vendi score" in page
+    shown = [picture["uid"] for picture in found["grids"]["kept"]]
+    assert len(shown) == len(set(shown))  # however often a pair stands in the subset
+
+
+def test_embeddings_that_only_some_files_have_are_not_looked_at(pool: Path, tmp_path: Path) -> None:
+    first, second = sorted((pool / "metadata").glob("*.npz"))
+    for path, names in ((first, ("l14", "b32")), (second, ("b32",))):
+        rows = np.load(path)["l14_img"]
+        np.savez(path, **{f"{name}_{part}": rows for name in names for part in ("img", "txt")})
+    found = analysed(pool, save(tmp_path / "mine.npy", [(0, 1), (0, 2)]))
+    assert found["embeddings"] == "b32" and found["clusters"]
 
 
 def test_counts_do_not_depend_on_the_files(tmp_path: Path) -> None:
@@ -216,6 +240,11 @@ def test_bad_input_is_one_sentence(pool: Path, tmp_path: Path) -> None:
     refused(ArtifactError, r"no parquet file", tmp_path, good)
     refused(ConfigError, r"unknown setting 'agianst' \(did you mean 'against'", pool, good, "agianst=x")
     refused(ConfigError, r"unknown suite 'v0'", pool, good, "eval.suite=v0")
+    refused(ConfigError, r"setting eval\.data_dir: there is no folder nowhere", pool, good, "eval.data_dir=nowhere")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "index.html").write_text("mine")
+    with pytest.raises(ConfigError, match=r"site has an index\.html that is no report's"):
+        command([f"pool.path={pool}", f"subset={good}", f"out={tmp_path / 'site'}"])
     write_file(tmp_path / "bare" / "metadata" / "0.parquet", {"text": ["a"]})
     refused(ArtifactError, r"0\.parquet: no column 'uid'", tmp_path / "bare", good)
     (pool / "pool.json").write_text("{}")
