@@ -55,6 +55,8 @@ def select(method: Method, config: MethodConfig, *, pool: Pool, scale: Scale, ou
     done = finished(place, work)
     if done is not None:
         return done
+    if not len(pool):
+        raise ArtifactError(f"{pool.path}: there is no pair to choose from")
     started = time.monotonic()
     with lock(place.scratch), _unless_empty(place.scratch):
         scratch = scratch_of(place.scratch, work)

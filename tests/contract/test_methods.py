@@ -1,12 +1,15 @@
 """What every registered selection method must do, whatever it chooses."""
 
 import inspect
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from metadata_pool import WIDTHS, write_file, write_metadata
+from waiting import LONG
 
 from harness import Pool, executor, uid
 from harness.config import MethodConfig, load_scale
@@ -52,10 +55,10 @@ def test_a_method_is_described_and_takes_its_parameters_by_name(name: str) -> No
     assert not set(MethodConfig.model_fields) & set(method.parameters)
 
 
-def chosen(name: str, folder: Path, out: Path, workers: int) -> str:
+def chosen(name: str, folder: Path, out: Path, workers: int | Literal["ray"]) -> str:
     """The digest of what the method chooses, written to `out`."""
     config = MethodConfig(name=name, params=PARAMS.get(name, {}))
-    work = executor.local(workers)
+    work = executor.get("ray") if workers == "ray" else executor.local(workers)
     try:
         pool = Pool.open(folder, executor=work)
         subset = run.select(
@@ -80,3 +83,25 @@ def test_a_method_chooses_the_same_part_however_many_work(
     alone = chosen(name, folder, tmp_path / "1", workers=1)
     monkeypatch.setattr(view, "INLINE_ROWS", 0)
     assert chosen(name, folder, tmp_path / "2", workers=2) == alone
+
+
+@pytest.mark.slow
+def test_all_methods_choose_the_same_part_on_ray(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    script = f"""
+import sys
+from pathlib import Path
+sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parents[1])]!r}
+import ray
+import test_methods as methods
+methods.view.INLINE_ROWS = 0
+ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+for name in methods.plugins.names():
+    print(name, methods.chosen(name, Path({str(folder)!r}), Path({str(tmp_path)!r}) / "ray" / name, workers="ray"))
+ray.shutdown()
+"""
+    # In a process of its own: Ray's start-up warns, and its threads would outlive the test.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=LONG)
+    found = dict(line.split() for line in done.stdout.splitlines())
+    assert found.keys() == set(plugins.names()), done.stderr
+    assert found == {name: chosen(name, folder, tmp_path / "local" / name, workers=1) for name in found}

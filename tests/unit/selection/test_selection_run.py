@@ -382,3 +382,12 @@ def test_ray_chooses_the_same_from_a_sealed_pool(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=LONG)
     assert done.stdout.strip().endswith("done"), done.stderr
+
+
+def test_a_pool_of_nothing_is_refused_for_any_method(tmp_path: Path) -> None:
+    folder = write_metadata(tmp_path / "pool", (0, 0), features=False)
+    config = MethodConfig(name="no_filter")
+    with pytest.raises(ArtifactError, match="pool: there is no pair to choose from"):
+        run.select(plugins.resolve(config), config, pool=Pool.open(folder), scale=load_scale("tiny"),
+                   out=tmp_path / "out", executor=executor.local(1))  # fmt: skip
+    assert not (tmp_path / "out").exists()
