@@ -15,6 +15,9 @@ Floats = npt.NDArray[np.float64]
 PENALTIES = np.logspace(-6, 3, 28)
 """That ridge regression chooses from, in units of the mean squared length of a mixture from the mean."""
 
+APART = 0.01
+"""Shares of one mixture may differ so far: near ties between clusters fall otherwise on another processor."""
+
 
 class Run(StrictModel):
     """A model trained on one candidate."""
@@ -23,6 +26,8 @@ class Run(StrictModel):
     """Its number among those of the round."""
     score: float
     """More is better."""
+    mixture: list[float] | None = None
+    """Its shares of the clusters, if they are to be compared with the candidate's."""
 
 
 class Runs(StrictModel):
@@ -56,7 +61,7 @@ def next_round(draw: Callable[[], Floats], rounds: Sequence[Sequence[Run]]) -> F
     """The candidates (M, K) of the round behind `rounds`, those first that all runs so far promise most of.
 
     `draw()` gives the mixtures (M, K) of each round in turn; those of the first stay in their order. ConfigError where
-    a run names a candidate that its round does not have.
+    a run names a candidate that its round does not have, or tells of another mixture.
     """
     found = draw()
     known, scores = np.empty((0, found.shape[1])), np.empty(0)
@@ -64,8 +69,18 @@ def next_round(draw: Callable[[], Floats], rounds: Sequence[Sequence[Run]]) -> F
         chosen = [run.candidate for run in runs]
         if max(chosen) >= len(found):
             raise ConfigError(f"runs, round {number}: candidate {max(chosen)} is none of the {len(found)} there are")
+        for run in runs:
+            if run.mixture is not None and not _same(run.mixture, found[run.candidate]):
+                raise ConfigError(
+                    f"runs, round {number}: candidate {run.candidate} is another mixture here than when it ran; pool, "
+                    "method.seed and parameters must be those of the runs"
+                )
         known = np.concatenate([known, found[chosen]])
         scores = np.append(scores, [run.score for run in runs])
         found = draw()
         found = found[np.argsort(-(found @ fitted(known, scores)), kind="stable")]
     return found
+
+
+def _same(told: Sequence[float], mixture: Floats) -> bool:
+    return len(told) == len(mixture) and bool(np.abs(np.array(told) - mixture).max() < APART)

@@ -9,7 +9,7 @@ leaderboard/cluster_mixture.json, which the board's entry of the method reads. W
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import board
 import rounds
@@ -18,7 +18,7 @@ from pydantic import BeforeValidator, Field
 from harness import cli
 from harness.errors import StageError
 from harness.files import write_bytes
-from harness.finished import read_run
+from harness.finished import Run, read_run
 from harness.progress import say
 from harness.records import StrictModel
 
@@ -54,10 +54,16 @@ def planned(number: int, candidates: int, known: Path | None, runs: Path) -> lis
     ]  # fmt: skip
 
 
+def mixture_of(run: Run) -> list[float]:
+    """The shares of the clusters that a run's selection remarks."""
+    remark = next(text for text in run.subset.payload["remarks"] if text.startswith("mixture after "))
+    return [float(share) for share in remark.rpartition(": ")[2].split(", ")]
+
+
 def command(argv: list[str]) -> None:
     """See the module. Raises StageError that names the runs that failed."""
     chosen = cli.settings(argv, Settings)
-    told: list[list[dict[str, float]]] = []
+    told: list[list[dict[str, Any]]] = []
     known: Path | None = None
     for number, candidates in enumerate(map(int, chosen.candidates.split(","))):
         jobs = planned(number, candidates, known, chosen.runs)
@@ -70,8 +76,12 @@ def command(argv: list[str]) -> None:
         failed = rounds.run(missing, jobs=chosen.jobs)
         if failed:
             raise StageError("\n  ".join([f"{len(failed)} runs of round {number} failed:", *failed.values()]))
-        scores = [read_run(job.folder).evaluation.payload["aggregates"]["average"] for job in jobs]
-        told.append([{"candidate": candidate, "score": score} for candidate, score in enumerate(scores)])
+        runs = [read_run(job.folder) for job in jobs]
+        scores = [run.evaluation.payload["aggregates"]["average"] for run in runs]
+        told.append([
+            {"candidate": candidate, "score": score, "mixture": mixture_of(run)}
+            for candidate, (run, score) in enumerate(zip(runs, scores, strict=True))
+        ])  # fmt: skip
         content = json.dumps({"rounds": told}).encode()
         known = chosen.runs / f"cluster_mixture-{hashlib.sha256(content).hexdigest()[:8]}.json"
         write_bytes(known, content)

@@ -19,7 +19,9 @@ def mixture(monkeypatch):
 
     monkeypatch.setattr(mixture.board, "ready", lambda *_: None)
     scores = {"payload": {"aggregates": {"average": 0.25}}}
-    monkeypatch.setattr(mixture, "read_run", lambda folder: SimpleNamespace(evaluation=SimpleNamespace(**scores)))
+    subset = {"payload": {"remarks": ["clusters: 2", "mixture after 0 runs in 0 rounds: 0.250, 0.750"]}}
+    run = SimpleNamespace(evaluation=SimpleNamespace(**scores), subset=SimpleNamespace(**subset))
+    monkeypatch.setattr(mixture, "read_run", lambda folder: run)
     return mixture
 
 
@@ -36,6 +38,7 @@ def test_later_rounds_choose_by_the_runs_of_those_before(mixture, monkeypatch, t
     assert second[0].settings()["unofficial"] == ["scale.samples_seen"]
     assert len({job.folder for job in first + second}) == 7
     found = _given.read(Runs, str(out)).rounds
+    assert all(run.mixture == [0.25, 0.75] for runs in found for run in runs)
     assert [[(run.candidate, run.score) for run in runs] for runs in found] == [
         [(number, 0.25) for number in range(4)], [(number, 0.25) for number in range(3)],
     ]  # fmt: skip

@@ -366,3 +366,20 @@ def test_cluster_mixture_refuses_what_does_not_fit(pool: Pool, tmp_path: Path) -
         path.write_text(text)
         with pytest.raises(error, match=match):
             cluster_mixture.select(pool, ctx=ctx, runs=str(path))
+
+
+def test_cluster_mixture_refuses_runs_on_other_mixtures(pool: Pool, tmp_path: Path) -> None:
+    params: dict[str, Any] = {"clusters": CLUSTERS, "candidates": 9, "fraction": 0.1}
+    told = []
+    for candidate in range(3):
+        ctx = context(tmp_path / "s")
+        cluster_mixture.select(pool, ctx=ctx, candidate=candidate, **params)
+        shares = [float(share) for share in ctx.remarks[-1].rpartition(": ")[2].split(", ")]
+        told.append({"candidate": candidate, "score": candidate / 10, "mixture": shares})
+    path = tmp_path / "runs.json"
+    path.write_text(json.dumps({"rounds": [told]}))
+    assert len(cluster_mixture.select(pool, ctx=context(tmp_path / "s"), runs=str(path), **params)) == 120
+    for other in ({"seed": 1}, {"clusters": CLUSTERS + 1}):
+        ctx = context(tmp_path / "t", seed=other.pop("seed", 0))
+        with pytest.raises(ConfigError, match=r"round 1: candidate 0 is another mixture here than when it ran; pool"):
+            cluster_mixture.select(pool, ctx=ctx, runs=str(path), **{**params, **other})
