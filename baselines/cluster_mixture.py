@@ -39,10 +39,10 @@ def select(
     `candidate`: a mixture to train a small run on, whatever it promises: in the first round the candidate-th drawn,
     later the candidate-th best by `runs`. `runs`: a JSON file {"rounds": [[{"candidate": 0, "score": x}, …], …]} with
     the runs of all rounds so far, three or more in each; "mixture": […] beside a score, as the run's record has it, is
-    compared with what the candidate is here. Rounds draw `candidates` mixtures from a Dirichlet
-    distribution around the pool's own, the narrower the larger `concentration` (the sum of its parameters); no cluster
-    gives more than it has. All runs and the result need the same pool, `method.seed` and other parameters. `clusters`,
-    `key`: what is clustered, captions by default.
+    compared with what the candidate is here. Rounds draw `candidates` mixtures from a Dirichlet distribution around the
+    pool's own, the narrower the larger `concentration` (the sum of its parameters); no cluster gives more than it has.
+    All runs and the result need the same pool, `method.seed` and other parameters. `clusters`, `key`: what is
+    clustered, captions by default.
     """
     if candidate is None and runs is None:
         raise ConfigError(

@@ -41,7 +41,7 @@ def select(
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)
     places = _clusters.places(pool, ctx, path, key=key, score=score)
     places = places[_draw.top(places["score"], _draw.size_of(len(pool), aligned))]
-    sizes = np.bincount(places["cluster"], minlength=clusters)
+    sizes = _clusters.sizes(places, clusters)
     wanted = _draw.quotas(sizes / sizes.sum(), sizes, _draw.size_of(len(pool), fraction))
     order = np.lexsort((places["distance"], places["cluster"]))
     return pool.take(np.sort(places["row"][order[spread(places["cluster"][order], wanted)]]))

@@ -79,7 +79,7 @@ def _weights(path: str, n: int, width: int, table: Any) -> npt.NDArray[np.float3
     """(rows,) logarithm of each caption's importance weight."""
     rows, bucket = _ngrams.buckets(table["text"].to_pylist(), n=n, width=width)
     ratio = np.load(path, allow_pickle=False)
-    weights = np.bincount(rows, weights=ratio[bucket], minlength=table.num_rows).astype(float)  # whole without n-grams
+    weights = np.bincount(rows, weights=ratio[bucket], minlength=table.num_rows).astype(float)  # int where it has none
     # An empty product would be 1, and so larger than the weight of nearly all that has words.
     weights[np.bincount(rows, minlength=table.num_rows) == 0] = -np.inf
     return weights.astype(np.float32)

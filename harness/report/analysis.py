@@ -318,7 +318,9 @@ def _look(request: Request, found: Findings, sets: Sets, rng: np.random.Generato
             chosen = rows.find(uids[np.sort(rng.permutation(len(uids))[:size])])
             found.diversity[name] = Diversity.of(rows.images[chosen], rows.texts[chosen])
         if small := [name for name, one in found.diversity.items() if one.pairs < size]:
-            found.notes.append(f"Diversity: fewer than {size:,} pairs differ less; so few has {', '.join(small)}.")
+            found.notes.append(
+                f"Diversity of {', '.join(small)} is that of fewer than {size:,} pairs, which have less to differ in."
+            )
         if small := [name for name, one in found.diversity.items() if one.schur is None]:
             found.notes.append(
                 f"Schur-complement entropy is left out of {', '.join(small)}: the sample is of less than "
