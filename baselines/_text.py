@@ -10,9 +10,18 @@ import numpy.typing as npt
 
 Hashes = npt.NDArray[np.uint64]
 
-# What Python's \w lacks: vowel signs and accents that are characters of their own.
-_MARKS = "".join(chr(code) for code in range(0x300, 0x20000) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
-_NO_WORD = re.compile(rf"[^\w\n{_MARKS}]+|_+")
+
+def _marks() -> str:
+    """Vowel signs and accents that are characters of their own, which \\w lacks, for a class of a regular expression.
+
+    As ranges: one by one they would make the search three times as slow.
+    """
+    codes = np.array([code for code in range(0x300, 0x20000) if unicodedata.category(chr(code)) in ("Mn", "Mc")])
+    ranges = np.split(codes, np.flatnonzero(np.diff(codes) > 1) + 1)
+    return "".join(f"{chr(codes[0])}-{chr(codes[-1])}" for codes in ranges)
+
+
+_NO_WORD = re.compile(rf"[^\w\n{_marks()}]+|_+")
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 

@@ -4,7 +4,7 @@ Rows are clustered; inside a cluster they stand from the farthest to the nearest
 likeness is its largest cosine to a row before it. What lies above 1 - epsilon is a semantic duplicate.
 
 Cost: k-means on 256 rows a cluster, two passes over the embeddings, and N * N * width / (2 * clusters)
-multiplications; a copy of the embeddings (float16) in the scratch folder; about 90 bytes a row in memory.
+multiplications; a copy of the embeddings (float16) in the scratch folder; about 110 bytes a row in memory.
 """
 
 from functools import partial
@@ -56,12 +56,12 @@ def likeness(pool: Pool, ctx: SelectionContext, key: str, places: npt.NDArray[An
     -1 for the first. Rows of a cluster count from the farthest to the nearest of its centroid.
     """
     order = np.lexsort((-places["distance"], places["cluster"]))
-    rows = _sorted_rows(pool, ctx, key, places["row"][order])
+    rows, sequence = _by_cluster(pool, ctx, key, places, order)
     borders = np.flatnonzero(np.diff(places["cluster"][order], prepend=-1))
     pieces = list(zip(borders.tolist(), [*borders[1:].tolist(), len(order)], strict=True))
     with one_thread():
         found = ctx.executor.map(
-            partial(_largest_before, str(rows)), pieces, name="compare", unit="pairs",
+            partial(_largest_before, str(rows), str(sequence)), pieces, name="compare", unit="pairs",
             weights=[last - first for first, last in pieces], threads=True,
         )  # fmt: skip
     like = np.empty(len(order), dtype=np.float32)
@@ -69,35 +69,50 @@ def likeness(pool: Pool, ctx: SelectionContext, key: str, places: npt.NDArray[An
     return like
 
 
-def _sorted_rows(pool: Pool, ctx: SelectionContext, key: str, order: npt.NDArray[np.int64]) -> Path:
-    """Path of the unit rows (n, D) float16 of the pool's rows `order` (n,), so that each cluster lies in one piece."""
-    path = Path(ctx.scratch) / "sorted-rows.npy"
+def _by_cluster(
+    pool: Pool, ctx: SelectionContext, key: str, places: npt.NDArray[Any], order: npt.NDArray[np.int64]
+) -> tuple[Path, Path]:
+    """Paths of the unit rows (n, D) float16, cluster after cluster, and of the rows there (n,) in `order`.
+
+    Inside a cluster they stand as in the pool, so that each grows at its end alone as the pool is read: in their order
+    they would be written all over a file that is as large as the embeddings.
+    """
+    path, sequence = (Path(ctx.scratch) / name for name in ("rows-by-cluster.npy", "sequence.npy"))
+    stored = np.argsort(places["cluster"], kind="stable")
     target = np.full(len(pool), -1, dtype=np.int64)
-    target[order] = np.arange(len(order))
+    target[places["row"][stored]] = np.arange(len(stored))
+    np.save(sequence, target[places["row"][order]])
     out: npt.NDArray[np.float16] | None = None
     done = 0
-    with ctx.progress("sort", total=len(order), unit="rows") as bar:
+    with ctx.progress("sort", total=len(pool), unit="rows") as bar:
         for part in pool.features(key):
             if out is None:
                 shape = (len(order), part.shape[1])
                 out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
             where = target[done : done + len(part)]
-            out[where[where >= 0]] = unit(part[where >= 0])
+            # Ascending, so that what belongs to one cluster is written at once.
+            chosen = np.argsort(where)[np.count_nonzero(where < 0) :]
+            out[where[chosen]] = unit(part[chosen])
             done += len(part)
             bar.advance(len(part))
-    return path
+    return path, sequence
 
 
-def _largest_before(path: str, piece: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """(n,) the largest cosine of each row of `piece` to one before it there."""
-    rows = np.load(path, mmap_mode="r", allow_pickle=False)[slice(*piece)]
-    like = np.full(len(rows), -1, dtype=np.float32)
+def _largest_before(path: str, sequence: str, piece: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """(n,) the largest cosine of each row of `piece` of the sequence to one before it there."""
+    rows, places = (np.load(file, mmap_mode="r", allow_pickle=False) for file in (path, sequence))
+    places = places[slice(*piece)]
+    like = np.full(len(places), -1, dtype=np.float32)
+
+    def block(start: int) -> npt.NDArray[np.float32]:
+        return np.asarray(rows[places[start : start + BLOCK]], dtype=np.float32)
+
     with one_thread():  # once more, as this may run on another machine
-        for start in range(0, len(rows), BLOCK):
-            part = np.asarray(rows[start : start + BLOCK], dtype=np.float32)
+        for start in range(0, len(places), BLOCK):
+            part = block(start)
             here = like[start : start + BLOCK]
             for first in range(0, start + 1, BLOCK):
-                cosines = part @ np.asarray(rows[first : first + BLOCK], dtype=np.float32).T
+                cosines = part @ block(first).T
                 if first == start:
                     cosines[np.triu_indices(len(part))] = -1
                 np.maximum(here, cosines.max(axis=1), out=here)

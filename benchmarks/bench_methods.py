@@ -23,10 +23,10 @@ CENTRES, TARGETS, TEXTS = 1_000, 2_048, 20_000
 NOISE = 1 << 16
 """Rows of noise that all embeddings share."""
 CAPTIONS = {
-    "random_subset": [], "metaclip": [], "metaclip, all nouns": ["method.concepts=wordnet"], "concept_balance": [],
+    "random_subset": [], "metaclip": [], "metaclip (all nouns)": ["method.concepts=wordnet"], "concept_balance": [],
     "dsir": ["method.texts={texts}"], "perplexity": ["method.texts={texts}"], "caption_dedup": [], "score_sampling": [],
     "compute_aware": [], "fusion": ["method.of=[clip_score,{{column: clip_b32_similarity_score}}]"],
-    "good_vs_random, captions": ["method.on=captions"],
+    "good_vs_random (captions)": ["method.on=captions"],
 }  # fmt: skip
 """Method, and what it is told."""
 PICTURES = {
@@ -84,7 +84,7 @@ def measure(name: str, told: list[str], pool: Path, executor: str) -> None:
     """Print what one selection took."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "harness.select", f"pool.path={pool}", f"method={name.partition(',')[0]}",
+        command = [sys.executable, "-m", "harness.select", f"pool.path={pool}", f"method={name.partition(' ')[0]}",
                    *told, f"executor={executor}", f"out={out}/uids.npy"]  # fmt: skip
         with open(f"{out}/log", "w") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
