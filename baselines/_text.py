@@ -12,16 +12,16 @@ Hashes = npt.NDArray[np.uint64]
 
 
 def _marks() -> str:
-    """Vowel signs and accents that are characters of their own, which \\w lacks, for a class of a regular expression.
-
-    As ranges: one by one they would make the search three times as slow.
-    """
+    """Vowel signs and accents that are characters of their own, which \\w lacks, as ranges of a character class."""
     codes = np.array([code for code in range(0x300, 0x20000) if unicodedata.category(chr(code)) in ("Mn", "Mc")])
     ranges = np.split(codes, np.flatnonzero(np.diff(codes) > 1) + 1)
     return "".join(f"{chr(codes[0])}-{chr(codes[-1])}" for codes in ranges)
 
 
 _NO_WORD = re.compile(rf"[^\w\n{_marks()}]+|_+")
+_ASCII = bytes(ord(chr(code).lower()) if chr(code).isalnum() or code == ord("\n") else ord(" ") for code in range(128))
+_ASCII += bytes(range(128, 256))
+"""The same for bytes of ASCII, which most captions are: lower case, and spaces for what is no letter or digit."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 
@@ -38,9 +38,17 @@ class Words:
     @classmethod
     def of(cls, captions: Sequence[str]) -> "Words":
         """The words of `captions` (N,)."""
-        joined = unicodedata.normalize("NFC", "\n".join([caption.replace("\n", " ") for caption in captions]).lower())
-        spaced = _NO_WORD.sub(" ", joined).replace("\n", " \n ")
-        text = re.sub("  +", " ", f" {spaced} \n").encode(errors="replace") if captions else b""
+        if not captions:
+            return cls(b"", np.empty(0, np.int64))
+        lines = [caption.replace("\n", " ") for caption in captions]
+        others = [row for row, line in enumerate(lines) if not line.isascii()]
+        spaced = _NO_WORD.sub(" ", unicodedata.normalize("NFC", "\n".join([lines[row] for row in others]).lower()))
+        for row in others:
+            lines[row] = ""
+        found = "\n".join(lines).encode().translate(_ASCII).split(b"\n")
+        for row, line in zip(others, spaced.encode(errors="replace").split(b"\n"), strict=False):
+            found[row] = line
+        text = re.sub(b"  +", b" ", b" " + b" \n ".join(found) + b" \n")
         return cls(text, np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")))
 
     def rows(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

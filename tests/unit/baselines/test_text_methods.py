@@ -2,12 +2,15 @@
 
 import json
 import math
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from planted_pool import context, plant, rows_of
 
 from baselines import _concepts, _draw, _ngrams, _target_texts, _wordnet, concept_balance, dsir, metaclip
@@ -43,6 +46,20 @@ def test_vowel_signs_and_accents_belong_to_their_words() -> None:
     captions = ["cafe\u0301 na\u00efve", "हिन्दी भाषा", "ที่ไทย", "a\u0301_b"]
     lines = Words.of(captions).text.decode().split("\n")[:-1]
     assert [line.strip() for line in lines] == ["caf\u00e9 na\u00efve", "हिन्दी भाषा", "ที่ไทย", "\u00e1 b"]
+
+
+LETTERS = st.sampled_from("aZ9 _-.\n\r\té\u0301İßΣक़ि🙂’") | st.characters(codec="utf-8")
+
+
+@given(st.lists(st.text(LETTERS, max_size=12), max_size=6))
+def test_words_of_any_captions(captions: list[str]) -> None:
+    """One by one, as many together, with and without other scripts beside them."""
+    whole = Words.of(captions).text.decode()
+    assert whole == "".join(Words.of([caption]).text.decode() for caption in captions)
+    for caption, line in zip(captions, whole.split("\n"), strict=False):
+        plain = unicodedata.normalize("NFC", caption.lower())
+        kept = [c if c.isalnum() or unicodedata.category(c) in ("Mn", "Mc") else " " for c in plain]
+        assert line.split() == "".join(kept).split()
 
 
 def test_hashes_hang_on_the_text_alone() -> None:
