@@ -221,10 +221,11 @@ def _mixed(uids: Uids) -> Keys:
 
 
 def score_columns(pool: Pool) -> list[str]:
-    """The metadata columns of floating-point numbers, those named like a property of the report left out."""
+    """The metadata's own columns of floating-point numbers, those named like a property of the report left out."""
     schema = reading.open_parquet(pool.files[0]).schema_arrow
     taken = {*_DERIVED, WIDTH, HEIGHT, "language", "phrases", "keys"}
-    return [name for name in pool.columns if name not in taken and pa.types.is_floating(schema.field(name).type)]
+    own = {field.name for field in schema if pa.types.is_floating(field.type)} - taken
+    return [name for name in pool.columns if name in own]
 
 
 def score_axes(pool: Pool, columns: Sequence[str]) -> dict[str, Axis]:

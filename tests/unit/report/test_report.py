@@ -16,7 +16,7 @@ from pool_folders import sample, uid_of, write_tar
 from scipy import stats
 from synthetic import run, world
 
-from harness import executor, uid
+from harness import duplicates, executor, uid
 from harness.errors import ArtifactError, ConfigError, HarnessError
 from harness.eval import predictions
 from harness.eval import suite as suites
@@ -220,6 +220,15 @@ def test_repeated_pictures(pool: Path, tmp_path: Path) -> None:
     assert found["grids"] == {}
     pq.write_table(pa.table({"uid": names}), pool / "duplicates.parquet")
     refused(ArtifactError, r"duplicates\.parquet: not a table of duplicates .*harness\.duplicates", pool, subset)
+
+
+def test_a_pool_whose_repeats_were_looked_for(pool: Path, tmp_path: Path) -> None:
+    subset = save(tmp_path / "mine.npy", [(0, number) for number in range(12)])
+    before = analysed(pool, subset)
+    duplicates.command([f"pool.path={pool}"])
+    found = analysed(pool, subset)
+    assert found["properties"] == before["properties"]  # the columns that it adds are no scores
+    assert [one["what"] for one in found["duplicates"]][1:] == ["pictures, the same file", "pictures, nearly the same"]
 
 
 def refused(kind: type[HarnessError], says: str, pool: Path, subset: Path, *more: str) -> None:
