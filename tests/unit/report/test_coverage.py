@@ -30,3 +30,4 @@ def test_coverage_of_a_task() -> None:
     assert (task.size, task.named("pool"), task.named("subset"), task.median("subset")) == (4, 3, 2, 0.5)
     assert task.rarest() == ["c", "d", "b"]
     assert task.points() == [(4, 0.9), (1, 0.5), (0, 0.1)]
+    assert [(count, round(apart, 9)) for count, apart in task.centred()] == [(4, 0.4), (1, 0.0), (0, -0.4)]
