@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -11,17 +12,18 @@ import numpy.typing as npt
 Hashes = npt.NDArray[np.uint64]
 
 
-def _marks() -> str:
-    """Vowel signs and accents that are characters of their own, which \\w lacks, as ranges of a character class."""
+@cache
+def _no_word() -> re.Pattern[str]:
+    """What stands between words. Vowel signs and accents that are characters of their own, which \\w lacks, do not."""
     codes = np.array([code for code in range(0x300, 0x20000) if unicodedata.category(chr(code)) in ("Mn", "Mc")])
     ranges = np.split(codes, np.flatnonzero(np.diff(codes) > 1) + 1)
-    return "".join(f"{chr(codes[0])}-{chr(codes[-1])}" for codes in ranges)
+    marks = "".join(f"{chr(codes[0])}-{chr(codes[-1])}" for codes in ranges)
+    return re.compile(rf"[^\w\n{marks}]+|_+")
 
 
-_NO_WORD = re.compile(rf"[^\w\n{_marks()}]+|_+")
 _ASCII = bytes(ord(chr(code).lower()) if chr(code).isalnum() or code == ord("\n") else ord(" ") for code in range(128))
 _ASCII += bytes(range(128, 256))
-"""The same for bytes of ASCII, which most captions are: lower case, and spaces for what is no letter or digit."""
+"""For bytes of ASCII, which most captions are: lower case, and spaces for what is no letter or digit."""
 _BASE = np.uint64(0x9E3779B97F4A7C15)
 _INVERSE = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 
@@ -42,12 +44,14 @@ class Words:
             return cls(b"", np.empty(0, np.int64))
         lines = [caption.replace("\n", " ") for caption in captions]
         others = [row for row, line in enumerate(lines) if not line.isascii()]
-        spaced = _NO_WORD.sub(" ", unicodedata.normalize("NFC", "\n".join([lines[row] for row in others]).lower()))
+        rest = "\n".join([lines[row] for row in others])
         for row in others:
             lines[row] = ""
         found = "\n".join(lines).encode().translate(_ASCII).split(b"\n")
-        for row, line in zip(others, spaced.encode(errors="replace").split(b"\n"), strict=False):
-            found[row] = line
+        if others:
+            spaced = _no_word().sub(" ", unicodedata.normalize("NFC", rest.lower()))
+            for row, line in zip(others, spaced.encode(errors="replace").split(b"\n"), strict=True):
+                found[row] = line
         text = re.sub(b"  +", b" ", b" " + b" \n ".join(found) + b" \n")
         return cls(text, np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")))
 

@@ -7,7 +7,7 @@ UCB1), which good clusters have and those pulled seldom. So a small part of the 
 takes all. Here a pair is good (1) or not (0): its influence on trusted pairs (baselines/_influence) is above 0, or it
 is among the best by a column. What a pull takes are any pairs of the cluster, judged or not.
 Cost: k-means and one pass over the embeddings, as prototypes; a head, and four passes for some thousand pairs each;
-of at most 256 pairs a cluster products with 512 others. About 40 bytes a row in memory, and 12 KB for each of these
+of at most 256 pairs a cluster products with 512 others. About 60 bytes a row in memory, and 12 KB for each of these
 pairs 768 wide. With reward=score only the clusters.
 """
 

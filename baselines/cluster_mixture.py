@@ -6,7 +6,7 @@ from the mixture, and train the next ones on the mixtures that it likes best; af
 result. The training is not done here: `candidate` chooses the subset that one small run is trained on, and `runs` tells
 what came of such runs. The paper's predictor is boosted trees; here it is ridge regression, which needs no more than
 some runs a cluster and takes the score for a weighted mean over the clusters.
-Cost: k-means and one pass over the embeddings, as prototypes, and about 40 bytes a row in memory, for each candidate
+Cost: k-means and one pass over the embeddings, as prototypes, and about 60 bytes a row in memory, for each candidate
 and for the result; and the training of the candidates, which outweighs it by far.
 """
 

@@ -6,7 +6,7 @@ each cluster by its mean score, so that clusters of poor data fade. Here the mod
 (baselines/_heads), and the score is the chance that it gives to the right caption and picture among random others. No
 pair has to be trusted. The paper keeps the rounds' draws themselves; here they only teach, and the subset is drawn by
 the last weights.
-Cost: k-means and one pass over the embeddings, as prototypes; then a pass and a head a round. About 40 bytes a row in
+Cost: k-means and one pass over the embeddings, as prototypes; then a pass and a head a round. About 60 bytes a row in
 memory, and some 20 KB for each of `learn` pairs 768 wide.
 """
 

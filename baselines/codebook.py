@@ -5,7 +5,7 @@ The paper drops pairs whose picture and caption fit badly, clusters codebook fea
 part of every cluster; then it writes new captions, which is not done here. Stored image embeddings stand in for the
 codebook of the paper's captioner, the CLIP score for its matching score.
 
-Cost: as prototypes: k-means on 256 rows a cluster, one pass over the embeddings, about 40 bytes a row in memory.
+Cost: as prototypes: k-means on 256 rows a cluster, one pass over the embeddings, about 60 bytes a row in memory.
 """
 
 from typing import Annotated

@@ -31,7 +31,7 @@ def select(
     runs: str | None = None,
     only: list[Annotated[int, Field(ge=0)]] | None = None,
 ) -> Uids:
-    """Keep the buckets that promise the lowest error after the scale's samples seen; each is int(bucket * pool) pairs.
+    """Keep the buckets that promise the lowest error after the scale's samples; each is int(`bucket` * pool) pairs.
 
     `score`: the metadata column that ranks pairs (ties in pool order; a pair without a number is in no bucket). There
     are at most as many buckets as utilities. By default these are the paper's, for four tenths. `utility` and

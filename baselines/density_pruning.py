@@ -6,7 +6,7 @@ times the mean distance of its members to it. A softmax over complexities gives 
 programme makes shares into numbers that no cluster exceeds. The paper removes near-duplicates and low CLIP scores
 first (methods semdedup and clip_score, joined by method=intersect), and then keeps the hard pairs of each cluster.
 
-Cost: as prototypes: k-means on 256 rows a cluster, one pass over the embeddings, about 40 bytes a row in memory.
+Cost: as prototypes: k-means on 256 rows a cluster, one pass over the embeddings, about 60 bytes a row in memory.
 """
 
 from typing import Annotated, Any, Literal

@@ -3,7 +3,7 @@
 The metric is the distance of an image embedding to the nearest k-means centroid. The paper keeps the hard examples,
 far from it, where data is plentiful, and the easy ones where it is scarce; of web data the hardest are often junk.
 
-Cost: k-means on 256 rows a cluster and one pass over the embeddings (N * clusters * width multiplications); about 40
+Cost: k-means on 256 rows a cluster and one pass over the embeddings (N * clusters * width multiplications); about 60
 bytes a row in memory.
 """
 
@@ -28,7 +28,8 @@ def select(
 ) -> Uids:
     """Keep the int(fraction * pool) pairs that are hardest (farthest from their prototype) or easiest (nearest).
 
-    `clusters`: number of prototypes; `key`: the embeddings that are clustered (seed: method.seed).
+    `keep`: which of the two; `clusters`: number of prototypes; `key`: the embeddings that
+    are clustered (seed: method.seed).
     """
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)
     places = _clusters.places(pool, ctx, path, key=key)

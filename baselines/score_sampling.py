@@ -21,8 +21,8 @@ def select(
 ) -> Uids:
     """Draw int(n * fraction) + 1 pairs without replacement, with odds exp(standardised column / temperature).
 
-    A temperature of 0 keeps the best, as clip_score does; a large one draws evenly. Pairs without a score (NaN, null)
-    are never drawn, unless fraction=1 keeps everything.
+    `column`: of the metadata, any numbers; a `temperature` of 0 keeps the best, as clip_score does, a large one draws
+    evenly. Pairs without a score (NaN, null) are never drawn, unless fraction=1 keeps everything.
     """
     return _scores.kept(pool, ctx, scores(pool, ctx=ctx, column=column), fraction, temperature)
 

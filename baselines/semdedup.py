@@ -4,7 +4,7 @@ Rows are clustered; inside a cluster they stand from the farthest to the nearest
 likeness is its largest cosine to a row before it. What lies above 1 - epsilon is a semantic duplicate.
 
 Cost: k-means on 256 rows a cluster, two passes over the embeddings, and N * N * width / (2 * clusters)
-multiplications; a copy of the embeddings (float16) in the scratch folder; about 110 bytes a row in memory.
+multiplications; a copy of the embeddings (float16) in the scratch folder; about 80 bytes a row in memory.
 """
 
 from functools import partial

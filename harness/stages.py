@@ -21,7 +21,7 @@ from harness.board import print_tables, shown
 from harness.compose import compose
 from harness.config import RunConfig
 from harness.entry import write_entry
-from harness.errors import ArtifactError, ConfigError, StageError
+from harness.errors import ArtifactError, ConfigError, StageError, from_os_error
 from harness.eval import suite as suites
 from harness.plan import Chosen, Plan, too_small
 from harness.pool.seal import seal
@@ -153,7 +153,7 @@ def _check_machine(config: RunConfig) -> None:
     """
     for place in (config.run_dir, config.train.cache_dir):
         if place is not None and os.path.isfile(place):
-            raise ArtifactError(f"{place}: a file stands where a folder is needed; choose another place")
+            raise from_os_error(NotADirectoryError(), place)
     if config.train.device not in ("auto", "cpu"):
         from harness.device import pick
 
