@@ -45,7 +45,7 @@ def select(
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)
     places = _clusters.places(pool, ctx, path, key=key, score=score if keep == "score" else None)
     sizes = _clusters.sizes(places, clusters)
-    shares = softmax(complexity(load(path), places["cluster"], places["distance"], neighbours) / temperature)
+    shares = softmax(complexity(load(path), places["cluster"], places["distance"], neighbours), temperature)
     wanted = _draw.quotas(shares, sizes, _draw.size_of(len(pool), fraction))
     keys = {"hard": places["distance"], "easy": -places["distance"], "score": places["score"]}[keep]
     return pool.take(places["row"][_draw.top_of_groups(keys, places["cluster"], wanted)])
@@ -70,7 +70,8 @@ def complexity(
     return product
 
 
-def softmax(values: Floats) -> Floats:
-    """(K,) shares that sum to 1, proportional to exp(values)."""
-    raised = np.exp(values - values.max())
+def softmax(values: Floats, temperature: float) -> Floats:
+    """(K,) shares that sum to 1, proportional to exp(values / temperature)."""
+    with np.errstate(over="ignore"):  # far below the largest: no share
+        raised = np.exp((values - values.max()) / temperature)
     return np.asarray(raised / raised.sum())

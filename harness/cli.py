@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import signal
 import sys
 import threading
@@ -23,6 +24,8 @@ Model = TypeVar("Model", bound=StrictModel)
 
 AGAIN = 5.0
 """Seconds in which a second SIGTERM does not break off the tidying up: `timeout` sends two at once."""
+UNREAD = 128 + signal.SIGPIPE
+"""Exit code where nobody reads the output any more, as a shell gives it."""
 
 
 class _Terminated(KeyboardInterrupt):
@@ -42,15 +45,27 @@ def main(command: Callable[[list[str]], int | None]) -> NoReturn:
     except HarnessError as error:
         code = _report(error)
     except OSError as error:
-        code = _report(from_os_error(error, error.filename or "the file system"))
+        unread = isinstance(error, BrokenPipeError) and _unread()
+        code = UNREAD if unread else _report(from_os_error(error, error.filename or "the file system"))
     except MemoryError:
         code = _report(InfraError("the memory of this machine is used up; use fewer workers or a larger machine"))
     except KeyboardInterrupt as stop:
         _end_workers()
         say("stopped; the same command goes on from here")
         code = 143 if isinstance(stop, _Terminated) else 130
+    unread = _unread()
     sys.stdout.flush()
-    sys.exit(code)
+    sys.exit(code or (UNREAD if unread else 0))
+
+
+def _unread() -> bool:
+    """Whether whoever reads the output is gone, as in `| head`; what is left to write then goes nowhere."""
+    output = select.poll()
+    output.register(1, 0)
+    gone = any(event & select.POLLERR for _, event in output.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return gone
 
 
 @contextmanager

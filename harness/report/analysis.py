@@ -220,7 +220,8 @@ def _count(request: Request, found: Findings, sets: Sets) -> None:
     counts = gather.survey(pool, gather.Survey(
         sets=sets, axes=axes, captions=captions, model=model, phrases=phrases, one_in=one_in,
     ))  # fmt: skip
-    found.properties = counts.properties
+    found.properties = [prop for prop in counts.properties if prop.known]
+    notes += [f"{prop.title} is left out: no pair has a value there." for prop in counts.properties if not prop.known]
     if counts.captions is not None:
         found.duplicates.append(counts.captions)
     table = join(pool.sealed.seal_dir, "duplicates.parquet") if pool.sealed else ""

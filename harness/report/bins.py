@@ -64,6 +64,11 @@ class Property:
     the subset once."""
 
     @property
+    def known(self) -> bool:
+        """Whether any pair of the pool has a value."""
+        return any(self.counts["pool"][:-1])
+
+    @property
     def kept_share(self) -> list[float | None]:
         """Share of the pool's pairs in each bin that the subset holds; None for an empty bin."""
         return [kept / of if of else None for kept, of in zip(self.counts["kept"], self.counts["pool"], strict=True)]

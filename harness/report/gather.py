@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -41,6 +42,8 @@ LONGEST = 300
 """Characters of a caption that are kept of a sampled pair."""
 _PROBE = 2000
 _BATCH = 1 << 17
+_OPEN = 16
+"""Files that are opened at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -251,7 +254,8 @@ def embeddings(pool: Pool) -> str | None:
     there = {os.path.basename(path) for path in list_files(join(pool.path, "metadata"), ".npz")}
     if any(os.path.basename(path).removesuffix(".parquet") + ".npz" not in there for path in pool.files):
         return None
-    names = set.intersection(*(_arrays(path.removesuffix(".parquet") + ".npz") for path in pool.files))
+    with ThreadPoolExecutor(_OPEN) as threads:  # which wait for the storage
+        names = set.intersection(*threads.map(_arrays, (f"{path.removesuffix('.parquet')}.npz" for path in pool.files)))
     models = sorted(name.removesuffix("_img") for name in names if name.endswith("_img"))
     whole = [model for model in models if f"{model}_txt" in names]
     return next((model for model in ("l14", "b32", *whole) if model in whole), None)

@@ -98,6 +98,36 @@ def test_exit_codes(error: type[BaseException], code: int, capsys: pytest.Captur
         assert capsys.readouterr().err == "error: the sentence\n"
 
 
+LONG = """
+import sys
+from harness import cli
+
+def command(argv):
+    if argv[1] == "fails":
+        raise cli.ConfigError("the sentence")
+    if argv[1] == "elsewhere":
+        raise BrokenPipeError("a socket")
+    sys.stdout.write("x" * int(argv[0]))
+
+cli.main(command)
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "how", "read", "code", "told"),
+    [(10, "", False, cli.UNREAD, ""), (1 << 20, "", False, cli.UNREAD, ""), (10, "", True, 0, ""),
+     (10, "fails", False, 2, "error: the sentence\n"),
+     (10, "elsewhere", True, 5, "error: the file system: a socket\n")],
+)  # fmt: skip
+def test_a_reader_that_leaves_early_is_no_error(size: int, how: str, read: bool, code: int, told: str) -> None:
+    command = [sys.executable, "-c", LONG, str(size), how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        if not read:
+            process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (told, code)
+
+
 STOPPED = """
 import os, signal, sys, time
 from harness import cli

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 from metadata_pool import uid_hex, write_file
 from planted_pool import context, plant, rows_of
+from scipy import special
 from threadpoolctl import threadpool_limits
 
 from baselines import (
@@ -156,6 +157,13 @@ def test_complexity_of_clusters_by_hand() -> None:
     nearest = density_pruning.complexity(points, np.array([0, 0, 1, 2]), np.array([0.1, 0.3, 0.5, 0.0]), 1)
     np.testing.assert_allclose(nearest, [0.2, 0.5, 0])
     assert density_pruning.complexity(points[:1], np.array([0]), np.array([0.1]), 20).tolist() == [0]
+
+
+def test_shares_by_complexity_from_the_coldest_to_the_hottest() -> None:
+    values = np.array([0.1, 0.5, 0.5])
+    np.testing.assert_allclose(density_pruning.softmax(values, 0.2), special.softmax(values / 0.2))
+    assert density_pruning.softmax(values, 1e-308).tolist() == [0, 0.5, 0.5]
+    np.testing.assert_allclose(density_pruning.softmax(values, 1e308), 1 / 3)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -149,6 +149,10 @@ def test_pool_without_scores_embeddings_or_seal(tmp_path: Path) -> None:
     assert set(by_key) == {"side", "aspect"}
     assert by_key["side"]["counts"]["pool"] == [19] + [0] * (len(bins.PIXELS) - 1) + [1]
     assert "Captions are left out" in " ".join(found["notes"])
+    write_file(path, {"uid": names, "original_width": [0] * 20, "original_height": [20] * 20})
+    found = analysed(tmp_path / "pool", subset)
+    assert found["properties"] == []
+    assert "Width over height is left out: no pair has a value there." in found["notes"]
 
 
 def test_a_subset_of_pairs_without_scores_and_embeddings(tmp_path: Path) -> None:
