@@ -32,8 +32,9 @@ Array = npt.NDArray[Any]
 def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) -> str:
     """Path of an npy file with `clusters` unit centroids (clusters, D) of the pool's embeddings `key`.
 
-    L2 k-means (k-means++, 20 iterations) on a random part of 256 rows a cluster; the draw and the start come from
-    ctx.rng. Memory: 1 KB times D for each cluster. Raises ConfigError where the pool has fewer pairs than clusters.
+    L2 k-means (k-means++, 20 iterations) of the directions of a random part of 256 rows a cluster; the draw and the
+    start come from ctx.rng. Memory: 1 KB times D for each cluster. Raises ConfigError where the pool has fewer pairs
+    than clusters.
     """
     if clusters > len(pool):
         raise ConfigError(f"setting method.clusters: {clusters} are too many for a pool of {len(pool)} pairs")
@@ -42,7 +43,7 @@ def centroids_of(pool: Pool, ctx: SelectionContext, *, key: str, clusters: int) 
     if not path.exists():
         share = min(1.0, ROWS_A_CLUSTER * clusters / len(pool))
         found = centroids.of_pool(
-            pool, captions="all", key=key, clusters=clusters, sample=share, seed=seed, start="spread"
+            pool, captions="all", key=key, clusters=clusters, sample=share, seed=seed, start="spread", directions=True
         )
         centroids.save(str(path), unit(found))
     return str(path)

@@ -7,7 +7,7 @@ MetaCLIP does but for the case), so that "hot dog stand" names "hot dog", "dog" 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from baselines import _wordnet
 from baselines._text import Words
 from harness import ArtifactError, ConfigError, Pool
-from harness.files import open_file
+from harness.files import open_file, stamp
 
 ROWS = 1 << 15
 """Captions worked on at once."""
@@ -48,16 +48,13 @@ class Matcher:
         return np.stack(np.divmod(both, len(self.concepts)), axis=1)
 
 
-@cache
 def matcher(name: str) -> Matcher:
-    """The matcher of a list's name or of a file, made once a process. ArtifactError for a file without a concept."""
-    if name == "imagenet21k":
-        return Matcher(_wordnet.nouns(shown=True))
-    if name == "wordnet":
-        return Matcher(_wordnet.nouns(shown=False))
+    """The matcher of a list's name or of a file, kept for this process as long as the file stays what it is.
+
+    ArtifactError for a file without a concept.
+    """
     try:
-        with open_file(name) as file:
-            made = Matcher(file.read().decode().splitlines())
+        made = _matcher(name, "" if name in LISTS else stamp(name))
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{name}: not a text file in UTF-8, one concept a line: {error}") from error
     except ArtifactError as error:
@@ -67,6 +64,16 @@ def matcher(name: str) -> Matcher:
     if not made.concepts:
         raise ArtifactError(f"{name}: holds no concept; give one a line, or one of {', '.join(LISTS)}")
     return made
+
+
+@lru_cache(maxsize=4)
+def _matcher(name: str, state: str) -> Matcher:
+    if name == "imagenet21k":
+        return Matcher(_wordnet.nouns(shown=True))
+    if name == "wordnet":
+        return Matcher(_wordnet.nouns(shown=False))
+    with open_file(name) as file:
+        return Matcher(file.read().decode().splitlines())
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Some pairs of a pool that a head learns from: drawn at random, or trusted to be right.
 
-A stored embedding that is not finite stands as zeros here: one broken pair must not spoil what a head learns.
+A pair whose stored embedding is zeros (harness.score writes them for pairs that are not there) or not finite is left
+out: it must not spoil what a head learns.
 """
 
 import os
@@ -15,6 +16,7 @@ import pyarrow as pa
 from baselines import _scores, clip_score
 from baselines._scores import Floats
 from harness import ArtifactError, Pool, SelectionContext, Subset, uid
+from harness.files import is_remote
 from harness.nearest import unit
 from harness.pool.view import CHUNK
 from harness.uid import Uids
@@ -34,13 +36,23 @@ class Pairs:
     """Another pool whose embeddings they are compared with."""
 
     def embeddings(self, arch: str) -> tuple[Floats, Floats]:
-        """Of the pictures and of the captions, (n, width) each, of length 1, in the order of the uids."""
+        """Of the pictures and of the captions, (n, width) each, of length 1, of those that `embedded` gives."""
+        return self.embedded(arch)[1:]
+
+    def embedded(self, arch: str) -> tuple[Uids, Floats, Floats]:
+        """The uids (n,), sorted, of those whose picture and caption have an embedding, and both (n, width).
+
+        ArtifactError if there is none.
+        """
         places, rows = _rows_in_pool_order(self.pool, self.uids, arch)
         if self.beside is not None:
             _scores.require_width(self.beside, f"{arch}_img", rows.shape[2], of=self.pool.path)
         sides = np.empty((2, len(self.uids), rows.shape[2]), dtype=np.float32)
         sides[:, places] = rows
-        return sides[0], sides[1]
+        there = sides.any(axis=2).all(axis=0)
+        if not there.any():
+            raise ArtifactError(f"{self.pool.path}: no pair to learn from has {arch} embeddings")
+        return self.uids[there], sides[0, there], sides[1, there]
 
     def captions(self) -> list[str]:
         """Their captions, in the order of the uids."""
@@ -90,7 +102,7 @@ def trusted(pool: Pool, ctx: SelectionContext, given: str | None, arch: str, siz
 
 
 def _trusted(pool: Pool, ctx: SelectionContext, given: str | None, arch: str) -> tuple[Pool, Uids]:
-    if given is not None and not os.path.isdir(given):
+    if given is not None and not (is_remote(given) or os.path.isdir(given)):
         subset = Subset.load(given)
         uids = np.unique(subset.uids)
         inside = uids[pool.contains(uids)]

@@ -36,7 +36,10 @@ BLOCK = 4096
 def kept(pool: Pool, ctx: SelectionContext, scores: Scores, fraction: float, temperature: float = 0.0) -> Uids:
     """Sorted uids of the best fraction; with a temperature > 0, of a sample that prefers high scores (`sampled`)."""
     if temperature == 0 or fraction == 1:
-        return pool.take(np.flatnonzero(best(scores, fraction)))
+        rows = np.flatnonzero(best(scores, fraction))
+        if (ties := len(rows) - int(len(scores) * fraction) - 1) > 0:
+            ctx.remark(f"{ties} pairs more than asked for, whose score ties with the border's")
+        return pool.take(rows)
     return pool.take(sampled(scores, temperature, int(len(scores) * fraction) + 1, ctx.rng))
 
 

@@ -21,7 +21,7 @@ from pydantic import Field
 from baselines import _clusters, _draw, _pairs, _scores
 from baselines._influence import Influence
 from baselines._scores import Arch
-from harness import Pool, SelectionContext
+from harness import ConfigError, Pool, SelectionContext
 from harness.uid import Uids
 
 PROBES = 256
@@ -38,7 +38,7 @@ def select(
     *,
     ctx: SelectionContext,
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.3,
-    pulls: Annotated[int, Field(ge=1)] = 1000,
+    pulls: Annotated[int, Field(ge=1)] | None = None,
     probe: Annotated[int, Field(ge=1, le=PROBES)] = 8,
     explore: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
     reward: Literal["influence", "score"] = "influence",
@@ -51,11 +51,19 @@ def select(
 ) -> Uids:
     """Keep int(fraction * pool) pairs, in `pulls` equal lots, each from the cluster that then promises most.
 
-    `probe`: pairs judged at a pull; `explore`: weight of the bound's width, 0 follows the means alone; `reward`: a good
-    pair has influence above 0, or is in the best `fraction` by the metadata column `score`; `keep`: a cluster gives
-    pairs at random, or its best by `score`. `trusted` as in dfn_head; `clusters`, `key`: what is clustered, captions by
-    default; `arch`: embeddings that influence is computed from.
+    `pulls`: ten for each cluster by default; with no more than clusters none would be compared. `probe`: pairs judged
+    at a pull; `explore`: weight of the bound's width, 0 follows the means alone; `reward`: a good pair has influence
+    above 0, or is in the best `fraction` by the metadata column `score`; `keep`: a cluster gives pairs at random, or
+    its best by `score`. `trusted` as in dfn_head; `clusters`, `key`: what is clustered, captions by default; `arch`:
+    embeddings that influence is computed from.
     """
+    total = _draw.size_of(len(pool), fraction)
+    lot = -(-total // (pulls or 10 * clusters))
+    if total < len(pool) and -(-total // lot) <= clusters:
+        raise ConfigError(
+            f"cluster_bandit: {-(-total // lot)} pulls of {lot} pairs compare none of {clusters} clusters; ask for "
+            "more method.pulls, a larger method.fraction or fewer method.clusters"
+        )
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)
     places = _clusters.places(pool, ctx, path, key=key, score=score if "score" in (reward, keep) else None)
     rows = _clusters.probes(places, PROBES, clusters, ctx.rng)
@@ -63,8 +71,8 @@ def select(
         judge: Judge = _scores.best(places["score"], fraction).__getitem__
     else:
         judge = _by_influence(pool, ctx, trusted, arch, places["row"], np.sort(np.concatenate(rows)))
-    total, sizes = _draw.size_of(len(pool), fraction), _clusters.sizes(places, clusters)
-    quotas, judged = pulled(judge, rows, sizes, total=total, lot=-(-total // pulls), probe=probe, explore=explore)
+    sizes = _clusters.sizes(places, clusters)
+    quotas, judged = pulled(judge, rows, sizes, total=total, lot=lot, probe=probe, explore=explore)
     ctx.remark(f"{judged} of {len(pool)} pairs judged, {np.count_nonzero(quotas)} of {clusters} clusters drawn from")
     return pool.take(places["row"][_clusters.taken(places, quotas, keep, ctx.rng)])
 

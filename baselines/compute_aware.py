@@ -17,6 +17,8 @@ from harness import ConfigError, Pool, SelectionContext
 from harness.config import validated
 from harness.uid import Uids
 
+TENTH = 0.1
+
 
 def select(
     pool: Pool,
@@ -24,7 +26,7 @@ def select(
     *,
     ctx: SelectionContext,
     score: str = "clip_l14_similarity_score",
-    bucket: Annotated[float, Field(gt=0, le=1)] = 0.1,
+    bucket: Annotated[float, Field(gt=0, le=1)] = TENTH,
     utility: list[Positive] | None = None,
     half_life: list[Positive] | None = None,
     fit: str | None = None,
@@ -34,12 +36,17 @@ def select(
     """Keep the buckets that promise the lowest error after the scale's samples; each is int(`bucket` * pool) pairs.
 
     `score`: the metadata column that ranks pairs (ties in pool order; a pair without a number is in no bucket). There
-    are at most as many buckets as utilities. By default these are the paper's, for four tenths. `utility` and
-    `half_life` (in repeats): others, one number for each bucket, the best bucket first; `fit`: a JSON file with
-    {"utility": […], "half_life": […], "origin": x}. `runs`: a JSON file {"runs": [{"bucket": 0, "pairs": n, "samples":
-    n, "error": x}, …], "floor": x} that they are fitted from; for such runs `only` takes the buckets it names, whatever
-    they promise.
+    are at most as many buckets as utilities. By default these are the paper's, for four tenths, and no other `bucket`
+    goes with them. `utility` and `half_life` (in repeats): others, one number for each bucket, the best bucket first;
+    `fit`: a JSON file with {"utility": […], "half_life": […], "origin": x}. `runs`: a JSON file {"runs": [{"bucket": 0,
+    "pairs": n, "samples": n, "error": x}, …], "floor": x} that they are fitted from; for such runs `only` takes the
+    buckets it names, whatever they promise.
     """
+    if bucket != TENTH and only is None and not (fit or runs or utility):
+        raise ConfigError(
+            f"setting method.bucket: the paper's law is of tenths, not of {bucket}; give method.fit, method.runs or "
+            "method.utility with it"
+        )
     known = known_law(fit, runs, utility, half_life, len(pool))
     values = _scores.column(pool, score)
     size = max(1, int(len(values) * bucket))

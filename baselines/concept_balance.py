@@ -1,10 +1,11 @@
-"""Captions drawn so that concepts become equally frequent, or logarithmically so (Udandarao et al. 2024, No
-"Zero-Shot" Without Exponential Data: accuracy on a concept grows with the logarithm of its frequency).
+"""Captions drawn so that concepts come nearer to being equally frequent, or logarithmically so (Udandarao et al. 2024,
+No "Zero-Shot" Without Exponential Data: accuracy on a concept grows with the logarithm of its frequency).
 
 Each concept has a target weight: 1 (flat) or log(1 + count) (log). It is shared among the captions that name it, and a
 caption's chance is the mean over its concepts, times the factor that gives the size, at most 1. Unlike metaclip, which
-caps frequent concepts and leaves the others as they are, this flattens the whole range. Captions that name nothing are
-dropped.
+caps frequent concepts and leaves the others as they are, this flattens the whole range. Where captions name one concept
+each, frequencies become what is wanted; where they name several, frequent concepts come along with rare ones and stay
+more frequent. Captions that name nothing are dropped.
 
 Cost: as metaclip: one pass over the captions; in memory about 50 bytes a row and 16 a match.
 """

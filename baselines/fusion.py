@@ -14,49 +14,44 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import AfterValidator, Field, TypeAdapter
+from pydantic import AfterValidator, Field
 
 from baselines import _pairs, _scores
 from baselines._scores import Fraction, Scores, Temperature
-from harness import ConfigError, Pool, SelectionContext, uid
+from harness import ConfigError, MethodError, Pool, SelectionContext, uid
 from harness.config import MethodConfig
 from harness.pool.view import CHUNK
-from harness.selection import plugins
-from harness.selection.combine import Part, subsets
+from harness.selection import combine, plugins
+from harness.selection.plugins import BoundPart
 from harness.uid import Uids
 
-_PART: TypeAdapter[Any] = TypeAdapter(Part)
 
-
-def _scorer(name: str) -> Callable[..., Scores] | None:
+def _scorer(config: MethodConfig) -> Callable[..., Scores] | None:
     """The function `scores` beside a method's `select`, if its module has one."""
-    if name == "custom":
-        return None
-    method = plugins.resolve(MethodConfig(name=name))
-    return getattr(sys.modules[method.function.__module__], "scores", None)
+    return getattr(sys.modules[plugins.resolve(config).module], "scores", None)
 
 
 def _bound(term: str | dict[str, Any]) -> dict[str, Any]:
     """A term with its weight and all parameters that count; ConfigError for what does not exist or does not fit."""
     given = {"name": term} if isinstance(term, str) else dict(term)
     weight = given.pop("weight", 1.0)
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not np.isfinite(weight):
-        raise ConfigError(f"setting method.of: weight {weight!r} is not a number")
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not np.isfinite(weight) or not weight:
+        raise ConfigError(f"setting method.of: weight {weight!r} is not a number other than 0")
     if "column" in given:
         if list(given) != ["column"]:
             raise ConfigError(f"setting method.of: {term!r} is a column and takes nothing but a weight beside it")
         return {"column": str(given["column"]), "weight": float(weight)}
-    part: dict[str, Any] = _PART.validate_python(given)
-    scorer = _scorer(part["name"])
+    part = combine.bound(given)
+    scorer = _scorer(part.config)
     if scorer is not None:
-        counts = {"name", *inspect.signature(scorer).parameters}
+        counts = {"name", "target", *inspect.signature(scorer).parameters}
         idle = sorted(set(given) - counts)
         if idle:
             raise ConfigError(
                 f"setting method.of: {part['name']} gives its scores here, where {idle[0]} has no effect; leave it out"
             )
-        part = {key: value for key, value in part.items() if key in counts}
-    return part | {"weight": float(weight)}
+        part = BoundPart({key: value for key, value in part.items() if key in counts})
+    return BoundPart(part | {"weight": float(weight)})
 
 
 Term = Annotated[str | dict[str, Any], AfterValidator(_bound)]
@@ -94,7 +89,7 @@ def scores(
     total = np.zeros(len(pool), dtype=np.float64)
     for number, term in enumerate(terms):
         assert isinstance(term, dict)
-        found = _found(pool, ctx, {key: value for key, value in term.items() if key != "weight"}, number)
+        found = _found(pool, ctx, BoundPart({key: value for key, value in term.items() if key != "weight"}), number)
         total += term["weight"] * alike(found, by)
     return total.astype(np.float32)
 
@@ -113,18 +108,24 @@ def alike(found: Scores, by: By) -> npt.NDArray[np.floating[Any]]:
     return ranks
 
 
-def _found(pool: Pool, ctx: SelectionContext, term: dict[str, Any], number: int) -> Scores:
+def _found(pool: Pool, ctx: SelectionContext, term: BoundPart, number: int) -> Scores:
     if "column" in term:
         return _scores.column(pool, term["column"])
     # Terms of one method would find each other's files in one scratch folder.
     own = replace(ctx, scratch=ctx.scratch / f"term-{number}")
     own.scratch.mkdir(exist_ok=True)
-    scorer = _scorer(term["name"])
+    scorer = _scorer(term.config)
     if scorer is not None:
-        return scorer(pool, ctx=own, **{key: value for key, value in term.items() if key != "name"})
+        given = np.asarray(scorer(pool, ctx=own, **term.config.params))
+        if given.shape != (len(pool),):
+            raise MethodError(
+                f"{term['name']}: its function scores gave an array of shape {given.shape}, not one number for each of "
+                f"the pool's {len(pool)} pairs"
+            )
+        return given
     # Uids travel to the workers as a file that all of them map.
     path = own.scratch / "uids.npy"
-    subsets([term], pool, own)[0].save(path)
+    combine.subsets([term], pool, own)[0].save(path)
     parts = pool.map(partial(_members, str(path)), columns=["uid"], rows=CHUNK, name=f"kept by {term['name']}")
     return np.concatenate(parts)
 

@@ -61,13 +61,14 @@ def scores(
 ) -> Scores:
     """Log odds of being good, if as many were good as random."""
     both = _pairs.trusted(pool, ctx, trusted, arch, size), _pairs.drawn(pool, ctx, size)
-    is_good = np.repeat([True, False], [len(pairs.uids) for pairs in both])
     if on == "captions":
+        is_good = np.repeat([True, False], [len(pairs.uids) for pairs in both])
         grams = _gram_rows([caption for pairs in both for caption in pairs.captions()])
         work = partial(_caption_odds, _heads.logistic(grams, is_good, penalty=penalty))
         return _scores.joined(pool.map(work, columns=["text"], rows=1 << 15, name="good_vs_random"))
-    rows = np.concatenate([_rows(*pairs.embeddings(arch)) for pairs in both])
-    weights = _heads.logistic(rows, is_good, penalty=penalty)
+    good, others = (_rows(*pairs.embeddings(arch)) for pairs in both)
+    is_good = np.repeat([True, False], [len(good), len(others)])
+    weights = _heads.logistic(np.concatenate([good, others]), is_good, penalty=penalty)
     names = [f"{arch}_img", f"{arch}_txt"]
     return _scores.computed(pool, partial(_log_odds, weights, names), features=names, name="good_vs_random")
 
@@ -97,5 +98,6 @@ def _gram_rows(captions: list[str]) -> Any:
 
 def _caption_odds(weights: Floats, table: pa.Table) -> Scores:
     rows, buckets, values = _grams(table["text"].to_pylist())
-    odds = np.bincount(rows, weights=weights[buckets] * values, minlength=table.num_rows)
-    return (odds + float(weights[-1])).astype(np.float32)
+    odds = np.bincount(rows, weights=weights[buckets] * values, minlength=table.num_rows) + float(weights[-1])
+    odds[np.bincount(rows, minlength=table.num_rows) == 0] = np.nan  # without a word nothing speaks for or against
+    return odds.astype(np.float32)

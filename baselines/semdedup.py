@@ -95,6 +95,8 @@ def _by_cluster(
             out[where[chosen]] = unit(part[chosen])
             done += len(part)
             bar.advance(len(part))
+    if isinstance(out, np.memmap):
+        out.flush()  # another machine may read it
     return path, sequence
 
 
@@ -105,7 +107,7 @@ def _largest_before(path: str, sequence: str, piece: tuple[int, int]) -> npt.NDA
     like = np.full(len(places), -1, dtype=np.float32)
 
     def block(start: int) -> npt.NDArray[np.float32]:
-        return np.asarray(rows[places[start : start + BLOCK]], dtype=np.float32)
+        return unit(rows[places[start : start + BLOCK]])  # once more: float16 has rounded their lengths
 
     with one_thread():  # once more, as this may run on another machine
         for start in range(0, len(places), BLOCK):
@@ -116,4 +118,4 @@ def _largest_before(path: str, sequence: str, piece: tuple[int, int]) -> npt.NDA
                 if first == start:
                     cosines[np.triu_indices(len(part))] = -1
                 np.maximum(here, cosines.max(axis=1), out=here)
-    return like
+    return np.minimum(like, 1)  # products round, too

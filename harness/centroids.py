@@ -27,6 +27,8 @@ ITERATIONS = 20
 CLUSTERS = 100_000
 SAMPLES = {"large": 0.3, "xlarge": 0.03}
 """Scale to the fraction of the captions that the reference draws there; elsewhere it takes all."""
+ROUNDING = 0.01
+"""What a length of 1 is off by in float16 at most, with room to spare."""
 ROWS_A_CLUSTER = 128
 """Rows of the whole pool for each centroid where their number is not given: the reference's ratio at small."""
 
@@ -40,12 +42,14 @@ def of_pool(
     sample: float = 1.0,
     seed: int = 0,
     start: Start = "random",
+    directions: bool = False,
 ) -> npt.NDArray[np.float32]:
     """Centroids (K, D) float32 of the pool's embeddings `key`.
 
     `captions`: all pairs take part, or those that pass the caption filter; `sample`: which fraction of them. A pair
     whose embedding is zeros or not finite does not. `clusters` None: one for every 128 pairs of the pool, 100,000 at
-    most. Raises ArtifactError if fewer rows than clusters are left.
+    most. `directions`: rows count with length 1, whatever theirs is. Raises ArtifactError if fewer rows than clusters
+    are left.
     """
     wanted = clusters or usual(len(pool))
     model = language.fasttext().model if captions == "filtered" else None
@@ -54,12 +58,21 @@ def of_pool(
     # Parts stay as they are stored, so that only their whole is float32.
     rows = np.concatenate(parts, dtype=np.float32) if parts else np.empty((0, 1), dtype=np.float32)
     del parts
+    if directions:
+        _scale(rows)
     if len(rows) < wanted:
         raise ArtifactError(
             f"{pool.path}: {len(rows)} pairs with a finite {key}{' and a fitting caption' if model else ''} take part, "
             f"too few for {wanted} centroids; ask for fewer"
         )
     return kmeans(rows, wanted, seed=seed, start=start)
+
+
+def _scale(rows: npt.NDArray[np.float32]) -> None:
+    """Bring rows (N, D) to length 1 in place; those whose length is 1 but for the storage's rounding are left alone."""
+    lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
+    other = np.abs(lengths - 1) > ROUNDING
+    rows[other] /= lengths[other, None]
 
 
 def usual(pairs: int) -> int:

@@ -176,10 +176,7 @@ def _flat(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
 
 def _check_known(key: str, model: type[BaseModel]) -> None:
     known = _flat(model)
-    # A free-form mapping (method.params) takes any key below it.
-    if key not in known and not any(
-        key.startswith(f"{name}.") and "dict" in str(field.annotation) for name, field in known.items()
-    ):
+    if key not in known:
         raise ConfigError(unknown_name("setting", key, known))
 
 

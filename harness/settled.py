@@ -23,7 +23,7 @@ def settle(run_dir: Path, config: RunConfig, sealed: SealedPool, method: plugins
     """
     inputs = {"pool": sealed.digest}
     if method is not None:
-        inputs["method"] = plugins.source_digest(method, config.method.params)
+        inputs["method"] = plugins.source_digest(method, plugins.bind(method, config.method.params))
     elif config.subset is not None:
         inputs["subset"] = files.sha256_file(config.subset)
     if (run_dir / FILE).exists():

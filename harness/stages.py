@@ -111,7 +111,7 @@ def run_config(config: RunConfig) -> RunResult | None:
         settle(run_dir, config, sealed, method)
         with clock.stage("select") as done:
             subset = choose(config, run_dir, own, sealed, method, executor)
-            done(f"{method.label if method else config.subset or 'byod alone'}: {len(subset):,} uids")
+            done(f"{method.name if method else config.subset or 'byod alone'}: {len(subset):,} uids")
         if reason := too_small(len(subset), config.scale):
             say(f"   entry  {reason}")
         with clock.stage("shards") as done:

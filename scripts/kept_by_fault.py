@@ -26,7 +26,10 @@ def main() -> None:
     print("|" + "---|" * (3 + len(kinds)))
     for name in subsets:
         subset = Subset.load(name)
-        kept = faults[uid.find(uids, np.unique(subset.uids))]
+        places = uid.find(uids, np.unique(subset.uids))
+        if strangers := np.count_nonzero(places < 0):
+            sys.exit(f"error: {name}: {strangers} of its uids are not in {path}; give the faults of the same pool")
+        kept = faults[places]
         shares = [f"{(kept == kind).sum() / (faults == kind).sum():.2f}" for kind in kinds]
         print(f"| {Path(name).stem} | {len(subset):,} | {(kept == 'none').mean():.3f} |", " | ".join(shares), "|")
 

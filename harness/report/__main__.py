@@ -30,6 +30,8 @@ from harness.subset import Subset
 from harness.tiny import cache as tiny
 
 PAGE, REPORT = "index.html", "report.json"
+OWN = ("pool", "kept", "subset", "random")
+"""Names of the sets that every report has."""
 
 
 class _PoolAt(StrictModel):
@@ -84,9 +86,8 @@ def _others(paths: tuple[str, ...]) -> dict[str, Subset]:
     found: dict[str, Subset] = {}
     for path in paths:
         name = name_of(path)
-        if name in found or name in ("pool", "kept", "subset", "random"):
-            name = f"{name} ({len(found) + 1})"
-        found[name] = Subset.load(path)
+        names = (name, *(f"{name} ({number})" for number in range(2, len(paths) + len(OWN) + 2)))
+        found[next(name for name in names if name not in found and name not in OWN)] = Subset.load(path)
     return found
 
 
@@ -103,17 +104,20 @@ def _suite(settings: Settings) -> suites.Suite:
 
 
 def _check(settings: Settings, subset: Subset) -> None:
-    """ConfigError for results of another subset, or a folder whose page is no report's."""
+    """ConfigError for results of another subset, or a folder with files of these names that are no report's."""
     if settings.run_dir is not None:
         record = Path(settings.run_dir) / "subset.json"
         if record.exists() and read_record(record, "subset").payload["uids"] != subset.digest:
             raise ConfigError(f"setting run_dir: {settings.run_dir} was trained on another subset than {subset.name}")
     out = Path(settings.out)
-    if (out / PAGE).exists():
-        try:
-            read_record(out / REPORT, "report")
-        except ArtifactError as error:
-            raise ConfigError(f"setting out: {out} has an {PAGE} that is no report's; choose another folder") from error
+    for name in (PAGE, REPORT):
+        if (out / name).exists():
+            try:
+                read_record(out / REPORT, "report")
+            except ArtifactError as error:
+                raise ConfigError(
+                    f"setting out: {out / name} is there and no report's; choose another folder"
+                ) from error
 
 
 def command(argv: list[str]) -> None:
@@ -137,12 +141,13 @@ def command(argv: list[str]) -> None:
         ),
         out.absolute(),
     )  # fmt: skip
-    write_bytes(out / PAGE, render(found, title=name_of(settings.subset)).encode())
+    page = render(found, title=name_of(settings.subset)).encode()
     report = Record(
         kind="report", inputs=found.inputs, payload=found.payload(),
         provenance=provenance(seconds=time.monotonic() - started),
     )  # fmt: skip
-    write_record(out / REPORT, report)
+    write_record(out / REPORT, report)  # first: a page without a record is taken for somebody else's
+    write_bytes(out / PAGE, page)
     sys.stdout.write(f"{out / PAGE}: {found.distinct:,} of {found.pool_size:,} pairs, digest {report.digest}\n")
 
 

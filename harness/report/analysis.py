@@ -19,7 +19,7 @@ from harness.eval.suite import Suite, Task
 from harness.files import join, sha256_file
 from harness.pool.view import Pool
 from harness.records import Json, digest_of, read_record
-from harness.report import bins, gather, pictures
+from harness.report import bins, diversity, gather, pictures
 from harness.report.bins import Axis, Property, spearman
 from harness.report.clusters import Cluster, clustered
 from harness.report.coverage import Phrases, TaskCoverage
@@ -222,6 +222,8 @@ def _count(request: Request, found: Findings, sets: Sets) -> None:
     ))  # fmt: skip
     found.properties = [prop for prop in counts.properties if prop.known]
     notes += [f"{prop.title} is left out: no pair has a value there." for prop in counts.properties if not prop.known]
+    if any(sum(prop.counts["kept"]) > found.distinct for prop in found.properties):
+        notes.append("Some uids stand in several rows of the metadata, and all rows are counted; seal the pool first.")
     if counts.captions is not None:
         found.duplicates.append(counts.captions)
     table = join(pool.sealed.seal_dir, "duplicates.parquet") if pool.sealed else ""
@@ -297,7 +299,8 @@ def _look(request: Request, found: Findings, sets: Sets, rng: np.random.Generato
     samples = {"pool": pool.sample(n, rng=rng)}
     for name, file in zip(found.sets[2:], sets.files, strict=True):
         uids = uid.load(file)
-        places = np.sort(rng.choice(len(uids), size=min(n, len(uids)), replace=False, shuffle=False))
+        places = uid.starts(uids)  # each pair once, however often it stands there
+        places = np.sort(rng.choice(places, size=min(n, len(places)), replace=False, shuffle=False))
         samples[name] = np.asarray(uids[places])
     found.embeddings = gather.embeddings(pool)
     every = uid.sort(np.concatenate(list(samples.values())))
@@ -313,10 +316,18 @@ def _look(request: Request, found: Findings, sets: Sets, rng: np.random.Generato
             "`python -m harness.score` makes them."
         )
     else:
+        there = diversity.there(rows.images) & diversity.there(rows.texts)
+        if not there.all():
+            found.notes.append(
+                f"{np.count_nonzero(~there):,} of the {len(there):,} pairs looked at lack an embedding; diversity is "
+                "without them."
+            )
+        embedded = {name: rows.find(uids) for name, uids in samples.items()}
+        embedded = {name: places[there[places]] for name, places in embedded.items()}
         # As many of each, as a larger sample has more to differ in; a set to compare with may have fewer.
-        size = min(len(samples[name]) for name in ("pool", "subset", "random"))
-        for name, uids in samples.items():
-            chosen = rows.find(uids[np.sort(rng.permutation(len(uids))[:size])])
+        size = min((len(embedded[name]) for name in ("pool", "subset", "random") if len(embedded[name])), default=0)
+        for name, places in embedded.items():
+            chosen = np.sort(rng.permutation(places)[:size])
             found.diversity[name] = Diversity.of(rows.images[chosen], rows.texts[chosen])
         if small := [name for name, one in found.diversity.items() if one.pairs < size]:
             found.notes.append(
@@ -344,7 +355,8 @@ def _choose_pictures(
 
     chosen = {"kept": some(of_subset), "dropped": some(of_pool[~kept[of_pool]])}
     if found.score is not None and found.distinct < found.pool_size:
-        border = request.pool.threshold(found.score, keep=found.kept_share)
+        # The score of the last pair that a subset of this size keeps, at 0-based index distinct - 1.
+        border = request.pool.threshold(found.score, keep=(found.distinct - 0.5) / found.pool_size)
         found.border = _finite(border)
         if found.border is None:
             found.notes.append(f"The border is left out: fewer pairs have a {found.score} than are kept.")

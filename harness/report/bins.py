@@ -15,6 +15,8 @@ CHARACTERS = (0, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500)
 PIXELS = (0, 64, 100, 150, 200, 250, 300, 400, 500, 600, 800, 1000, 1500, 2000)
 ASPECTS = (0, 0.33, 0.5, 0.67, 0.8, 0.95, 1.05, 1.25, 1.5, 2, 3)
 SCORE_BINS = 32
+_WHOLE, _LARGE = 100, 100_000
+"""From here on a border has no decimals; from there on an exponent."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +88,7 @@ class Property:
 def of_axis(axis: Axis, names: Sequence[str], counts: Ints) -> Property:
     """The property of an axis from its counts (S, B + 1) for the sets `names` (S)."""
     return Property(
-        key=axis.key, title=axis.title, labels=tuple(map(number, axis.edges)), edges=axis.edges,
+        key=axis.key, title=axis.title, labels=numbers(axis.edges), edges=axis.edges,
         counts=_by_name(names, counts),
     )  # fmt: skip
 
@@ -110,9 +112,20 @@ def _by_name(names: Sequence[str], counts: Ints) -> dict[str, tuple[int, ...]]:
     return {name: tuple(row.tolist()) for name, row in zip(names, counts, strict=True)}
 
 
-def number(value: float) -> str:
-    """A border of a bin for people."""
-    return f"{value:,.0f}" if value == int(value) else f"{value:.2f}"
+def numbers(values: Sequence[float]) -> tuple[str, ...]:
+    """Borders of bins for people, with as many decimals, from two on, as tell them apart."""
+    labels: tuple[str, ...] = ()
+    for decimals in range(2, 10):
+        labels = tuple(_number(value, decimals) for value in values)
+        if len(set(labels)) == len(values):
+            break
+    return labels
+
+
+def _number(value: float, decimals: int) -> str:
+    if abs(value) >= _LARGE:
+        return f"{value:.{decimals}e}".replace("e+0", "e").replace("e+", "e")
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= _WHOLE else f"{value:.{decimals}f}"
 
 
 def repeats(keys: npt.NDArray[np.uint64]) -> int:

@@ -23,6 +23,10 @@ _LETTER, _LINE, _NARROWEST = 8, 16, 44
 _FULL = 3.0
 """A cluster that is kept so many times as often as the whole pool has the full colour."""
 _STRONGEST = 62
+_FEW = 5
+"""Percent below which a decimal is shown."""
+_SURE = 10
+"""Kept pairs of a cluster that must be expected for its colour to be full."""
 TITLES = {
     "kept": "Kept, chosen at random",
     "dropped": "Dropped, chosen at random",
@@ -45,19 +49,25 @@ class Tile:
     def lines(self) -> list[str]:
         """The cluster's words and how much of it is kept, as far as they fit."""
         fitting = [word for word in self.cluster.words[:2] if len(word) * _LETTER + 12 < self.place.width]
-        lines = [*fitting, f"{100 * self.cluster.kept:.0f} %"]
+        kept = 100 * self.cluster.kept
+        lines = [*fitting, f"{kept:.0f} %" if kept >= _FEW or not kept else f"{kept:.1f} %"]
         most = int((self.place.height - 6) / _LINE) if self.place.width > _NARROWEST else 0
         return lines[-most:] if most else []
 
 
-def tiles(clusters: list[Cluster], kept_share: float) -> list[Tile]:
-    """The treemap of clusters: areas by their share of the pool, colours by how much of them was kept."""
+def tiles(clusters: list[Cluster], kept_share: float, sampled: int) -> list[Tile]:
+    """The treemap of clusters: areas by their share of the pool, colours by how much of them was kept.
+
+    `sampled`: pairs that the clusters were made of. Fewer kept ones than _SURE are expected by chance alone to be some
+    more or fewer, so colours fade there.
+    """
     places = squarified([cluster.share for cluster in clusters], *MAP)
     found = []
     for cluster, place in zip(clusters, places, strict=True):
         ratio = math.log(max(cluster.kept, 1e-9) / kept_share, _FULL)
         tone = "accent" if ratio > 0 else "warm"
-        found.append(Tile(cluster, place, tone, round(_STRONGEST * min(abs(ratio), 1))))
+        sure = min(1, sampled * cluster.share * kept_share / _SURE)
+        found.append(Tile(cluster, place, tone, round(_STRONGEST * min(abs(ratio), 1) * sure)))
     return found
 
 
@@ -74,10 +84,11 @@ def render(found: Findings, *, title: str) -> str:
         "distance": lambda value: f"{value:.3f}",
         "signed": lambda value: "–" if value is None else f"{value:+.2f}",
     }
+    sampled = min(found.settings["sample"], found.pool_size)
     points = [point for task in found.coverage for point in task.centred()]
     return environment.get_template("page.html").render(
         found=found, title=title, titles=TITLES, map=MAP,
-        tiles=tiles(found.clusters, found.kept_share),
+        tiles=tiles(found.clusters, found.kept_share, sampled), sampled=sampled,
         panels=[(prop, charts.draw_property(prop, kept_share=found.kept_share)) for prop in found.properties],
         accuracy=charts.draw_accuracy(points) if points else None,
         by_kept=sorted(found.clusters, key=lambda cluster: -cluster.kept),

@@ -5,26 +5,26 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from harness.config import MethodConfig
 from harness.errors import ConfigError
 from harness.pool.view import Pool
 from harness.selection import plugins
 from harness.selection.context import SelectionContext
+from harness.selection.plugins import BoundPart
 from harness.selection.run import call, checked
 from harness.subset import Subset
 
 
-def _bound(part: str | dict[str, Any]) -> dict[str, Any]:
-    """A part with its name and all of its parameters; ConfigError for what does not exist or does not fit."""
-    given = {"name": part} if isinstance(part, str) else dict(part)
+def bound(part: str | dict[str, Any]) -> BoundPart:
+    """A part with all of its parameters; ConfigError for what does not exist or does not fit."""
+    given = BoundPart({"name": part} if isinstance(part, str) else part)
     if not isinstance(given.get("name"), str):
         raise ConfigError(f"setting method.of: {part!r} is neither a method's name nor {{name: …, parameter: …}}")
-    config = MethodConfig(name=given.pop("name"), target=given.pop("target", None), params=given)
+    config = given.config
     place = {"name": config.name} | ({"target": config.target} if config.target else {})
-    return place | plugins.bind(plugins.resolve(config), config.params)
+    return BoundPart(place | plugins.bind(plugins.resolve(config), config.params))
 
 
-Part = Annotated[str | dict[str, Any], AfterValidator(_bound)]
+Part = Annotated[str | dict[str, Any], AfterValidator(bound)]
 """A method's name, or a mapping of its name (and target) and parameters; bound before any work starts."""
 Parts = Annotated[list[Part], Field(min_length=2)]
 
@@ -33,11 +33,11 @@ def subsets(of: Parts, pool: Pool, ctx: SelectionContext) -> list[Subset]:
     """What each part chooses."""
     found = []
     for number, part in enumerate(of):
-        config = MethodConfig(name=(given := _bound(part)).pop("name"), target=given.pop("target", None), params=given)
+        config = bound(part).config
         method = plugins.resolve(config)
         # Parts of one name would find each other's files in one scratch folder.
         scratch = ctx.scratch / f"part-{number}"
         scratch.mkdir(exist_ok=True)
-        answer = call(method, pool, replace(ctx, scratch=scratch), plugins.bind(method, config.params))
+        answer = call(method, pool, replace(ctx, scratch=scratch), config.params)
         found.append(checked(answer, pool=pool, name=method.name))
     return found

@@ -37,21 +37,23 @@ class Method:
 
     name: str
     """Module name, or the target of a custom method."""
+    module: str
+    """The module that it was found in."""
     function: Callable[..., Any]
     parameters: dict[str, inspect.Parameter]
     """What it takes beside `pool` and `ctx`."""
     source_digest: str
     """sha256 (hex) of the source files of its module and of what that imports, other than installed packages."""
 
-    @property
-    def label(self) -> str:
-        """The name as sentences use it."""
-        return self.name
+
+class BoundPart(dict[str, Any]):
+    """A method among the parameters of another: its name (and target) and all of its parameters, checked."""
 
     @property
-    def doc(self) -> str:
-        """First line of its docstring."""
-        return (inspect.getdoc(self.function) or "").split("\n")[0]
+    def config(self) -> MethodConfig:
+        """The same as settings."""
+        params = dict(self)
+        return MethodConfig(name=params.pop("name"), target=params.pop("target", None), params=params)
 
 
 def sources() -> dict[str, tuple[str, str]]:
@@ -145,6 +147,7 @@ def _load(name: str, module_name: str, function_name: str) -> Method:
         )
     return Method(
         name=name,
+        module=module_name,
         function=function,
         parameters=_parameters(name, function),
         source_digest=source.digest(found),
@@ -241,18 +244,17 @@ def _json(value: Any) -> Json:
 
 
 def source_digest(method: Method, params: dict[str, Any]) -> str:
-    """sha256 (hex) of the source that decides what `method` with the bound `params` chooses.
+    """sha256 (hex) of the source that decides what `method` with the `params` that `bind` gave chooses.
 
-    A method made of others (harness.selection.combine) has mappings with a name among its parameters.
+    That of the methods among its parameters (harness.selection.combine) belongs to it.
     """
     lists = [value for value in params.values() if isinstance(value, list)]
-    parts = [dict(part) for value in lists for part in value if isinstance(part, dict) and "name" in part]
+    parts = [part.config for value in lists for part in value if isinstance(part, BoundPart)]
     if not parts:
         return method.source_digest
     state = hashlib.sha256(method.source_digest.encode())
     for part in parts:
-        config = MethodConfig(name=part.pop("name"), target=part.pop("target", None), params=part)
-        state.update(source_digest(resolve(config), part).encode())
+        state.update(source_digest(resolve(part), part.params).encode())
     return state.hexdigest()
 
 

@@ -17,7 +17,7 @@ from harness import uid
 from harness.config import MethodConfig, Scale
 from harness.errors import ArtifactError, ConfigError, HarnessError, MethodError, machines_fault
 from harness.executor import Executor
-from harness.files import lock, stamp
+from harness.files import is_remote, lock, stamp
 from harness.pool.keeping import scratch_of
 from harness.pool.view import Pool
 from harness.progress import say
@@ -95,15 +95,11 @@ def _state(value: Any) -> Any:
         return [state for state in map(_state, value) if state]
     if isinstance(value, dict):
         return {str(key): state for key, part in value.items() if (state := _state(part))}
-    if not isinstance(value, str) or not os.path.exists(value):
+    if not isinstance(value, str) or not (is_remote(value) or os.path.exists(value)):
         return ""
-    return stamp(value) if os.path.isfile(value) else _folder_state(value)
-
-
-def _folder_state(folder: str) -> str:
     try:
-        return Pool.open(folder).state
-    except ArtifactError:  # no pool: whatever the method makes of it
+        return Pool.open(value).state if os.path.isdir(value) else stamp(value)
+    except HarnessError:  # no pool, or no file: whatever the method makes of it
         return ""
 
 
@@ -117,11 +113,20 @@ class Place:
 
     @classmethod
     def of(cls, out: Path) -> Self:
-        """In the folder `out`, or at the uid file itself; ConfigError if that belongs to a run."""
+        """In the folder `out`, or at the uid file itself; ConfigError if that would write over something else."""
         if out.suffix == ".npy":
             if out.name == "uids.npy" and (out.parent / "config.json").exists():
                 raise ConfigError(f"setting out: {out} is the uid file of the run in {out.parent}; choose another file")
-            return cls(uids=out, record=out.with_suffix(".json"), scratch=out.with_name(f".{out.stem}.scratch"))
+            record = out.with_suffix(".json")
+            if record.exists():
+                try:
+                    read_record(record, "subset")
+                except ArtifactError as error:
+                    raise ConfigError(
+                        f"setting out: {record}, where the record of {out.name} goes, is there and none of a "
+                        "selection; choose another name"
+                    ) from error
+            return cls(uids=out, record=record, scratch=out.with_name(f".{out.stem}.scratch"))
         return cls(uids=out / "uids.npy", record=out / "subset.json", scratch=out / "scratch")
 
 

@@ -182,6 +182,12 @@ def test_cluster_bandit_prefers_planted_good_clusters(
     assert any("pairs judged" in remark for remark in ctx.remarks)
 
 
+@pytest.mark.parametrize("asked", [{"pulls": CLUSTERS}, {"fraction": 0.001}])
+def test_clusters_that_no_pull_would_compare_are_refused(pool: Pool, tmp_path: Path, asked: Any) -> None:
+    with pytest.raises(ConfigError, match=r"cluster_bandit: \d+ pulls of \d+ pairs compare none of \d+ clusters; ask"):
+        cluster_bandit.select(pool, ctx=context(tmp_path), clusters=CLUSTERS, **asked)
+
+
 def test_a_scored_pair_is_good_where_few_have_a_score(rows: npt.NDArray[np.int64], pool: Pool, tmp_path: Path) -> None:
     # Fewer have one than the fraction asks for, so that the border of the best lies among those without.
     img, txt = (np.concatenate(list(pool.features(name))) for name in ("l14_img", "l14_txt"))

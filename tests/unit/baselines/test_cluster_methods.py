@@ -243,13 +243,35 @@ def test_likeness_is_the_largest_cosine_to_one_before(
     path = _clusters.centroids_of(pool, ctx, key="l14_img", clusters=3)
     places = _clusters.places(pool, ctx, path, key="l14_img")
     found = semdedup.likeness(pool, ctx, "l14_img", places)
-    stored = unit(rows.astype(np.float16)).astype(np.float16).astype(np.float64)
+    stored = unit(unit(rows.astype(np.float16)).astype(np.float16)).astype(np.float64)
     for number in range(3):
         members = np.flatnonzero(places["cluster"] == number)
         members = members[np.argsort(-places["distance"][members], kind="stable")]
         assert found[members[0]] == -1
         for place, row in list(enumerate(members))[1:]:
-            assert found[row] == pytest.approx((stored[members[:place]] @ stored[row]).max(), abs=1e-5)
+            assert found[row] == pytest.approx((stored[members[:place]] @ stored[row]).max(), abs=1e-6)
+
+
+@pytest.mark.parametrize("width", [16, 64, 768])
+@pytest.mark.parametrize(("epsilon", "kept"), [(0, 400), (1e-5, 200)])
+def test_semdedup_drops_exact_copies_whatever_their_rounding(
+    tmp_path: Path, width: int, epsilon: float, kept: int
+) -> None:
+    rows = np.tile(np.random.default_rng(4).normal(size=(200, width)), (2, 1))
+    pool = plant(tmp_path / "p", features={"l14_img": rows})
+    found = semdedup.select(pool, ctx=context(tmp_path / "s"), epsilon=epsilon, clusters=1)
+    assert len(found) == kept
+
+
+def test_clusters_are_of_directions_whatever_the_lengths(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    rows = unit(np.eye(4)[np.arange(600) % 4] + 0.05 * rng.normal(size=(600, 4)))
+    chosen = []
+    for name, lengths in (("one", np.ones(600)), ("many", rng.lognormal(sigma=1, size=600))):
+        pool = plant(tmp_path / name, features={"l14_img": rows * lengths[:, None]})
+        found = prototypes.select(pool, ctx=context(tmp_path / f"{name}-s"), clusters=4, fraction=0.25)
+        chosen.append(np.bincount(np.array(rows_of(pool, found)) % 4, minlength=4))
+    assert (chosen[1] > 20).all() and np.abs(chosen[1] - chosen[0]).max() <= 2
 
 
 def test_likeness_does_not_hang_on_the_number_of_cores(tmp_path: Path) -> None:

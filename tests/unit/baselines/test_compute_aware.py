@@ -127,6 +127,8 @@ def test_compute_aware_refuses_what_does_not_fit(ranked: Pool, tmp_path: Path) -
         compute_aware.select(ranked, ctx=ctx, utility=[], half_life=[])
     with pytest.raises(ConfigError, match=r"give one of method\.fit"):
         compute_aware.select(ranked, ctx=ctx, utility=[1.0], half_life=[1.0], fit="fit.json")
+    with pytest.raises(ConfigError, match=r"setting method\.bucket: the paper's law is of tenths, not of 0\.5"):
+        compute_aware.select(ranked, ctx=ctx, bucket=0.5)
     for text, error, match in (
         ("{", ArtifactError, "JSON"),
         ("[1]", ConfigError, r"fit\.json"),

@@ -11,7 +11,7 @@ from planted_pool import ROWS, WIDTH, chosen, context, plant, write_pool, write_
 from baselines import _scores, dp4tl, fusion, perplexity
 from harness import Pool, SelectionContext
 from harness.config import MethodConfig
-from harness.errors import ConfigError
+from harness.errors import ConfigError, MethodError
 from harness.selection import plugins
 
 
@@ -98,9 +98,33 @@ def test_what_fusion_refuses() -> None:
         ([{"name": "negcliploss", "fraction": 0.2}], "negcliploss gives its scores here, where fraction has no effect"),
         ([{"column": "x", "arch": "l14"}], "takes nothing but a weight"),
         ([{"column": "x", "weight": "heavy"}], "weight 'heavy' is not a number"),
+        ([{"column": "x", "weight": 0}], "weight 0 is not a number other than 0"),
         (["clip_scor"], "did you mean 'clip_score'"),
         ([{"name": "negcliploss", "bach": 3}], "did you mean 'batch'"),
         ([{"weight": 3}], "neither a method's name nor"),
     ]:
         with pytest.raises(ConfigError, match=message):
             plugins.bind(method, {"of": of})
+
+
+MINE = """
+import numpy as np
+
+def select(pool, /, *, ctx, times: float = 1.0, shape: str = "right"):
+    return pool.uids()
+
+def scores(pool, /, *, ctx, times, shape):
+    return np.arange(len(pool) if shape == "right" else 3) * times
+"""
+
+
+def test_fusion_takes_the_scores_of_a_method_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "scoring_of_test.py").write_text(MINE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pool = plant(tmp_path / "pool", scores=np.linspace(0, 1, 50))
+    mine = {"name": "custom", "target": "scoring_of_test:select"}
+    bound = plugins.bind(plugins.resolve(MethodConfig(name="fusion")), {"of": [{**mine, "times": -2}]})
+    found = fusion.scores(pool, ctx=context(tmp_path / "s"), of=bound["of"], by="value")
+    assert found.tolist() == [-2.0 * row for row in range(50)]
+    with pytest.raises(MethodError, match=r"scores gave an array of shape \(3,\), not one number for each of"):
+        chosen(tmp_path / "pool", tmp_path, "fusion", of=[{**mine, "shape": "wrong"}])

@@ -136,6 +136,38 @@ def test_good_captions_are_found_by_their_words(tmp_path: Path, rng: np.random.G
     assert recall(kept_rows(found), good & (np.cumsum(good) > 100)) > 0.85
 
 
+def test_captions_without_a_word_are_not_good(tmp_path: Path, rng: np.random.Generator) -> None:
+    texts = np.array([["a cat in a tree", "buy cheap now click", "", "?!"][kind] for kind in rng.integers(0, 4, ROWS)])
+    folder = Path(plant(tmp_path / "pool", texts=texts.tolist()).path)
+    good = texts == "a cat in a tree"
+    Subset.of(uids(np.flatnonzero(good)[:50])).save(tmp_path / "trusted.npy")
+    for temperature in (0, 5):
+        found = chosen(folder, tmp_path / str(temperature), "good_vs_random", on="captions", fraction=0.4,
+                       trusted=str(tmp_path / "trusted.npy"), temperature=temperature)  # fmt: skip
+        assert not (kept_rows(found) & np.isin(texts, ["", "?!"])).any()
+
+
+@pytest.mark.parametrize("name", ["color_filter", "good_vs_random", "negcliploss"])
+def test_pairs_without_embeddings_teach_nothing(tmp_path: Path, rng: np.random.Generator, name: str) -> None:
+    rows = 4 * ROWS
+    img = unit(rng.normal(size=(rows, WIDTH)) + 0.8)
+    txt = unit(img + 0.6 * rng.normal(size=img.shape))
+    wrong = np.flatnonzero(rng.random(rows) < 0.6)
+    txt[wrong] = txt[np.roll(wrong, 1)]
+    right = ~np.isin(np.arange(rows), wrong)
+    gone = rng.random(rows) < 0.9
+    shares = []
+    for folder, there in ((tmp_path / "zeros", ~gone[:, None]), (tmp_path / "whole", np.ones((rows, 1)))):
+        write_pool(folder, img * there, txt * there)
+        write_pool(folder / "targets" / "trusted", img[right & gone], txt[right & gone])
+        if folder.name == "whole":
+            Subset.of(uids(np.flatnonzero(~gone))).save(tmp_path / "there.npy")
+        kept = kept_rows(chosen(folder, tmp_path / f"{folder.name}-out", name, fraction=0.4 * (~gone).mean()), rows)
+        shares.append(right[kept].mean())
+    assert shares[0] > 0.5 > right.mean() + 0.05
+    assert not (kept_rows(chosen(tmp_path / "zeros", tmp_path / "o", name, fraction=0.05), rows) & gone).any()
+
+
 def test_without_trusted_pairs_the_best_scores_are_trusted(tmp_path: Path) -> None:
     folder = write_metadata(tmp_path / "pool", (200, 150))
     chosen(folder, tmp_path, "dfn_head")

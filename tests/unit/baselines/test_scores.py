@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from metadata_pool import uid_hex, write_file, write_metadata
-from planted_pool import ROWS, WIDTH, chosen, kept_rows, write_pool, write_targets
+from planted_pool import ROWS, WIDTH, chosen, kept_rows, plant, write_pool, write_targets
 from scipy import special, stats
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from baselines import _scores
-from harness import Pool, executor
+from harness import Pool, SelectionContext, executor
 from harness.errors import ArtifactError, ConfigError, HarnessError
 from harness.nearest import unit
 from harness.records import read_record
@@ -57,6 +58,19 @@ def test_sampling_tends_to_the_best_and_to_an_even_draw(tmp_path: Path, rng: np.
     assert len(best) == len(warm) == len(hot) == int(ROWS * 0.3) + 1
     # Chance is 0.3 of the size with a deviation below 7 pairs.
     assert abs(overlap[1] - 0.3 * len(best)) < 35 and overlap[1] + 20 < overlap[0] < len(best)
+
+
+@pytest.mark.parametrize(
+    ("scores", "told"),
+    [(np.repeat([3.0, 2.0, 1.0], 100), ["9 pairs more than asked for, whose score ties with the border's"]),
+     (np.arange(300.0), [])],
+)  # fmt: skip
+def test_ties_at_the_border_are_told(
+    tmp_path: Path, ctx: SelectionContext, scores: npt.NDArray[np.float32], told: list[str]
+) -> None:
+    kept = _scores.kept(plant(tmp_path, scores=scores), ctx, scores, 0.3)
+    assert len(kept) == 91 + 9 * len(told)
+    assert ctx.remarks == told
 
 
 def test_pairs_without_a_score_are_never_drawn(tmp_path: Path) -> None:

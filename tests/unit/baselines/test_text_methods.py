@@ -215,6 +215,33 @@ def test_a_list_that_no_caption_names_is_refused(skewed: Pool, tmp_path: Path, m
         method.select(skewed, ctx=context(tmp_path / "s"), concepts=str(tmp_path / "list.txt"))
 
 
+def test_a_list_that_was_changed_is_read_again(skewed: Pool, tmp_path: Path) -> None:
+    names = tmp_path / "list.txt"
+    names.write_text("apple\n")
+    first = _concepts.matcher(str(names))
+    assert _concepts.matcher(str(names)) is first
+    names.write_text("cherry\nplum\n")
+    assert _concepts.matcher(str(names)).concepts == [b"cherry", b"plum"]
+
+
+def test_concept_balance_evens_captions_of_several_concepts(tmp_path: Path) -> None:
+    # As far as it can: with a rare concept come the frequent ones of its captions.
+    rng = np.random.default_rng(6)
+    odds = 1 / np.arange(1, 31)
+    texts = [
+        " ".join(rng.choice([f"c{k}" for k in range(30)], 3, replace=False, p=odds / odds.sum())) for _ in range(3000)
+    ]
+    (tmp_path / "list.txt").write_text("\n".join(f"c{k}" for k in range(30)))
+    found = _concepts.matches(plant(tmp_path / "p", texts=texts), str(tmp_path / "list.txt"))
+    caption = np.repeat(np.arange(len(found.named)), np.diff(found.borders)[found.named])
+    spread = [float(found.counts.max() / found.counts.min())]
+    for frequency in ("log", "flat"):
+        chance = concept_balance.chances(found, frequency, 300)
+        kept = np.bincount(found.concept, weights=chance[caption], minlength=found.concepts)
+        spread.append(float(kept.max() / kept.min()))
+    assert spread[0] > spread[1] > spread[2] > 1
+
+
 def test_concept_balance_reaches_its_target(skewed: Pool, four: str, tmp_path: Path) -> None:
     found = _concepts.matches(skewed, four)
     starts = np.cumsum([0, *COUNTS.values()])[:-1]

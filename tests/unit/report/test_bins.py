@@ -44,3 +44,18 @@ def test_repeats_and_rank_correlation() -> None:
     assert bins.spearman(a, b) == pytest.approx(float(stats.spearmanr(a, b).statistic))
     assert bins.spearman(a, np.ones(5)) is None
     assert bins.spearman(a[:2], b[:2]) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(0.001, 0.002), (1e-7, 2e-7), (-30, 40), (0.2, 22_000), (1e6, 1e9), (0.1, 0.5)]
+)
+def test_borders_can_be_told_apart(low: float, high: float) -> None:
+    edges = np.linspace(low, high, bins.SCORE_BINS, endpoint=False).tolist()
+    labels = bins.numbers(edges)
+    assert len(set(labels)) == len(edges) and max(map(len, labels)) <= 11
+    assert [float(label.replace(",", "")) for label in labels] == pytest.approx(edges, rel=0.05, abs=(high - low) / 60)
+
+
+def test_borders_are_as_short_as_they_can_be() -> None:
+    assert bins.numbers((0, 0.33, 1, 1500)) == ("0", "0.33", "1", "1,500")
+    assert bins.numbers((1_234_567.0, 2e6)) == ("1.23e6", "2.00e6")

@@ -254,10 +254,13 @@ def test_bad_input_is_one_sentence(pool: Path, tmp_path: Path) -> None:
     refused(ConfigError, r"unknown setting 'agianst' \(did you mean 'against'", pool, good, "agianst=x")
     refused(ConfigError, r"unknown suite 'v0'", pool, good, "eval.suite=v0")
     refused(ConfigError, r"setting eval\.data_dir: there is no folder nowhere", pool, good, "eval.data_dir=nowhere")
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "index.html").write_text("mine")
-    with pytest.raises(ConfigError, match=r"site has an index\.html that is no report's"):
-        command([f"pool.path={pool}", f"subset={good}", f"out={tmp_path / 'site'}"])
+    for name in ("index.html", "report.json"):
+        site = tmp_path / name.replace(".", "-")
+        site.mkdir()
+        (site / name).write_text("mine")
+        with pytest.raises(ConfigError, match=rf"{re.escape(str(site / name))} is there and no report's"):
+            command([f"pool.path={pool}", f"subset={good}", f"out={site}"])
+        assert [(path.name, path.read_text()) for path in site.iterdir()] == [(name, "mine")]
     write_file(tmp_path / "bare" / "metadata" / "0.parquet", {"text": ["a"]})
     refused(ArtifactError, r"0\.parquet: no column 'uid'", tmp_path / "bare", good)
     (pool / "pool.json").write_text("{}")
@@ -313,3 +316,47 @@ def test_results_of_another_subset_are_refused(finished: Any, tmp_path: Path) ->
     refused(ConfigError, "was trained on another subset than", pool, other, *results)
     refused(ConfigError, "was evaluated on tiny", pool, run_dir / "uids.npy", *results, "eval.suite=v1")
     refused(ArtifactError, r"holds no evaluation\.json", pool, other, f"run_dir={tmp_path}")
+
+
+def test_diversity_is_that_of_different_pairs_with_embeddings(tmp_path: Path) -> None:
+    folder, names = tmp_path / "pool", [uid_of(number) for number in range(200)]
+    path = write_file(folder / "metadata" / "0.parquet", columns_of(names, ["a dog"] * 200))
+    img, txt = np.random.default_rng(0).normal(size=(2, 200, WIDTH)).astype(np.float16)
+    img[:80], txt[40:120] = 0, np.nan
+    np.savez(path.with_suffix(".npz"), l14_img=img, l14_txt=txt)
+    heavy = np.ones(100, dtype=np.int64)
+    heavy[-1] = 5000
+    Subset.of(uid.from_hex(names[100:]), heavy).save(tmp_path / "mine.npy")
+    found = analysed(folder, tmp_path / "mine.npy", sample=200)
+    sizes = {name: one["pairs"] for name, one in found["diversity"].items()}
+    assert sizes["pool"] == sizes["subset"] == sizes["random"] <= 80
+    assert any(re.match(r"120 of the 200 pairs looked at lack an embedding", note) for note in found["notes"])
+    assert found["diversity"]["subset"]["images"]["inf"] > 2  # and not of one pair 5,000 times
+
+
+def test_the_border_is_the_score_of_the_last_that_is_kept(tmp_path: Path) -> None:
+    names = [uid_of(number) for number in range(50)]
+    columns = columns_of(names, ["a dog"] * 50) | {"clip_l14_similarity_score": np.arange(50) / 50}
+    write_file(tmp_path / "pool" / "metadata" / "0.parquet", columns)
+    for size in (1, 7, 49):
+        found = analysed(tmp_path / "pool", save(tmp_path / "mine.npy", range(50 - size, 50)), sample=50, pictures=1)
+        assert found["border"] == pytest.approx((50 - size) / 50)
+
+
+def test_rows_of_one_uid_are_told(tmp_path: Path) -> None:
+    names = [uid_of(number) for number in range(20)]
+    for number in range(2):
+        write_file(tmp_path / "pool" / "metadata" / f"{number}.parquet", columns_of(names, ["a dog"] * 20))
+    found = analysed(tmp_path / "pool", save(tmp_path / "mine.npy", range(5)))
+    assert any(note.startswith("Some uids stand in several rows") for note in found["notes"])
+
+
+def test_each_set_beside_it_has_a_name_of_its_own(pool: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / place for place in ("a/x (2).npy", "b/x.npy", "c/x.npy", "d/pool.npy")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        save(path, [(0, place) for place in range(number + 1)])
+    found, _, _ = report(pool, save(tmp_path / "mine.npy", [(0, 0)]), f"against=[{','.join(map(str, paths))}]")
+    assert [(one["name"], one["size"]) for one in found["overlaps"]] == [
+        ("x (2)", 1), ("x", 2), ("x (3)", 3), ("pool (2)", 4)
+    ]  # fmt: skip

@@ -44,7 +44,6 @@ def test_parameters_are_bound_with_their_defaults(module: str) -> None:
     method = custom(f"{module}:select")
     assert plugins.bind(method, {"need": 3}) == {"keep": 0.3, "arch": "l14", "need": 3}
     assert plugins.bind(method, {"need": "3", "keep": 1}) == {"keep": 1.0, "arch": "l14", "need": 3}
-    assert method.doc == "Keep some."
     assert plugins.bind(custom(f"{module}:free"), {"a": 1}) == {"a": 1}
 
 
@@ -250,7 +249,8 @@ def test_the_identity_of_a_combination_covers_its_parts(module: str, run_in: Pat
     both = plugins.resolve(MethodConfig(name="union"))
 
     def digest() -> str:
-        return plugins.source_digest(both, {"of": [{"name": "custom", "target": f"{module}:select"}]})
+        parts = {"of": ["no_filter", {"name": "custom", "target": f"{module}:select", "need": 1}]}
+        return plugins.source_digest(both, plugins.bind(both, parts))
 
     before = digest()
     assert before != both.source_digest
@@ -296,3 +296,17 @@ def test_listing_imports_neither_torch_nor_methods() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "clip_score\n" in done.stdout and "parameters: arch='l14', fraction=None, threshold=None" in done.stdout
+
+
+LISTED = """
+def select(pool, /, *, ctx, columns=[{"name": "clip_l14_similarity_score", "weight": 2}], more: list[dict] = []):
+    return pool.uids()
+"""
+
+
+def test_a_mapping_with_a_name_is_no_method_where_none_is_meant(run_in: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(run_in))
+    (run_in / "listed_of_test.py").write_text(LISTED)
+    method = custom("listed_of_test:select")
+    params = plugins.bind(method, {"columns": [{"name": "b"}]})
+    assert plugins.source_digest(method, params) == method.source_digest

@@ -4,6 +4,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 from metadata_pool import table_of, uid_hex, write_file, write_metadata
@@ -28,7 +29,11 @@ def pool(tmp_path: Path) -> Pool:
 
 def method_of(function: Any) -> Method:
     return Method(
-        name="mine:select", function=function, parameters=plugins._parameters("mine", function), source_digest="0" * 64
+        name="mine:select",
+        module="mine",
+        function=function,
+        parameters=plugins._parameters("mine", function),
+        source_digest="0" * 64,
     )
 
 
@@ -139,6 +144,21 @@ def test_work_is_done_again_where_files_given_or_offered_have_changed(pool: Pool
     assert [again(), again()] == [4, 4]
     write_metadata(targets / "trusted", (5,))
     assert [again(), again()] == [5, 5]
+
+
+def test_work_is_done_again_where_a_remote_file_given_has_changed(pool: Pool, tmp_path: Path) -> None:
+    calls = []
+
+    def some(pool: Pool, /, *, ctx: Any, words: str, other: str = "nowhere://a") -> Any:
+        calls.append(1)
+        return pool.uids()
+
+    store = fsspec.filesystem("memory")
+    for content in (b"cat", b"cat and dog"):
+        store.pipe("/words.txt", content)
+        for _ in range(2):
+            select(some, pool, tmp_path / "out", words="memory://words.txt")
+    assert len(calls) == 2
 
 
 def test_counts_and_any_order_are_accepted(pool: Pool, tmp_path: Path) -> None:
@@ -273,6 +293,16 @@ def test_the_uid_file_of_a_run_is_no_place_for_another_choice(pool: Pool, tmp_pa
     with pytest.raises(ConfigError, match=r"uids\.npy is the uid file of the run in .*; choose another file"):
         select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "uids.npy")
     assert len(select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "mine.npy")) == len(pool)
+
+
+def test_a_file_where_the_record_goes_is_left_alone(pool: Pool, tmp_path: Path) -> None:
+    (tmp_path / "runs.json").write_text('{"hours": "of work"}')
+    with pytest.raises(ConfigError, match=r"setting out: .*runs\.json, where the record of runs\.npy goes, is there"):
+        select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "runs.npy")
+    assert [path.name for path in tmp_path.glob("runs*")] == ["runs.json"]
+    assert (tmp_path / "runs.json").read_text() == '{"hours": "of work"}'
+    for seed in (0, 1):  # its own record it may write again
+        select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "mine.npy", seed=seed)
 
 
 def test_an_exception_on_a_file_names_method_and_file(pool: Pool, tmp_path: Path) -> None:
