@@ -54,6 +54,10 @@ def embed(folder: Path, *, width: int, towers: int) -> None:
     def blocks(of: np.ndarray) -> np.ndarray:
         return np.concatenate([rows(of[start : start + NOISE]) for start in range(0, len(of), NOISE)])
 
+    told, made = folder / "embeddings.txt", f"{width} wide, {towers} towers\n"
+    if told.exists() and told.read_text() != made:
+        sys.exit(f"{folder}: its embeddings are {told.read_text().strip()}; remove its npz files and {told.name}")
+    told.write_text(made)
     (folder / "targets").mkdir(exist_ok=True)
     np.savez(folder / "targets" / "train.npz", l14_img=rows(rng.integers(0, CENTRES, TARGETS)))
     for path in sorted((folder / "metadata").glob("*.parquet")):
@@ -66,6 +70,8 @@ def embed(folder: Path, *, width: int, towers: int) -> None:
 
 def main() -> None:
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
+    if wrong := given.keys() - {"folder", "rows", "width", "towers", "methods", "executor"}:
+        sys.exit(f"unknown setting {min(wrong)}")
     rows, width, towers = (int(given.get(k, v)) for k, v in (("rows", 12_800_000), ("width", 0), ("towers", 1)))
     pool = make_pool(Path(given["folder"]), rows=rows)
     if width:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.report.clusters import clustered
+from harness.report.clusters import Cluster, clustered
+from harness.report.page import tiles
 from harness.report.treemap import squarified
 
 
@@ -38,3 +39,10 @@ def test_planted_clusters() -> None:
     assert clustered(images[:20], captions[:20], kept[:20], clusters=3, seed=0) == []
     images[-1, 3] = np.inf  # no embedding either
     assert clustered(images, captions, kept, clusters=2, seed=0) == found
+
+
+def test_colours_fade_where_chance_would_do() -> None:
+    cluster = Cluster(share=0.5, kept=0.003, words=("dog",))
+    (sure,), (fainter,) = (tiles([cluster], 0.001, sampled) for sampled in (100_000, 2_000))
+    assert sure.tone == fainter.tone == "accent" and fainter.strength == round(sure.strength / 10) > 0
+    assert sure.lines == ["dog", "0.3 %"]
