@@ -38,7 +38,7 @@ def select(
     *,
     ctx: SelectionContext,
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.3,
-    pulls: Annotated[int, Field(ge=1)] | None = None,
+    pulls: Annotated[int, Field(ge=1)] = 1000,
     probe: Annotated[int, Field(ge=1, le=PROBES)] = 8,
     explore: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1.0,
     reward: Literal["influence", "score"] = "influence",
@@ -51,14 +51,14 @@ def select(
 ) -> Uids:
     """Keep int(fraction * pool) pairs, in `pulls` equal lots, each from the cluster that then promises most.
 
-    `pulls`: ten for each cluster by default; with no more than clusters none would be compared. `probe`: pairs judged
-    at a pull; `explore`: weight of the bound's width, 0 follows the means alone; `reward`: a good pair has influence
-    above 0, or is in the best `fraction` by the metadata column `score`; `keep`: a cluster gives pairs at random, or
-    its best by `score`. `trusted` as in dfn_head; `clusters`, `key`: what is clustered, captions by default; `arch`:
-    embeddings that influence is computed from.
+    `pulls`: some for each cluster; with no more than clusters none would be compared, which is refused. `probe`: pairs
+    judged at a pull; `explore`: weight of the bound's width, 0 follows the means alone; `reward`: a good pair has
+    influence above 0, or is in the best `fraction` by the metadata column `score`; `keep`: a cluster gives pairs at
+    random, or its best by `score`. `trusted` as in dfn_head; `clusters`, `key`: what is clustered, captions by
+    default; `arch`: embeddings that influence is computed from.
     """
     total = _draw.size_of(len(pool), fraction)
-    lot = -(-total // (pulls or 10 * clusters))
+    lot = -(-total // pulls)
     if total < len(pool) and -(-total // lot) <= clusters:
         raise ConfigError(
             f"cluster_bandit: {-(-total // lot)} pulls of {lot} pairs compare none of {clusters} clusters; ask for "

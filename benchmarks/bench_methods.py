@@ -36,7 +36,7 @@ PICTURES = {
 }  # fmt: skip
 PAIRS = {
     "good_vs_random": [], "dfn_head": [], "color_filter": [], "negcliploss": [],
-    "cluster_bandit": ["method.clusters=1000"], "cluster_reweighting": ["method.clusters=1000"],
+    "cluster_bandit": ["method.clusters=1000", "method.pulls=10000"], "cluster_reweighting": ["method.clusters=1000"],
     "cluster_mixture": ["method.clusters=1000", "method.candidate=0"],
 }  # fmt: skip
 
