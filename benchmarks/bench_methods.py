@@ -16,17 +16,20 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pools import WORDS, make_pool
 
 CENTRES, TARGETS, TEXTS = 1_000, 2_048, 20_000
 NOISE = 1 << 16
 """Rows of noise that all embeddings share."""
+SAME = ("uid", "exact", "near")
+"""Columns of a table of harness.duplicates."""
 CAPTIONS = {
     "random_subset": [], "metaclip": [], "metaclip (all nouns)": ["method.concepts=wordnet"], "concept_balance": [],
     "dsir": ["method.texts={texts}"], "perplexity": ["method.texts={texts}"], "caption_dedup": [], "score_sampling": [],
     "compute_aware": [], "fusion": ["method.of=[clip_score,{{column: clip_b32_similarity_score}}]"],
-    "good_vs_random (captions)": ["method.on=captions"],
+    "good_vs_random (captions)": ["method.on=captions"], "phash_dedup": [],
 }  # fmt: skip
 """Method, and what it is told."""
 PICTURES = {
@@ -68,12 +71,27 @@ def embed(folder: Path, *, width: int, towers: int) -> None:
             os.replace(path.with_suffix(".tmp.npz"), path.with_suffix(".npz"))
 
 
+def repeat(folder: Path) -> None:
+    """What harness.duplicates would write beside the pool if every sixth picture were near to the one before it."""
+    path = folder / "duplicates.parquet"
+    if path.exists():
+        return
+    with pq.ParquetWriter(path.with_suffix(".tmp"), pa.schema([(name, pa.string()) for name in SAME])) as out:
+        for metadata in sorted((folder / "metadata").glob("*.parquet")):
+            uids = pq.read_table(metadata, columns=["uid"])["uid"].combine_chunks()
+            rows = np.arange(len(uids))
+            near = uids.take(pa.array(np.where(rows % 6 == 5, rows - 1, rows)))
+            out.write_table(pa.table({"uid": uids, "exact": uids, "near": near}))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
 def main() -> None:
     given = dict(argument.split("=", 1) for argument in sys.argv[1:])
     if wrong := given.keys() - {"folder", "rows", "width", "towers", "methods", "executor"}:
         sys.exit(f"unknown setting {min(wrong)}")
     rows, width, towers = (int(given.get(k, v)) for k, v in (("rows", 12_800_000), ("width", 0), ("towers", 1)))
     pool = make_pool(Path(given["folder"]), rows=rows)
+    repeat(pool)
     if width:
         embed(pool, width=width, towers=towers)
     wanted = CAPTIONS | (PICTURES if width else {}) | (PAIRS if width and towers > 1 else {})
