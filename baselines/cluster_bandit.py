@@ -59,9 +59,10 @@ def select(
     """
     total = _draw.size_of(len(pool), fraction)
     lot = -(-total // pulls)
-    if total < len(pool) and -(-total // lot) <= clusters:
+    lots = -(-total // lot)
+    if total < len(pool) and lots <= clusters:
         raise ConfigError(
-            f"cluster_bandit: {-(-total // lot)} pulls of {lot} pairs compare none of {clusters} clusters; ask for "
+            f"cluster_bandit: {lots} pulls of {lot} pairs compare none of {clusters} clusters; ask for "
             "more method.pulls, a larger method.fraction or fewer method.clusters"
         )
     path = _clusters.centroids_of(pool, ctx, key=key, clusters=clusters)

@@ -56,9 +56,9 @@ def scores(
     prior = _heads.bilinear(*_pairs.drawn(pool, ctx, size).embeddings(arch), penalty=penalty, rng=ctx.rng)
     right = _pairs.trusted(pool, ctx, trusted, arch, size).embeddings(arch)
     conditional = _heads.bilinear(*right, start=prior, penalty=penalty, rng=ctx.rng)
-    uids, *batch = _pairs.drawn(pool, ctx, against).embedded(arch)
+    uids, img, txt = _pairs.drawn(pool, ctx, against).embedded(arch)
     names = [f"{arch}_img", f"{arch}_txt"]
-    work = partial(_reduction, prior, conditional, uids, (batch[0], batch[1]), names)
+    work = partial(_reduction, prior, conditional, uids, (img, txt), names)
     return _scores.computed(pool, work, columns=["uid"], features=names, name="color_filter")
 
 

@@ -43,9 +43,9 @@ def scores(
     pool: Pool, /, *, ctx: SelectionContext, batch: int = 2048, tau: float = _heads.TAU, arch: str = "l14"
 ) -> _scores.Scores:
     """negCLIPLoss, in units of similarity; never above 0."""
-    uids, *others = _pairs.drawn(pool, ctx, batch).embedded(arch)
+    uids, img, txt = _pairs.drawn(pool, ctx, batch).embedded(arch)
     names = [f"{arch}_img", f"{arch}_txt"]
-    work = partial(_negative_loss, uids, (others[0], others[1]), tau, names)
+    work = partial(_negative_loss, uids, (img, txt), tau, names)
     return _scores.computed(pool, work, columns=["uid"], features=names, name="negcliploss")
 
 

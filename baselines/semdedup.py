@@ -82,7 +82,7 @@ def _by_cluster(
     target = np.full(len(pool), -1, dtype=np.int64)
     target[places["row"][stored]] = np.arange(len(stored))
     np.save(sequence, target[places["row"][order]])
-    out: npt.NDArray[np.float16] | None = None
+    out: np.memmap[Any, np.dtype[np.float16]] | None = None
     done = 0
     with ctx.progress("sort", total=len(pool), unit="rows") as bar:
         for part in pool.features(key):
@@ -95,7 +95,7 @@ def _by_cluster(
             out[where[chosen]] = unit(part[chosen])
             done += len(part)
             bar.advance(len(part))
-    if isinstance(out, np.memmap):
+    if out is not None:
         out.flush()  # another machine may read it
     return path, sequence
 

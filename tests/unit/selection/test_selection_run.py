@@ -1,6 +1,4 @@
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +6,6 @@ import fsspec
 import numpy as np
 import pytest
 from metadata_pool import table_of, uid_hex, write_file, write_metadata
-from waiting import LONG
 
 from harness import Pool, Subset, executor, uid
 from harness.config import MethodConfig, load_scale
@@ -356,62 +353,6 @@ def test_a_file_of_another_pool_is_intersected_when_asked(
     Subset.of(uids[3:]).save(tmp_path / "none.npy")
     with pytest.raises(ArtifactError, match="2 of 2 uids are not in the pool"):
         run.adopt(str(tmp_path / "none.npy"), pool=pool, out=tmp_path / "out2", intersect=True)
-
-
-@pytest.mark.slow
-def test_ray_chooses_the_same_from_a_sealed_pool(tmp_path: Path) -> None:
-    pytest.importorskip("ray")
-    folder = write_metadata(tmp_path / "pool", SIZES, features=False)
-    script = tmp_path / "script.py"
-    (tmp_path / "long_words.py").write_text(
-        textwrap.dedent(
-            """
-            import numpy as np
-
-            def select(pool, /, *, ctx, letters: int = 6):
-                def wanted(table):
-                    return np.array([any(len(w) > letters for w in t.split()) for t in table["text"].to_pylist()])
-                return pool.filter(wanted, columns=["text"])
-            """
-        )
-    )
-    # In a process of its own: Ray's start-up warns, and its threads would outlive the test.
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            from pathlib import Path
-            import numpy as np
-            import ray
-            from harness import Pool, executor
-            from harness.config import MethodConfig, load_scale
-            from harness.pool import view
-            from harness.pool.sealed import SealedPool
-            from harness.selection import plugins, run
-
-            view.INLINE_ROWS = 0
-            ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-            folder, out = {str(folder)!r}, Path({str(tmp_path)!r})
-            uids = np.array(Pool.open(folder).uids()[::2])
-            sealed = SealedPool(path=folder, seal_dir=folder, digest="0" * 64, uids=uids,
-                                borders=np.array([0, len(uids)]), shards=("0.tar",))
-            for name, target in (("clip_score", None), ("custom", "long_words:select")):
-                found = []
-                for kind in ("local", "ray"):
-                    workers = executor.get(kind)
-                    pool = Pool.open(folder, sealed=sealed, holdout=5, executor=workers)
-                    config = MethodConfig(name=name, target=target)
-                    place = out / name / kind
-                    found.append(run.select(plugins.resolve(config), config, pool=pool, scale=load_scale("tiny"),
-                                            out=place, executor=workers))
-                    workers.close()
-                assert found[0].digest == found[1].digest and 0 < len(found[0]) < len(uids) - 5
-            ray.shutdown()
-            print("done")
-            """
-        )
-    )
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=LONG)
-    assert done.stdout.strip().endswith("done"), done.stderr
 
 
 def test_a_pool_of_nothing_is_refused_for_any_method(tmp_path: Path) -> None:
