@@ -5,7 +5,6 @@ or a file with one concept a line. Captions and concepts are compared in lower c
 MetaCLIP does but for the case), so that "hot dog stand" names "hot dog", "dog" and "hot dog stand".
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from typing import Any
@@ -14,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines import _wordnet
-from baselines._text import Words
 from harness import ArtifactError, ConfigError, Pool
 from harness.files import open_file, stamp
+from harness.phrases import Phrases
 
 ROWS = 1 << 15
 """Captions worked on at once."""
@@ -26,54 +25,32 @@ Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.float64]
 
 
-class Matcher:
-    """Finds the concepts of a list in captions."""
-
-    def __init__(self, concepts: Sequence[str]) -> None:
-        """Concepts that are equal as words count as one; those without a word are left out."""
-        from ahocorasick_rs import BytesAhoCorasick
-
-        lines = Words.of(concepts).text.split(b"\n")
-        self.concepts = sorted({line.strip() for line in lines} - {b""})
-        self._automaton = BytesAhoCorasick([b" %b " % concept for concept in self.concepts])
-
-    def pairs(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
-        """(M, 2) caption and concept of every match, each pair once, in order."""
-        words = Words.of(captions)
-        found = self._automaton.find_matches_as_indexes(words.text, overlapping=True)
-        if not found:
-            return np.empty((0, 2), dtype=np.int64)
-        concept, start, _ = np.array(found, dtype=np.int64).T
-        both = np.unique(words.rows(start) * len(self.concepts) + concept)
-        return np.stack(np.divmod(both, len(self.concepts)), axis=1)
-
-
-def matcher(name: str) -> Matcher:
-    """The matcher of a list's name or of a file, kept for this process as long as the file stays what it is.
+def phrases(name: str) -> Phrases:
+    """The concepts of a list's name or of a file, kept for this process as long as the file stays what it is.
 
     ArtifactError for a file without a concept.
     """
     try:
-        made = _matcher(name, "" if name in LISTS else stamp(name))
+        made = _phrases(name, "" if name in LISTS else stamp(name))
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{name}: not a text file in UTF-8, one concept a line: {error}") from error
     except ArtifactError as error:
         raise ArtifactError(
             f"{name}: no list of concepts; give {', '.join(LISTS)}, or a file with one a line"
         ) from error
-    if not made.concepts:
+    if not made.spelled:
         raise ArtifactError(f"{name}: holds no concept; give one a line, or one of {', '.join(LISTS)}")
     return made
 
 
 @lru_cache(maxsize=4)
-def _matcher(name: str, state: str) -> Matcher:
+def _phrases(name: str, state: str) -> Phrases:
     if name == "imagenet21k":
-        return Matcher(_wordnet.nouns(shown=True))
+        return Phrases(_wordnet.nouns(shown=True))
     if name == "wordnet":
-        return Matcher(_wordnet.nouns(shown=False))
+        return Phrases(_wordnet.nouns(shown=False))
     with open_file(name) as file:
-        return Matcher(file.read().decode().splitlines())
+        return Phrases(file.read().decode().splitlines())
 
 
 @dataclass(frozen=True)
@@ -105,18 +82,18 @@ class Matches:
 
 def matches(pool: Pool, name: str) -> Matches:
     """The concepts of list or file `name` in every caption of the pool, in pool order. ConfigError if there is none."""
-    matcher(name)  # a wrong file is an error before any worker starts
+    phrases(name)  # a wrong file is an error before any worker starts
     parts = pool.map(partial(_packed, name), columns=["text"], rows=ROWS, name="concepts")
     sizes = [part[1 : 1 + part[0]] for part in parts]
     borders = np.concatenate([np.zeros(1, np.int64), *sizes]).cumsum(dtype=np.int64)
     concept = np.concatenate([np.empty(0, np.int32), *(part[1 + part[0] :] for part in parts)])
     if not len(concept):
         raise ConfigError(f"setting method.concepts={name}: no caption of the pool names one of its concepts")
-    return Matches(borders, concept, len(matcher(name).concepts))
+    return Matches(borders, concept, len(phrases(name).spelled))
 
 
 def _packed(name: str, table: Any) -> npt.NDArray[np.int32]:
     """Number of rows, matches of each row, concepts: one array, which a pass over the pool can keep."""
-    pairs = matcher(name).pairs(table["text"].to_pylist())
+    pairs = phrases(name).pairs(table["text"].to_pylist())
     sizes = np.bincount(pairs[:, 0], minlength=table.num_rows)
     return np.concatenate([[table.num_rows], sizes, pairs[:, 1]]).astype(np.int32)

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from baselines import _ngrams
-from baselines._text import Hashes, Words
 from harness.nearest import load
+from harness.words import Hashes, Words
 
 _START, _END = np.uint64(1), np.uint64(2)
 """The marks' hashes."""

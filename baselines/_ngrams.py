@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from baselines._text import Hashes, Words, mixed
+from harness.words import Hashes, Words, mixed
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from pydantic import Field
 
 from baselines import _draw, _scores
-from baselines._text import Words
 from harness import Pool, SelectionContext
 from harness.uid import Uids
+from harness.words import Words
 
 ROW = np.dtype([("caption", np.uint64), ("score", np.float32)])
 

@@ -67,12 +67,8 @@ class Settings(StrictModel):
 
 def open_pool(path: str, seal_dir: str | None, workers: executor.Executor) -> Pool:
     """The pool, with its pictures where it is sealed."""
-    try:
-        sealed = SealedPool.open(path, seal_dir)
-    except ArtifactError:
-        if seal_dir is not None or (not is_remote(path) and (Path(path) / "pool.json").exists()):
-            raise
-        sealed = None
+    beside = not is_remote(path) and Path(path, "pool.json").exists()  # a seal is always in a local folder
+    sealed = SealedPool.open(path, seal_dir) if seal_dir is not None or beside else None
     return Pool.open(path, sealed=sealed, executor=workers)
 
 

@@ -22,7 +22,7 @@ from harness.records import Json, digest_of, read_record
 from harness.report import bins, diversity, gather, pictures
 from harness.report.bins import Axis, Property, spearman
 from harness.report.clusters import Cluster, clustered
-from harness.report.coverage import Phrases, TaskCoverage
+from harness.report.coverage import ClassNames, TaskCoverage
 from harness.report.diversity import WIDTHS_A_SAMPLE, Diversity
 from harness.report.gather import Repeats, Rows, Sets
 from harness.subset import Subset, combined
@@ -215,10 +215,10 @@ def _count(request: Request, found: Findings, sets: Sets) -> None:
     tasks = class_names(request, notes) if captions else {}
     if tasks:
         found.inputs["classes"] = digest_of(tasks)
-    phrases = Phrases.of(name for names in tasks.values() for name in names) if tasks else None
+    classes = ClassNames.of(name for names in tasks.values() for name in names) if tasks else None
     one_in = -(-found.pool_size // gather.KEYS)
     counts = gather.survey(pool, gather.Survey(
-        sets=sets, axes=axes, captions=captions, model=model, phrases=phrases, one_in=one_in,
+        sets=sets, axes=axes, captions=captions, model=model, classes=classes, one_in=one_in,
     ))  # fmt: skip
     found.properties = [prop for prop in counts.properties if prop.known]
     notes += [f"{prop.title} is left out: no pair has a value there." for prop in counts.properties if not prop.known]
@@ -235,7 +235,7 @@ def _count(request: Request, found: Findings, sets: Sets) -> None:
     recalls = class_accuracies(request, tasks, found.inputs) if request.run_dir else {}
     none = np.zeros(len(sets.names), dtype=np.int64)
     for key, names in tasks.items():
-        by_set = np.stack([counts.phrases.get(name, none) for name in names], axis=1)
+        by_set = np.stack([counts.classes.get(name, none) for name in names], axis=1)
         found.coverage.append(TaskCoverage(
             key=key, name=request.suite.tasks[key].name, classes=names, recalls=recalls.get(key),
             counts={name: tuple(row.tolist()) for name, row in zip(sets.names, by_set, strict=True) if name != "kept"},

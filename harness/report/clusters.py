@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from harness import centroids
-from harness.nearest import nearest
+from harness.nearest import nearest, unit
 from harness.report import diversity
-from harness.report.coverage import words
+from harness.words import Words
 
 Floats = npt.NDArray[Any]
 
@@ -44,11 +44,10 @@ def clustered(
     number = min(clusters, len(rows) // ROWS_A_CLUSTER)
     if number < 2:
         return []
-    centres = centroids.kmeans(rows, number, seed=seed)
-    centres /= np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
-    labels = nearest(rows, centres)
-    spoken = [frozenset(word for word in words(captions[row]) if len(word) >= _SHORTEST) for row in there.tolist()]
-    everywhere = Counter(word for said in spoken for word in said)
+    labels = nearest(rows, unit(centroids.kmeans(rows, number, seed=seed)))
+    said = Words.of([captions[row] for row in there.tolist()]).each()
+    spoken = [frozenset(word for word in words if len(word) >= _SHORTEST) for words in said]
+    everywhere = Counter(word for words in spoken for word in words)
     found = []
     for label in range(number):
         members = np.flatnonzero(labels == label)

@@ -5,67 +5,68 @@ last one also in its plural on -s or -es. A caption counts once for a class, how
 "No zero-shot without exponential data" (Udandarao et al. 2024) relates this frequency to zero-shot accuracy.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from harness.phrases import Phrases
+from harness.words import Words
+
 Ints = npt.NDArray[np.int64]
 
-_WORD = re.compile(r"[^\W_]+")
-
-
-def words(text: str) -> tuple[str, ...]:
-    """The words of a text: stretches of letters and digits, case folded."""
-    return tuple(_WORD.findall(text.casefold()))
+_ROWS = 1 << 15
+"""Captions worked on at once."""
 
 
 @dataclass(frozen=True, slots=True)
-class Phrases:
-    """Phrases to look for."""
+class ClassNames:
+    """Names of classes to look for."""
 
     names: tuple[str, ...]
-    """Each phrase once, in the order of its number."""
-    spelled: Mapping[tuple[str, ...], tuple[int, ...]]
-    """Words, one after the other, to the numbers of the phrases that they name."""
-    lengths: Mapping[str, tuple[int, ...]]
-    """First word to how many words there may be."""
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> "Phrases":
+    def of(cls, names: Iterable[str]) -> "ClassNames":
         """The different names that hold a word."""
-        spelled: dict[tuple[str, ...], tuple[int, ...]] = {}
-        lengths: dict[str, set[int]] = {}
-        different = tuple(dict.fromkeys(name for name in names if words(name)))
-        for place, name in enumerate(different):
-            *front, last = words(name)
-            for end in (last, f"{last}s", f"{last}es"):
-                phrase = (*front, end)
-                spelled[phrase] = (*spelled.get(phrase, ()), place)
-                lengths.setdefault(phrase[0], set()).add(len(phrase))
-        return cls(different, spelled, {first: tuple(sorted(there)) for first, there in lengths.items()})
-
-    def named(self, caption: str) -> set[int]:
-        """Numbers of the phrases that a caption names."""
-        spoken = words(caption)
-        return {
-            place
-            for start, word in enumerate(spoken)
-            for length in self.lengths.get(word, ())
-            for place in self.spelled.get(spoken[start : start + length], ())
-        }
+        different = list(dict.fromkeys(names))
+        return cls(tuple(name for name, words in zip(different, Words.of(different).each(), strict=True) if words))
 
     def count(self, captions: Sequence[str], weights: Ints) -> npt.NDArray[np.uint32]:
-        """Captions (S, P) that name each of P phrases, for S sets with `weights` (S, N) of the N captions."""
-        found = [(place, row) for row, caption in enumerate(captions) for place in self.named(caption)]
-        counts = np.zeros((len(weights), len(self.names)), dtype=np.uint32)
-        if found:
-            places, rows = np.array(found, dtype=np.int64).T
-            for total, weight in zip(counts, weights, strict=True):
-                total += np.rint(np.bincount(places, weights=weight[rows], minlength=len(total))).astype(np.uint32)
-        return counts
+        """Captions (S, P) that name each of P names, for S sets with `weights` (S, N) of the N captions."""
+        total = np.zeros((len(self.names), len(weights)), dtype=np.int64)
+        for start in range(0, len(captions), _ROWS):
+            rows = slice(start, start + _ROWS)
+            total += _named(self.names, captions[rows]).T @ weights[:, rows].T
+        return total.T.astype(np.uint32)
+
+
+def _named(names: tuple[str, ...], captions: Sequence[str]) -> Any:
+    """(N, P) 1 where a caption names one of P names, sparse."""
+    from scipy import sparse
+
+    phrases, meant = _spellings(names)
+    caption, phrase = phrases.pairs(captions).T
+    shape = (len(captions), len(phrases.spelled))
+    found = sparse.csr_array((np.ones(len(caption), dtype=np.int64), (caption, phrase)), shape=shape) @ meant
+    found.data[:] = 1  # however many of its spellings stand there
+    return found
+
+
+@lru_cache(maxsize=1)
+def _spellings(names: tuple[str, ...]) -> tuple[Phrases, Any]:
+    """The names and their plurals as phrases, and which of P names each of F phrases means: (F, P) of 1, sparse."""
+    from scipy import sparse
+
+    spelled = [(" ".join(words), place) for place, words in enumerate(Words.of(names).each())]
+    spelled = [(f"{name}{end}", place) for name, place in spelled for end in ("", "s", "es")]
+    phrases = Phrases([phrase for phrase, _ in spelled])
+    number = {phrase.decode(): place for place, phrase in enumerate(phrases.spelled)}
+    where = ([number[phrase] for phrase, _ in spelled], [place for _, place in spelled])
+    shape = (len(number), len(names))
+    return phrases, sparse.csr_array((np.ones(len(spelled), dtype=np.int64), where), shape=shape)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

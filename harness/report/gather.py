@@ -28,7 +28,7 @@ from harness.pool import reading
 from harness.pool.view import Pool
 from harness.report import bins
 from harness.report.bins import Axis, Property
-from harness.report.coverage import Phrases
+from harness.report.coverage import ClassNames
 from harness.uid import Uids
 
 Array = npt.NDArray[Any]
@@ -86,7 +86,7 @@ class Survey:
     captions: bool
     model: str | None
     """Language model, see harness.language."""
-    phrases: Phrases | None
+    classes: ClassNames | None
     one_in: int
 
     @property
@@ -105,8 +105,8 @@ class Survey:
         }
         if self.model is not None:
             found["language"] = _by_value(language.languages(texts, self.model), weights)
-        if self.phrases is not None:
-            found["phrases"] = self.phrases.count(texts, weights)
+        if self.classes is not None:
+            found["classes"] = self.classes.count(texts, weights)
         if self.captions:
             keys = np.fromiter(map(_key, texts), np.uint64, len(texts))
             found["keys"] = _chosen(keys, weights, self.one_in)
@@ -119,8 +119,8 @@ class Counts:
 
     properties: list[Property]
     captions: Repeats | None
-    phrases: Mapping[str, Ints]
-    """Captions (S,) that name each phrase."""
+    classes: Mapping[str, Ints]
+    """Captions (S,) that name each class."""
 
 
 def survey(pool: Pool, what: Survey) -> Counts:
@@ -137,14 +137,14 @@ def survey(pool: Pool, what: Survey) -> Counts:
             for value, counts in part["language"].items():
                 total[value or "none"] += counts
         properties.append(bins.of_names("language", "Language of the caption", names, total))
-    phrases: dict[str, Ints] = {}
-    if what.phrases is not None:
-        named = sum((part["phrases"] for part in parts), np.zeros((size, len(what.phrases.names)), np.int64))
-        phrases = dict(zip(what.phrases.names, named.T, strict=True))
+    classes: dict[str, Ints] = {}
+    if what.classes is not None:
+        named = sum((part["classes"] for part in parts), np.zeros((size, len(what.classes.names)), np.int64))
+        classes = dict(zip(what.classes.names, named.T, strict=True))
     captions = None
     if what.captions:
         captions = _repeats("captions", what.sets, [part["keys"] for part in parts], what.one_in)
-    return Counts(properties=properties, captions=captions, phrases=phrases)
+    return Counts(properties=properties, captions=captions, classes=classes)
 
 
 _DERIVED: dict[str, Callable[[Any, list[str]], Array]] = {
@@ -226,7 +226,7 @@ def _mixed(uids: Uids) -> Keys:
 def score_columns(pool: Pool) -> list[str]:
     """The metadata's own columns of floating-point numbers, those named like a property of the report left out."""
     schema = reading.open_parquet(pool.files[0]).schema_arrow
-    taken = {*_DERIVED, WIDTH, HEIGHT, "language", "phrases", "keys"}
+    taken = {*_DERIVED, WIDTH, HEIGHT, "language", "classes", "keys"}
     own = {field.name for field in schema if pa.types.is_floating(field.type)} - taken
     return [name for name in pool.columns if name in own]
 

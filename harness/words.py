@@ -55,6 +55,10 @@ class Words:
         text = re.sub(b"  +", b" ", b" " + b" \n ".join(found) + b" \n")
         return cls(text, np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")))
 
+    def each(self) -> list[list[str]]:
+        """The words of each caption (N,)."""
+        return [line.split() for line in self.text.decode().split("\n")[:-1]]
+
     def rows(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """(M,) the caption that each place in `text` (M,) belongs to."""
         return np.searchsorted(self.ends, places)
