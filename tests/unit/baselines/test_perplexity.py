@@ -48,11 +48,14 @@ def test_chances_by_hand(n: int) -> None:
     assert found[:-1].tolist() == pytest.approx([by_hand(caption, n) for caption in captions[:-1]], rel=1e-5)
 
 
-def test_chances_of_all_next_words_sum_to_one() -> None:
-    known = {word for text in TEXTS for word in text.split()}
-    for history in ((), ("<s>",), ("a", "red"), ("the", "dog"), ("nobody", "dog"), ("nobody", "knows")):
-        total = sum(chance(history, word, 3) for word in [*known, "</s>", "some other word"])
-        assert total == pytest.approx(1)
+def test_chances_of_all_words_sum_to_one() -> None:
+    # Without contexts a word of chance p and the end of chance e give p e for `word`, p p e for `word word`.
+    words = sorted({word for text in TEXTS for word in text.split()} | {"unheard"})
+    means = Model.learned(TEXTS, 1).log_chances([*words, *(f"{word} {word}" for word in words)]).astype(np.float64)
+    once, twice = np.exp(2 * means[: len(words)]), np.exp(3 * means[len(words) :])
+    chances = twice / once
+    assert (once / chances).tolist() == pytest.approx([once[0] / chances[0]] * len(words), rel=1e-5)
+    assert chances.sum() + once[0] / chances[0] == pytest.approx(1, rel=1e-5)
 
 
 def test_a_caption_stands_for_itself() -> None:

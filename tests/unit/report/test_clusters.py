@@ -28,16 +28,16 @@ def test_treemap_fills_the_rectangle(sizes: list[int], width: int) -> None:
 def test_planted_clusters() -> None:
     rng = np.random.default_rng(0)
     of = np.repeat([0, 1], [80, 40])
-    images = np.vstack([np.eye(8)[of] + 0.05 * rng.normal(size=(120, 8)), np.zeros((1, 8))])
-    captions = [*(f"a photo of one {('cat', 'dog')[label]}" for label in of), "not embedded"]
-    kept = np.append((of == 1) | (np.arange(120) % 4 == 0), True)
+    images = np.vstack([np.zeros((1, 8)), np.eye(8)[of] + 0.05 * rng.normal(size=(120, 8))])
+    captions = ["not embedded", *(f"a photo of one {('cat', 'dog')[label]}" for label in of)]
+    kept = np.append(True, (of == 1) | (np.arange(120) % 4 == 0))
     found = clustered(images, captions, kept, clusters=2, seed=0)
     assert [(c.share, c.kept, c.words) for c in found] == [
         (pytest.approx(2 / 3), 0.25, ("cat",)),
         (pytest.approx(1 / 3), 1.0, ("dog",)),
     ]
     assert clustered(images[:20], captions[:20], kept[:20], clusters=3, seed=0) == []
-    images[-1, 3] = np.inf  # no embedding either
+    images[0, 3] = np.inf  # no embedding either
     assert clustered(images, captions, kept, clusters=2, seed=0) == found
 
 
