@@ -82,7 +82,8 @@ def standardised(scores: Scores) -> npt.NDArray[np.float64]:
     known = found[~np.isnan(found)]
     if np.isinf(known).any():
         raise ConfigError(
-            "some scores are infinite, so the others have no standard deviation; choose by rank and without temperature"
+            "some scores are infinite, so the others have no standard deviation; mend them, or choose with "
+            "temperature=0 (and by=rank in fusion)"
         )
     if len(known):
         found -= known.mean()

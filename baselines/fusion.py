@@ -6,7 +6,6 @@ columns of CommonPool with weights in this way. Cost: that of its parts; a numbe
 
 import inspect
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -22,13 +21,16 @@ from harness import ConfigError, MethodError, Pool, SelectionContext, uid
 from harness.config import MethodConfig
 from harness.pool.view import CHUNK
 from harness.selection import combine, plugins
-from harness.selection.plugins import BoundPart
+from harness.selection.plugins import BoundPart, Method
+from harness.selection.run import call
 from harness.uid import Uids
 
 
-def _scorer(config: MethodConfig) -> Callable[..., Scores] | None:
+def _scorer(config: MethodConfig) -> Method | None:
     """The function `scores` beside a method's `select`, if its module has one."""
-    return getattr(sys.modules[plugins.resolve(config).module], "scores", None)
+    method = plugins.resolve(config)
+    found = getattr(sys.modules[method.module], "scores", None)
+    return replace(method, function=found) if callable(found) else None
 
 
 def _bound(term: str | dict[str, Any]) -> dict[str, Any]:
@@ -41,10 +43,14 @@ def _bound(term: str | dict[str, Any]) -> dict[str, Any]:
         if list(given) != ["column"]:
             raise ConfigError(f"setting method.of: {term!r} is a column and takes nothing but a weight beside it")
         return {"column": str(given["column"]), "weight": float(weight)}
+    if "name" not in given:
+        raise ConfigError(
+            f"setting method.of: {term!r} is neither a method's name nor {{name: …, parameter: …}} nor {{column: …}}"
+        )
     part = combine.bound(given)
     scorer = _scorer(part.config)
     if scorer is not None:
-        counts = {"name", "target", *inspect.signature(scorer).parameters}
+        counts = {"name", "target", *inspect.signature(scorer.function).parameters}
         idle = sorted(set(given) - counts)
         if idle:
             raise ConfigError(
@@ -90,6 +96,9 @@ def scores(
     for number, term in enumerate(terms):
         assert isinstance(term, dict)
         found = _found(pool, ctx, BoundPart({key: value for key, value in term.items() if key != "weight"}), number)
+        if len(found) and np.isnan(found).all():
+            what = " ".join(str(term[key]) for key in ("column", "name", "target") if key in term)
+            raise ConfigError(f"setting method.of: no pair has a score by {what}; leave that term out")
         total += term["weight"] * alike(found, by)
     return total.astype(np.float32)
 
@@ -116,11 +125,11 @@ def _found(pool: Pool, ctx: SelectionContext, term: BoundPart, number: int) -> S
     own.scratch.mkdir(exist_ok=True)
     scorer = _scorer(term.config)
     if scorer is not None:
-        given = np.asarray(scorer(pool, ctx=own, **term.config.params))
-        if given.shape != (len(pool),):
+        given = np.asarray(call(scorer, pool, own, term.config.params))
+        if given.shape != (len(pool),) or given.dtype.kind not in "fiub":
             raise MethodError(
-                f"{term['name']}: its function scores gave an array of shape {given.shape}, not one number for each of "
-                f"the pool's {len(pool)} pairs"
+                f"{scorer.name}: its function scores gave an array of shape {given.shape} and dtype {given.dtype}, not "
+                f"one number for each of the pool's {len(pool)} pairs"
             )
         return given
     # Uids travel to the workers as a file that all of them map.

@@ -27,16 +27,21 @@ def select(
     pair that is not in the file is kept.
     """
     home = pool.sealed.seal_dir if pool.sealed else pool.path
-    repeats = repeats_in(file or join(home, "duplicates.parquet"), same, there=pool.contains)
-    path = ctx.scratch / "repeats.npy"
-    uid.save(path, repeats)
-    return pool.filter(partial(_keep, str(path)), columns=["uid"], name="phash_dedup")
+    path = file or join(home, "duplicates.parquet")
+    repeats, held = repeats_in(path, same, there=pool.contains)
+    if not held:
+        raise ArtifactError(f"{path}: none of its uids is in the pool {pool.path}; it is another pool's")
+    if held < len(pool):
+        ctx.remark(f"{len(pool) - held} of {len(pool)} pairs are not in {path} and are kept")
+    uid.save(ctx.scratch / "repeats.npy", repeats)
+    return pool.filter(partial(_keep, str(ctx.scratch / "repeats.npy")), columns=["uid"], name="phash_dedup")
 
 
-def repeats_in(path: str, same: str, *, there: Callable[[Uids], npt.NDArray[np.bool_]]) -> Uids:
-    """Sorted uids that another one stands for in a file of harness.duplicates. ArtifactError if it is none.
+def repeats_in(path: str, same: str, *, there: Callable[[Uids], npt.NDArray[np.bool_]]) -> tuple[Uids, int]:
+    """Sorted uids that another one stands for in a file of harness.duplicates, and how many of its uids are there.
 
-    `there` (N,) tells which uids the pool shows: where the first of a group is held out, the next stands for it.
+    ArtifactError if it is no such file. `there` (N,) tells which uids the pool shows: where the first of a group is
+    held out, the next stands for it.
     """
     heirs: set[str] = set()
     try:
@@ -51,19 +56,23 @@ def repeats_in(path: str, same: str, *, there: Callable[[Uids], npt.NDArray[np.b
         ) from error
     except (pa.ArrowException, KeyError) as error:
         raise ArtifactError(f"{path}: {error}; it is no file that `python -m harness.duplicates` wrote") from error
-    return uid.sort(np.concatenate([uid.from_hex([]), *parts]))
+    repeats = uid.sort(np.concatenate([uid.from_hex([]), *(found for found, _ in parts)]))
+    return repeats, sum(held for _, held in parts)
 
 
-def _repeats(batch: pa.RecordBatch, same: str, there: Callable[[Uids], npt.NDArray[np.bool_]], heirs: set[str]) -> Uids:
+def _repeats(
+    batch: pa.RecordBatch, same: str, there: Callable[[Uids], npt.NDArray[np.bool_]], heirs: set[str]
+) -> tuple[Uids, int]:
     """Those of a batch; `heirs` are the firsts in whose place another stands, of all batches so far."""
-    groups = zip(*(batch[column].to_pylist() for column in ("uid", same)), strict=True)
-    pairs = [(name, first) for name, first in groups if name != first]
+    names, leaders = (batch[column].to_pylist() for column in ("uid", same))
+    held = int(np.count_nonzero(there(uid.from_hex(names))))
+    pairs = [(name, first) for name, first in zip(names, leaders, strict=True) if name != first]
     uids, firsts = (uid.from_hex([pair[place] for pair in pairs]) for place in (0, 1))
     repeated = there(firsts)
     for row in np.flatnonzero(there(uids) & ~repeated).tolist():
         repeated[row] = pairs[row][1] in heirs
         heirs.add(pairs[row][1])
-    return uids[repeated]
+    return uids[repeated], held
 
 
 def _keep(path: str, table: pa.Table) -> npt.NDArray[np.bool_]:

@@ -121,10 +121,7 @@ def from_hydra(values: Any) -> RunConfig:
 
 def _coherent(config: RunConfig) -> RunConfig:
     """`config`; ConfigError that names a setting which does not go together with the others."""
-    if config.method.name == "custom" and config.method.target is None:
-        raise ConfigError("setting method.target: method=custom needs method.target=package.module:function")
-    if config.method.name != "custom" and config.method.target is not None:
-        raise ConfigError(f"setting method.target: only method=custom has a target, not method={config.method.name}")
+    config.method.require_target()
     if not config.byod and config.pool.weight != 1:
         raise ConfigError("setting pool.weight: weighs the pool against byod folders, and there are none")
     if config.byod and config.pool.holdout:

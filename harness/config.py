@@ -69,18 +69,25 @@ class MethodConfig(StrictModel):
     params: dict[str, Any] = Field(default_factory=dict)
     """Keyword arguments of the function."""
 
+    def require_target(self) -> None:
+        """ConfigError if a custom method has no target, or another one has."""
+        if self.name == "custom" and self.target is None:
+            raise ConfigError("setting method.target: method=custom needs method.target=package.module:function")
+        if self.name != "custom" and self.target is not None:
+            raise ConfigError(f"setting method.target: only method=custom has a target, not method={self.name}")
+
 
 class PoolAt(StrictModel):
     """A pool that is there, for the commands that work on one."""
 
-    path: str = Field(description="folder (or URL) in CommonPool's layout")
+    path: str = Field(min_length=1, description="folder (or URL) in CommonPool's layout")
     seal_dir: str | None = Field(default=None, description="where the sealed files are; null: the pool's folder")
 
 
 class PoolConfig(StrictModel):
     """The pool to choose from."""
 
-    path: str | None = None
+    path: str | None = Field(default=None, min_length=1)
     """A folder in CommonPool's layout; None: the generated pool of scale tiny, made and cached when first used."""
     seal_dir: str | None = None
     """Where pool.json, uids.npy and the tar index live; None: in the pool's own folder."""

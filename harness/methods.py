@@ -33,7 +33,7 @@ def describe(name: str) -> Description:
     """The method `name`, read from its source. ConfigError if there is none, PluginError if it cannot be read."""
     known = plugins.sources()
     if name not in known:
-        raise ConfigError(unknown_name("method", name, known))
+        raise ConfigError(unknown_name("method", name, [*known, "custom"]))
     module, file = known[name]
     try:
         with open(file, "rb") as source:
@@ -68,13 +68,14 @@ def _parameters(arguments: ast.arguments) -> tuple[str, ...]:
 def command(argv: list[str]) -> None:
     """Print a line of each method, or all that there is to say of those that are named."""
     cli.offer_help(argv, __doc__)
-    for name in argv or plugins.names():
+    for name in argv or [*plugins.names(), "custom"]:
+        if name == "custom":
+            sys.stdout.write("custom\n    Your own function: method=custom method.target=package.module:function\n")
+            continue
         method = describe(name)
         sys.stdout.write(f"{method.name}\n{textwrap.indent(method.text if argv else method.doc, '    ')}\n")
         if method.parameters:
             sys.stdout.write(f"    parameters: {', '.join(method.parameters)}\n")
-    if not argv:
-        sys.stdout.write("custom\n    Your own function: method=custom method.target=package.module:function\n")
 
 
 if __name__ == "__main__":

@@ -67,7 +67,11 @@ def _is_metadata_only(config: RunConfig) -> bool:
 def _from_metadata(config: RunConfig, method: plugins.Method, out: Path, workers: executor.Executor) -> Subset:
     if config.pool.holdout:
         raise ConfigError(f"setting pool.holdout: {config.pool.path} holds no pictures that could be held out")
-    if config.run_dir is not None or (out / settled.FILE).exists():
+    if config.run_dir is not None:
+        raise ConfigError(
+            "setting run_dir: a run needs pictures, and the pool holds none yet; give out=FILE.npy instead"
+        )
+    if (out / settled.FILE).exists():
         raise ConfigError(f"setting out: {out} is a run's folder; give out=FILE.npy, as the pool holds no pictures yet")
     pool = Pool.open(str(config.pool.path), executor=workers)
     return selecting.select(method, config.method, pool=pool, scale=config.scale, out=out, executor=workers)

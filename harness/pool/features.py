@@ -43,7 +43,12 @@ class FeatureFile:
     def __init__(self, path: str, names: Sequence[str], rows: int) -> None:
         """Raises ArtifactError if the file, a member or a row is missing; `rows` is what the parquet file has."""
         self.path = path
-        self._file: IO[bytes] = open_file(path)
+        try:
+            self._file: IO[bytes] = open_file(path)
+        except ArtifactError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                raise ArtifactError(f"{error}; `python -m harness.score` makes embeddings") from error
+            raise
         try:
             with reading(path):
                 self._zip = zipfile.ZipFile(self._file)

@@ -142,6 +142,8 @@ def missing_column(path: str, name: str, there: Sequence[str]) -> ArtifactError:
     """The error for a column that something needs and `path` has not."""
     remedies = {"similar": "`python -m harness.duplicates` with features=l14_img makes it"}
     remedies = dict.fromkeys(DUPLICATE_COLUMNS, "`python -m harness.duplicates` makes it for a sealed pool") | remedies
+    if name.startswith("clip_") and name.endswith("_similarity_score"):
+        remedies[name] = "`python -m harness.score` makes scores"
     remedy = f"; {remedies[name]}" if name in remedies else ""
     return ArtifactError(f"{path}: no column {name!r} (there are: {', '.join(there)}){remedy}")
 

@@ -138,7 +138,8 @@ def read_pool_record(seal_dir: str) -> Record:
         if isinstance(error.__cause__, FileNotFoundError):
             if "://" not in seal_dir and not os.path.isdir(seal_dir):
                 raise ArtifactError(
-                    f"{seal_dir}: no such folder, seen from {os.getcwd()}; name the pool's folder"
+                    f"{seal_dir}: no such folder, seen from {os.getcwd()}; name the sealed pool's (pool.path, "
+                    "or pool.seal_dir)"
                 ) from error
             raise ArtifactError(
                 f"{seal_dir}: the pool is not sealed; run `python -m harness.pool seal` on its folder first"

@@ -35,7 +35,7 @@ OWN = ("pool", "kept", "subset", "random")
 
 
 class _PoolAt(StrictModel):
-    path: str | None = Field(default=None, description="the pool's folder; by default the generated pool")
+    path: str | None = Field(default=None, min_length=1, description="the pool's folder; the generated one by default")
     seal_dir: str | None = None
 
 
@@ -101,9 +101,9 @@ def _suite(settings: Settings) -> suites.Suite:
 
 def _check(settings: Settings, subset: Subset) -> None:
     """ConfigError for results of another subset, or a folder with files of these names that are no report's."""
-    if settings.run_dir is not None:
-        record = Path(settings.run_dir) / "subset.json"
-        if record.exists() and read_record(record, "subset").payload["uids"] != subset.digest:
+    for place in evaluations(Path(settings.run_dir)) if settings.run_dir is not None else []:
+        record = place.parent / "train" / "train.json"
+        if record.exists() and read_record(record, "train").inputs.get("subset") != subset.digest:
             raise ConfigError(f"setting run_dir: {settings.run_dir} was trained on another subset than {subset.name}")
     out = Path(settings.out)
     for name in (PAGE, REPORT):

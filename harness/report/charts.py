@@ -19,6 +19,8 @@ INK, SOFT, LINE, ACCENT, WARM, FILL = (f"#0000{number:02x}" for number in range(
 _VARIABLES = {INK: "ink", SOFT: "soft", LINE: "line", ACCENT: "accent", WARM: "warm", FILL: "fill"}
 _UNUSED_ID = re.compile(r' id="(?:figure|patch|axes|matplotlib|text|line2d|xtick|ytick|[A-Z]\w*Collection)_[\w.]*"')
 _SIZE = re.compile(r' width="[^"]*"| height="[^"]*"')
+WIDTH = 4.3
+"""Of a property's chart in inches."""
 _TICKS = 8
 _NEVER = 0.3
 """Where the log axis has its 0."""
@@ -73,7 +75,7 @@ def draw_property(prop: Property, *, kept_share: float) -> Markup:
     Below: how much of each bin's pairs the subset holds, with the share over all bins as a line."""
     labels = [*prop.labels, *(["?"] if prop.counts["pool"][-1] else [])]
     n = len(labels)
-    figure = _figure(4.3, 3.1)
+    figure = _figure(WIDTH, 3.1)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     borders = np.arange(n + 1)
     for name, style in (
@@ -88,10 +90,14 @@ def draw_property(prop: Property, *, kept_share: float) -> Markup:
     for axes, title in ((above, "% of the set"), (below, "% kept")):
         _plain(axes)
         axes.set_ylabel(title, fontsize=9)
-        axes.yaxis.set_label_coords(-0.1, 0.5)
         axes.set_xlim(0, n)
         axes.set_ylim(bottom=0)
         axes.locator_params(axis="y", nbins=4)
+    # Room for ticks of many decimals, where little is kept.
+    longer = 0.08 * max(0, *(len(f"{tick:.9g}") - 3 for axes in (above, below) for tick in axes.get_yticks()))
+    figure.subplots_adjust(left=(0.55 + longer) / WIDTH)
+    for axes in (above, below):
+        axes.yaxis.set_label_coords(-(0.37 + longer) / (WIDTH - 0.63 - longer), 0.5)
     _label_bins(below, prop, labels)
     label = f"{prop.title}: distribution in pool, subset and random subset, and share kept by bin"
     return _svg(figure, name=prop.key, label=label)

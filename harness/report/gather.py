@@ -6,6 +6,7 @@ the sampled rows.
 
 import hashlib
 import os
+import re
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,8 @@ KEYS = 1 << 24
 WIDTH, HEIGHT = "original_width", "original_height"
 LONGEST = 300
 """Characters of a caption that are kept of a sampled pair."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters that a page must not hold, and line breaks."""
 _PROBE = 2000
 _BATCH = 1 << 17
 _OPEN = 16
@@ -290,8 +293,9 @@ class Rows:
 
     @cached_property
     def shown(self) -> list[str]:
-        """Captions cut to what a page can show."""
-        return [text if len(text) < LONGEST else text[: LONGEST - 1] + "…" for text in self.captions]
+        """Captions cut to what a page can show, control characters as spaces."""
+        cut = (text if len(text) < LONGEST else text[: LONGEST - 1] + "…" for text in self.captions)
+        return [_CONTROL.sub(" ", text) for text in cut]
 
 
 def rows_of(pool: Pool, uids: Uids, scratch: Path, *, score: str | None, model: str | None, captions: bool) -> Rows:

@@ -102,6 +102,7 @@ def resolve(config: MethodConfig) -> Method:
 
     Raises ConfigError for an unknown name, PluginError if the module does not import or has no fitting function.
     """
+    config.require_target()
     if config.name == "custom":
         module, colon, function = (config.target or "").partition(":")
         if not (module and colon and function):
@@ -112,6 +113,9 @@ def resolve(config: MethodConfig) -> Method:
             raise ConfigError(
                 f"setting method.target: {module!r} is not the name of a module (package.module, no path)"
             )
+        if module.endswith(".py"):
+            name = f"{module.removesuffix('.py')}:{function}"
+            raise ConfigError(f"setting method.target: {module!r} is the name of a file; write {name}")
         return _load(str(config.target), module, function)
     known = sources()
     if config.name not in known:

@@ -126,6 +126,11 @@ class Place:
                         f"setting out: {record}, where the record of {out.name} goes, is there and none of a "
                         "selection; choose another name"
                     ) from error
+            elif out.exists():
+                try:
+                    uid.load(out)
+                except ArtifactError as error:
+                    raise ConfigError(f"setting out: {out} is there and no uid file; choose another name") from error
             return cls(uids=out, record=record, scratch=out.with_name(f".{out.stem}.scratch"))
         return cls(uids=out / "uids.npy", record=out / "subset.json", scratch=out / "scratch")
 
@@ -143,6 +148,8 @@ def adopt(path: str, *, pool: Pool, out: Path, intersect: bool = False) -> Subse
     done = finished(place, work)
     if done is not None:
         return done
+    if not is_remote(path) and place.uids.exists() and place.uids.samefile(path):
+        raise ConfigError(f"setting subset: {path} is where the result goes, too; choose another place for that")
     unknown, first = pool.strangers(given.uids)
     if unknown and (not intersect or unknown == len(given)):
         raise ArtifactError(

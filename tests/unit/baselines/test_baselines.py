@@ -266,6 +266,7 @@ def test_combinations(folder: Path, tmp_path: Path) -> None:
         (["basic_filter", "clip_scor"], "did you mean 'clip_score'"),
         (["basic_filter", {"name": "clip_score", "fracton": 1}], "did you mean 'fraction'"),
         (["basic_filter", {"fraction": 1}], "neither a method's name nor"),
+        (["basic_filter", {"name": "clip_score", "target": "mine:select"}], "only method=custom has a target"),
     ],
 )
 def test_combinations_that_cannot_be_are_refused_before_any_work(tmp_path: Path, of: list[Any], said: str) -> None:

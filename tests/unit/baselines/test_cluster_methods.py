@@ -309,7 +309,9 @@ def test_phash_dedup_keeps_the_first_of_each_group(tmp_path: Path) -> None:
     write_file(tmp_path / "duplicates.parquet", {key: [column[i] for i in order] for key, column in columns.items()})
     assert rows_of(pool, phash_dedup.select(pool, ctx=context(tmp_path / "s"))) == [0, 2, 3, 6, 7, 8, 9]
     file = str(tmp_path / "duplicates.parquet")
-    found = phash_dedup.select(pool, ctx=context(tmp_path / "s"), same="exact", file=file)
+    ctx = context(tmp_path / "s")
+    found = phash_dedup.select(pool, ctx=ctx, same="exact", file=file)
+    assert ctx.remarks == [f"1 of 10 pairs are not in {file} and are kept"]
     assert rows_of(pool, found) == [0, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
@@ -329,6 +331,10 @@ def test_phash_dedup_says_what_is_missing(tmp_path: Path) -> None:
         path = write_file(tmp_path / f"{number}.parquet", columns)
         with pytest.raises(ArtifactError, match=rf"{number}\.parquet"):
             phash_dedup.select(pool, ctx=context(tmp_path / "s"), file=str(path))
+    strangers = {key: [uid_hex(row) for row in (50, 51)] for key in ("uid", "near", "exact")}
+    path = write_file(tmp_path / "others.parquet", strangers)
+    with pytest.raises(ArtifactError, match=r"others\.parquet: none of its uids is in the pool"):
+        phash_dedup.select(pool, ctx=context(tmp_path / "s"), file=str(path))
 
 
 def test_caption_dedup_keeps_the_best_of_equal_captions(tmp_path: Path) -> None:

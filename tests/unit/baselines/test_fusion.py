@@ -101,7 +101,8 @@ def test_what_fusion_refuses() -> None:
         ([{"column": "x", "weight": 0}], "weight 0 is not a number other than 0"),
         (["clip_scor"], "did you mean 'clip_score'"),
         ([{"name": "negcliploss", "bach": 3}], "did you mean 'batch'"),
-        ([{"weight": 3}], "neither a method's name nor"),
+        ([{"weight": 3}], r"neither a method's name nor .* nor \{column: …\}"),
+        ([{"name": "negcliploss", "target": "mine:select"}], "only method=custom has a target"),
     ]:
         with pytest.raises(ConfigError, match=message):
             plugins.bind(method, {"of": of})
@@ -114,6 +115,12 @@ def select(pool, /, *, ctx, times: float = 1.0, shape: str = "right"):
     return pool.uids()
 
 def scores(pool, /, *, ctx, times, shape):
+    if shape == "words":
+        return np.array(["a"] * len(pool))
+    if shape == "none":
+        return np.full(len(pool), np.nan)
+    if shape == "unknown":
+        raise ValueError("this shape is not known")
     return np.arange(len(pool) if shape == "right" else 3) * times
 """
 
@@ -126,5 +133,20 @@ def test_fusion_takes_the_scores_of_a_method_of_ones_own(tmp_path: Path, monkeyp
     bound = plugins.bind(plugins.resolve(MethodConfig(name="fusion")), {"of": [{**mine, "times": -2}]})
     found = fusion.scores(pool, ctx=context(tmp_path / "s"), of=bound["of"], by="value")
     assert found.tolist() == [-2.0 * row for row in range(50)]
-    with pytest.raises(MethodError, match=r"scores gave an array of shape \(3,\), not one number for each of"):
-        chosen(tmp_path / "pool", tmp_path, "fusion", of=[{**mine, "shape": "wrong"}])
+    for kind, shape, said in [
+        (
+            MethodError,
+            "wrong",
+            r"scoring_of_test:select: its function scores gave an array of shape \(3,\) and dtype f",
+        ),
+        (MethodError, "words", r"scoring_of_test:select: its function scores gave .* dtype <U1, not one number for"),
+        (MethodError, "unknown", r"method scoring_of_test:select: raised ValueError: this shape is not known"),
+        (ConfigError, "none", r"no pair has a score by custom scoring_of_test:select; leave that term out"),
+    ]:
+        with pytest.raises(kind, match=said):
+            chosen(tmp_path / "pool", tmp_path, "fusion", of=[{**mine, "shape": shape}, "clip_score"])
+    (tmp_path / "choosing_of_test.py").write_text("scores = {'a': 1}\n" + MINE.partition("def scores")[0])
+    found = fusion.scores(
+        pool, ctx=context(tmp_path / "t"), of=[{"name": "custom", "target": "choosing_of_test:select", "weight": 1}]
+    )
+    assert len(set(found.tolist())) == 1  # all are kept

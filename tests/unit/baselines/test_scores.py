@@ -98,7 +98,7 @@ def test_a_column_that_is_no_score(tmp_path: Path) -> None:
             chosen(folder, tmp_path, name, score="text", **({"clusters": 2} if name == "codebook" else {}))
     with pytest.raises(ConfigError, match="'text' of the pool holds string, not numbers"):
         chosen(folder, tmp_path, "score_sampling", column="text")
-    with pytest.raises(ArtifactError, match="no column 'clip_l15_similarity_score'"):
+    with pytest.raises(ArtifactError, match=r"no column 'clip_l15_similarity_score' .*harness\.score` makes"):
         chosen(folder, tmp_path, "score_sampling", column="clip_l15_similarity_score")
 
 

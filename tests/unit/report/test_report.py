@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,14 @@ def test_results_of_another_subset_are_refused(finished: Any, tmp_path: Path) ->
     uid.save(other, chosen[:7])
     results = [f"run_dir={run_dir}", f"eval.data_dir={data_dir}"]
     refused(ConfigError, "was trained on another subset than", pool, other, *results)
+    for place in ("eval", "seed-1/eval", "seed-1"):  # as in a run, an entry, one seed of it
+        folder = tmp_path / "entry" / place
+        shutil.copytree(run_dir / "eval", folder if folder.name == "eval" else folder / "eval", dirs_exist_ok=True)
+    shutil.copytree(run_dir / "train", tmp_path / "entry" / "train")
+    shutil.copytree(run_dir / "train", tmp_path / "entry" / "seed-1" / "train")
+    for place in ("", "eval", "seed-1", "seed-1/eval"):
+        folder = tmp_path / "entry" / place
+        refused(ConfigError, "was trained on another subset than", pool, other, f"run_dir={folder}", results[1])
     refused(ConfigError, "was evaluated on tiny", pool, run_dir / "uids.npy", *results, "eval.suite=v1")
     refused(ArtifactError, r"holds no evaluation\.json", pool, other, f"run_dir={tmp_path}")
 

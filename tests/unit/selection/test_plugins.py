@@ -126,6 +126,17 @@ def test_targets_have_a_form(target: str) -> None:
         custom(target)
 
 
+@pytest.mark.parametrize(("name", "target"), [("clip_score", "my_filter:select"), ("custom", None)])
+def test_a_custom_method_has_a_target_and_no_other_has(name: str, target: str | None) -> None:
+    with pytest.raises(ConfigError, match=r"setting method\.target: (only method=custom has a|method=custom needs )"):
+        plugins.resolve(MethodConfig(name=name, target=target))
+
+
+def test_a_file_is_no_module() -> None:
+    with pytest.raises(ConfigError, match=r"'my_filter\.py' is the name of a file; write my_filter:select"):
+        custom("my_filter.py:select")
+
+
 @pytest.mark.parametrize("name", ["./my_filter", "../m/my_filter", ".my_filter", "m/my_filter", "m..my_filter", "m."])
 def test_a_path_is_no_module(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"method\.target: '{re.escape(name)}' is not the name of a module"):

@@ -302,6 +302,20 @@ def test_a_file_where_the_record_goes_is_left_alone(pool: Pool, tmp_path: Path) 
         select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "mine.npy", seed=seed)
 
 
+def test_a_file_of_something_else_is_no_place_for_a_choice(pool: Pool, tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", np.ones((3, 4), np.float32))
+    before = (tmp_path / "rows.npy").read_bytes()
+    with pytest.raises(ConfigError, match=r"setting out: .*rows\.npy is there and no uid file; choose another name"):
+        select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "rows.npy")
+    assert (tmp_path / "rows.npy").read_bytes() == before
+    uid.save(tmp_path / "mine.npy", pool.uids()[:3])
+    select(lambda pool, /, *, ctx: pool.uids(), pool, tmp_path / "mine.npy")
+    record = (tmp_path / "mine.json").read_bytes()
+    with pytest.raises(ConfigError, match=r"setting subset: .*mine\.npy is where the result goes, too"):
+        run.adopt(str(tmp_path / "mine.npy"), pool=pool, out=tmp_path / "mine.npy")
+    assert (tmp_path / "mine.json").read_bytes() == record
+
+
 def test_an_exception_on_a_file_names_method_and_file(pool: Pool, tmp_path: Path) -> None:
     def broken(pool: Pool, /, *, ctx: Any) -> Any:
         return pool.filter(lambda table: table["no"], columns=["text"])
