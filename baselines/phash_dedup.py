@@ -43,7 +43,7 @@ def repeats_in(path: str, same: str, *, there: Callable[[Uids], npt.NDArray[np.b
     ArtifactError if it is no such file. `there` (N,) tells which uids the pool shows: where the first of a group is
     held out, the next stands for it.
     """
-    heirs: set[str] = set()
+    heirs: set[tuple[int, int]] = set()
     try:
         with open_file(path) as file:
             parquet = pq.ParquetFile(file)
@@ -61,18 +61,18 @@ def repeats_in(path: str, same: str, *, there: Callable[[Uids], npt.NDArray[np.b
 
 
 def _repeats(
-    batch: pa.RecordBatch, same: str, there: Callable[[Uids], npt.NDArray[np.bool_]], heirs: set[str]
+    batch: pa.RecordBatch, same: str, there: Callable[[Uids], npt.NDArray[np.bool_]], heirs: set[tuple[int, int]]
 ) -> tuple[Uids, int]:
     """Those of a batch; `heirs` are the firsts in whose place another stands, of all batches so far."""
-    names, leaders = (batch[column].to_pylist() for column in ("uid", same))
-    held = int(np.count_nonzero(there(uid.from_hex(names))))
-    pairs = [(name, first) for name, first in zip(names, leaders, strict=True) if name != first]
-    uids, firsts = (uid.from_hex([pair[place] for pair in pairs]) for place in (0, 1))
-    repeated = there(firsts)
-    for row in np.flatnonzero(there(uids) & ~repeated).tolist():
-        repeated[row] = pairs[row][1] in heirs
-        heirs.add(pairs[row][1])
-    return uids[repeated], held
+    uids, firsts = (uid.from_hex(batch[column].to_pylist()) for column in ("uid", same))
+    shown, others = there(uids), uids != firsts
+    repeated = np.zeros(len(uids), np.bool_)
+    repeated[others] = there(firsts[others])
+    for row in np.flatnonzero(shown & others & ~repeated).tolist():
+        first = firsts[row].item()
+        repeated[row] = first in heirs
+        heirs.add(first)
+    return uids[repeated], int(np.count_nonzero(shown))
 
 
 def _keep(path: str, table: pa.Table) -> npt.NDArray[np.bool_]:

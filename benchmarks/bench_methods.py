@@ -9,16 +9,15 @@ methods that compare both. Each is one `python -m harness.select`, start-up incl
 """
 
 import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pools import WORDS, make_pool
+from whole import run
 
 CENTRES, TARGETS, TEXTS = 1_000, 2_048, 20_000
 NOISE = 1 << 16
@@ -106,20 +105,16 @@ def main() -> None:
 
 def measure(name: str, told: list[str], pool: Path, executor: str) -> None:
     """Print what one selection took."""
-    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, "-m", "harness.select", f"pool.path={pool}", f"method={name.partition(' ')[0]}",
                    *told, f"executor={executor}", f"out={out}/uids.npy"]  # fmt: skip
         with open(f"{out}/log", "w") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        _, code, spent = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
+            code, took = run(command, log=log)
         if code:
             print(f"{name}: {Path(out, 'log').read_text().strip().splitlines()[-1]}", flush=True)
             return
         kept = len(np.load(f"{out}/uids.npy", mmap_mode="r"))
-    print(f"{name}: {wall:.0f} s, {spent.ru_utime + spent.ru_stime:.0f} s of processor, {kept:,} kept, largest process "
-          f"{spent.ru_maxrss / 1e6:.2f} GB", flush=True)  # fmt: skip
+    print(f"{name}: {kept:,} kept, {took}", flush=True)
 
 
 if __name__ == "__main__":

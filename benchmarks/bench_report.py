@@ -7,15 +7,13 @@ embeddings that bench_methods.py may have left in the same folder take part. One
 included.
 """
 
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 from pools import make_pool
+from whole import run
 
 from baselines import _wordnet
 from harness import Pool, executor, uid
@@ -49,14 +47,10 @@ def main() -> None:
         command = [sys.executable, "-m", "harness.report", f"pool.path={folder}", f"subset={scratch}/subset.npy",
                    f"eval.data_dir={scratch}/tasks", f"executor={given.get('executor', 'local')}",
                    f"out={scratch}/report"]  # fmt: skip
-        started = time.perf_counter()
-        process = subprocess.Popen(command)
-        _, code, spent = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
+        code, took = run(command)
     if code:
         sys.exit(code)
-    print(f"report on {size:,} pairs, {number:,} classes: {wall:.0f} s, {spent.ru_utime + spent.ru_stime:.0f} s of "
-          f"processor, largest process {spent.ru_maxrss / 1e6:.2f} GB")  # fmt: skip
+    print(f"report on {size:,} pairs, {number:,} classes: {took}")
 
 
 if __name__ == "__main__":

@@ -29,11 +29,17 @@ class Description:
     """All of it, which says what the parameters mean, and the module's: the idea, the paper, the cost."""
 
 
+_OWN = "Your own function: method=custom method.target=package.module:function"
+CUSTOM = Description(name="custom", module="", parameters=(), doc=_OWN, text=_OWN)
+
+
 def describe(name: str) -> Description:
     """The method `name`, read from its source. ConfigError if there is none, PluginError if it cannot be read."""
+    if name == CUSTOM.name:
+        return CUSTOM
     known = plugins.sources()
     if name not in known:
-        raise ConfigError(unknown_name("method", name, [*known, "custom"]))
+        raise ConfigError(unknown_name("method", name, [*known, CUSTOM.name]))
     module, file = known[name]
     try:
         with open(file, "rb") as source:
@@ -68,10 +74,7 @@ def _parameters(arguments: ast.arguments) -> tuple[str, ...]:
 def command(argv: list[str]) -> None:
     """Print a line of each method, or all that there is to say of those that are named."""
     cli.offer_help(argv, __doc__)
-    for name in argv or [*plugins.names(), "custom"]:
-        if name == "custom":
-            sys.stdout.write("custom\n    Your own function: method=custom method.target=package.module:function\n")
-            continue
+    for name in argv or [*plugins.names(), CUSTOM.name]:
         method = describe(name)
         sys.stdout.write(f"{method.name}\n{textwrap.indent(method.text if argv else method.doc, '    ')}\n")
         if method.parameters:

@@ -140,11 +140,13 @@ def require_once(path: str, columns: Iterable[str], there: Sequence[str]) -> Non
 
 def missing_column(path: str, name: str, there: Sequence[str]) -> ArtifactError:
     """The error for a column that something needs and `path` has not."""
-    remedies = {"similar": "`python -m harness.duplicates` with features=l14_img makes it"}
-    remedies = dict.fromkeys(DUPLICATE_COLUMNS, "`python -m harness.duplicates` makes it for a sealed pool") | remedies
+    remedy = ""
     if name.startswith("clip_") and name.endswith("_similarity_score"):
-        remedies[name] = "`python -m harness.score` makes scores"
-    remedy = f"; {remedies[name]}" if name in remedies else ""
+        remedy = "; `python -m harness.score` makes scores"
+    elif name == "similar":
+        remedy = "; `python -m harness.duplicates` with features=l14_img makes it"
+    elif name in DUPLICATE_COLUMNS:
+        remedy = "; `python -m harness.duplicates` makes it for a sealed pool"
     return ArtifactError(f"{path}: no column {name!r} (there are: {', '.join(there)}){remedy}")
 
 

@@ -40,7 +40,7 @@ def clustered(
     `kept` (n,) tells which pairs the subset holds. Spherical k-means; fewer clusters where the sample is small.
     """
     there = np.flatnonzero(diversity.there(images))
-    rows = diversity.unit(images).astype(np.float32)
+    rows = unit(images[there])
     number = min(clusters, len(rows) // ROWS_A_CLUSTER)
     if number < 2:
         return []

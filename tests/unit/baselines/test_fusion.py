@@ -137,9 +137,9 @@ def test_fusion_takes_the_scores_of_a_method_of_ones_own(tmp_path: Path, monkeyp
         (
             MethodError,
             "wrong",
-            r"scoring_of_test:select: its function scores gave an array of shape \(3,\) and dtype f",
+            r"scoring_of_test:select: .* an array of shape \(3,\) and dtype float64, not one number",
         ),
-        (MethodError, "words", r"scoring_of_test:select: its function scores gave .* dtype <U1, not one number for"),
+        (MethodError, "words", r"scoring_of_test:select: .* an array of shape \(50,\) and dtype <U1, not one number"),
         (MethodError, "unknown", r"method scoring_of_test:select: raised ValueError: this shape is not known"),
         (ConfigError, "none", r"no pair has a score by custom scoring_of_test:select; leave that term out"),
     ]:
