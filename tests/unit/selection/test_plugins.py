@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import methods
 from harness.config import MethodConfig
 from harness.errors import ConfigError, PluginError
 from harness.selection import plugins, source
@@ -321,3 +322,12 @@ def test_a_mapping_with_a_name_is_no_method_where_none_is_meant(run_in: Path, mo
     method = custom("listed_of_test:select")
     params = plugins.bind(method, {"columns": [{"name": "b"}]})
     assert plugins.source_digest(method, params) == method.source_digest
+
+
+def test_a_method_of_ones_own_is_listed_and_described(capsys: pytest.CaptureFixture[str]) -> None:
+    for asked in ([], ["custom"]):
+        methods.command(asked)
+        told = capsys.readouterr().out
+        assert told.endswith("custom\n    Your own function: method=custom method.target=package.module:function\n")
+    with pytest.raises(ConfigError, match="did you mean 'custom'"):
+        methods.command(["custon"])
